@@ -1,0 +1,147 @@
+//! Entries and the runs of them that are stored, sent and applied.
+
+use crate::membership::Membership;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::ops::{Deref, Range};
+use quorate_base::{Ballot, Index, Position};
+
+/// What an entry holds.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Payload {
+    /// Nothing: a new leader's first entry, or a filled gap.
+    Noop,
+    /// A command for the group's service.
+    Command(Bytes),
+    /// From this entry on (not from its commit on) the group has these members.
+    Members {
+        /// The members.
+        membership: Membership,
+        /// For the service alone, which sees it when the entry is applied: names, addresses.
+        context: Bytes,
+    },
+}
+
+/// One slot of the log.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Entry {
+    /// Its position, from 1.
+    pub index: Index,
+    /// The leader that wrote it.
+    pub ballot: Ballot,
+    /// What it holds.
+    pub payload: Payload,
+}
+
+impl Entry {
+    /// Index and ballot together.
+    pub fn position(&self) -> Position {
+        Position::new(self.index, self.ballot)
+    }
+
+    /// Bytes the entry counts for in limits: its content and a fixed overhead of 32.
+    pub fn weight(&self) -> usize {
+        32 + match &self.payload {
+            Payload::Noop => 0,
+            Payload::Command(bytes) => bytes.len(),
+            Payload::Members { context, .. } => context.len() + 256,
+        }
+    }
+}
+
+/// A run of consecutive entries, shared: cloning or narrowing it copies no entry.
+///
+/// The leader's log, its disk write and its messages to every follower hold the same run.
+#[derive(Clone)]
+pub struct Entries {
+    run: Arc<[Entry]>,
+    from: u32,
+    to: u32,
+}
+
+impl Entries {
+    /// A run of `entries`, whose indexes must be consecutive.
+    pub fn new(entries: Vec<Entry>) -> Self {
+        debug_assert!(entries.windows(2).all(|w| w[0].index + 1 == w[1].index));
+        assert!(u32::try_from(entries.len()).is_ok(), "a run of entries fits 32 bits");
+        Entries { from: 0, to: entries.len() as u32, run: entries.into() }
+    }
+
+    /// The part of the run whose offsets are in `range`.
+    pub fn slice(&self, range: Range<usize>) -> Entries {
+        assert!(range.start <= range.end && range.end <= self.len(), "slice within the run");
+        Entries {
+            run: self.run.clone(),
+            from: self.from + range.start as u32,
+            to: self.from + range.end as u32,
+        }
+    }
+
+    /// Index of the first entry, if there is one.
+    pub fn first_index(&self) -> Option<Index> {
+        self.first().map(|e| e.index)
+    }
+
+    /// Index of the last entry, if there is one.
+    pub fn last_index(&self) -> Option<Index> {
+        self.last().map(|e| e.index)
+    }
+}
+
+impl Default for Entries {
+    fn default() -> Self {
+        Entries::new(Vec::new())
+    }
+}
+
+impl Deref for Entries {
+    type Target = [Entry];
+    fn deref(&self) -> &[Entry] {
+        &self.run[self.from as usize..self.to as usize]
+    }
+}
+
+impl PartialEq for Entries {
+    fn eq(&self, other: &Self) -> bool {
+        self[..] == other[..]
+    }
+}
+
+impl Eq for Entries {}
+
+impl core::hash::Hash for Entries {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self[..].hash(state);
+    }
+}
+
+impl core::fmt::Debug for Entries {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl From<Vec<Entry>> for Entries {
+    fn from(entries: Vec<Entry>) -> Self {
+        Entries::new(entries)
+    }
+}
+
+/// What a replica must remember to keep its word. Durable before anything that follows from it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct HardState {
+    /// The highest round seen and whom it was promised to (`NodeId::NONE`: nobody yet).
+    pub promised: Ballot,
+    /// An index known to be committed. A hint: it may lag, never lead.
+    pub commit: Index,
+}
+
+/// Where a log begins: everything up to here lives in the service's state and nowhere else.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Base {
+    /// The last position before the log's first entry.
+    pub position: Position,
+    /// The members in force at that position.
+    pub membership: Membership,
+}

@@ -1,0 +1,125 @@
+//! What replicas say to each other. One enum for both engines: an engine ignores what is not its.
+
+use crate::entry::Entries;
+use quorate_base::{Ballot, Index, Position};
+
+/// Numbers the epochs of a group's log, from 0. A message of another epoch is not this log's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Epoch(pub u32);
+
+/// One message between two replicas of a group.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Message {
+    /// The epoch it belongs to.
+    pub epoch: Epoch,
+    /// From a leader or candidate: its ballot. In a reply: the replier's promised ballot.
+    pub ballot: Ballot,
+    /// The rest.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Body {
+    /// Would you vote for me? Changes nothing (Ongaro's thesis, section 9.6). The message's
+    /// ballot is the one the sender would ask for.
+    PreVote {
+        /// End of the sender's log.
+        last: Position,
+    },
+    /// Answer to a pre-vote; `ballot` is the asked one if granted, else the replier's own.
+    PreVoteReply {
+        /// Whether it would.
+        granted: bool,
+    },
+    /// Vote for me.
+    Vote {
+        /// End of the sender's log.
+        last: Position,
+        /// The leader itself asked the sender to stand: stickiness does not apply.
+        transfer: bool,
+    },
+    /// Answer to a vote.
+    VoteReply {
+        /// Whether it did.
+        granted: bool,
+    },
+    /// The leader's entries.
+    Append(Append),
+    /// Answer to an append.
+    AppendReply(AppendReply),
+    /// The leader lives, and asks whether it still leads.
+    Heartbeat {
+        /// The session with this follower.
+        session: u64,
+        /// At most what this follower is known to hold of the committed log.
+        commit: Index,
+        /// Number of the latest leadership probe.
+        probe: u64,
+    },
+    /// Answer to a heartbeat.
+    HeartbeatReply {
+        /// The heartbeat's session.
+        session: u64,
+        /// The heartbeat's probe: the sender followed this leader when it was sent.
+        probe: u64,
+    },
+    /// A follower asks the leader for a read index.
+    ReadIndex {
+        /// The follower's id of the attempt.
+        id: u64,
+    },
+    /// Answer to a read index request.
+    ReadIndexReply {
+        /// The attempt.
+        id: u64,
+        /// The index, or nothing: ask again, elsewhere perhaps.
+        index: Option<Index>,
+    },
+    /// Stand for election at once: the leader hands over to you.
+    TimeoutNow,
+}
+
+/// Entries that follow `previous`, or none: then it asks only whether `previous` matches.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Append {
+    /// Names this leader's relation to this follower from the follower's adding to its removal.
+    /// A reply of an earlier session is ignored (the rejoin bug).
+    pub session: u64,
+    /// The position just before the entries.
+    pub previous: Position,
+    /// The entries.
+    pub entries: Entries,
+    /// The leader's commit index.
+    pub commit: Index,
+    /// As in a heartbeat.
+    pub probe: u64,
+}
+
+/// Answer to an append.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct AppendReply {
+    /// The append's session.
+    pub session: u64,
+    /// The append's probe.
+    pub probe: u64,
+    /// What became of it.
+    pub outcome: AppendOutcome,
+}
+
+/// What became of an append.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum AppendOutcome {
+    /// The follower's durable log agrees with the leader's up to here.
+    Accepted {
+        /// The last index that agrees.
+        matched: Index,
+    },
+    /// `previous` did not match.
+    Rejected {
+        /// The index of the `previous` that did not.
+        previous: Index,
+        /// The follower's best guess of where the logs may agree: the leader probes from here.
+        hint: Position,
+    },
+}

@@ -1,0 +1,2 @@
+//! The Quorate binary.
+fn main() {}

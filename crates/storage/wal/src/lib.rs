@@ -1,0 +1,5 @@
+//! One log per disk, shared by every group.
+
+mod batch;
+
+pub use batch::{Batch, BatchId};

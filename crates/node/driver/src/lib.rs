@@ -1,12 +1,23 @@
 //! The synchronous heart of a node: many groups, one inbox, one batch for the log at a time.
 //!
-//! The driver is a pure state machine between three asynchronous neighbours: the network, the log
-//! and the services. Real threads drive it in `quorate-host`, the simulator drives it in tests.
+//! The [`Driver`] is a pure state machine between three asynchronous neighbours: the network, the
+//! log and the services ([`ServiceHost`]). Real threads drive it in `quorate-host`, virtual time
+//! drives it in the simulator; the code is the same.
+//!
+//! Invariants: no clock, thread, file or socket here; a message that follows from a write leaves
+//! after the write; a request is answered exactly once; every queue has a limit.
 
+mod config;
+mod driver;
 mod event;
+mod group;
 mod peer;
+mod service_host;
 
+pub use config::{DriverConfig, DriverLimits};
+pub use driver::Driver;
 pub use event::{
     Answer, Done, Event, Notice, Outputs, ReceiveState, Request, RequestError, Token, Work,
 };
 pub use peer::{ForwardRefusal, PeerMessage, SnapshotOutcome};
+pub use service_host::ServiceHost;

@@ -1,0 +1,309 @@
+//! One replica on this node: its log engine, and what waits for it.
+//!
+//! Invariant: a message gated on a write leaves only after that write is durable; the service sees
+//! every committed entry once and in order; a request is answered once.
+
+mod effects;
+mod members;
+mod proposals;
+mod queries;
+mod reads;
+mod snapshots;
+mod upkeep;
+
+use crate::config::DriverConfig;
+use crate::event::{Done, Notice, Outputs, Request, RequestError, Token, Work};
+use crate::peer::PeerMessage;
+use bytes::Bytes;
+use proposals::Proposals;
+use queries::Queries;
+use quorate_base::{GroupId, Index, Instant, NodeId};
+use quorate_replicated_log::{
+    Base, Effects, Input, Message, ReplicatedLog, Role, Send, Status, Write, WriteId,
+};
+use reads::Reads;
+use snapshots::Snapshots;
+use std::collections::VecDeque;
+use upkeep::Upkeep;
+
+/// What a group needs from the driver while it works.
+pub(crate) struct Context<'a, R> {
+    pub now: Instant,
+    pub config: &'a DriverConfig,
+    pub outputs: &'a mut Outputs<R>,
+    pub writes: &'a mut Vec<(GroupId, Write)>,
+    pub effects: &'a mut Effects,
+}
+
+impl<R> Context<'_, R> {
+    fn reply(&mut self, token: Token, error: RequestError) {
+        self.outputs.replies.push((token, Err(error)));
+    }
+
+    fn send(&mut self, to: NodeId, message: PeerMessage) {
+        self.outputs.sends.push((to, message));
+    }
+}
+
+/// One replica.
+pub(crate) struct Group {
+    id: GroupId,
+    log: Box<dyn ReplicatedLog>,
+    /// The last durable write, and the messages that wait for a later one.
+    durable: WriteId,
+    held: VecDeque<Send>,
+    /// What the service was given and what it has done.
+    committed: Index,
+    applied: Base,
+    /// Whether the service was told to lead.
+    leading: bool,
+    /// The leader that proposals were last routed by.
+    leader: NodeId,
+    service_timeout: Option<Instant>,
+    ticking: bool,
+    proposals: Proposals,
+    reads: Reads,
+    queries: Queries,
+    transfers: Vec<(Token, NodeId, Instant)>,
+    snapshots: Snapshots,
+    upkeep: Upkeep,
+    /// When deadlines and retries are looked at next, if anything waits.
+    next_sweep: Option<Instant>,
+}
+
+impl Group {
+    pub fn new(
+        id: GroupId,
+        log: Box<dyn ReplicatedLog>,
+        config: &DriverConfig,
+        now: Instant,
+    ) -> Self {
+        let applied = log.applied_base();
+        Group {
+            id,
+            durable: WriteId(0),
+            held: VecDeque::new(),
+            committed: applied.position.index,
+            upkeep: Upkeep::new(log.status().base.index, applied.position.index, now),
+            applied,
+            leading: false,
+            leader: log.leader(),
+            service_timeout: None,
+            ticking: false,
+            proposals: Proposals::new(config.node, config.run),
+            reads: Reads::new(config.run),
+            queries: Queries::new(config.run),
+            transfers: Vec::new(),
+            snapshots: Snapshots::default(),
+            next_sweep: None,
+            log,
+        }
+    }
+
+    pub fn status(&self) -> Status {
+        self.log.status()
+    }
+
+    pub fn role(&self) -> Role {
+        self.log.role()
+    }
+
+    pub fn leader(&self) -> NodeId {
+        self.log.leader()
+    }
+
+    pub fn applied(&self) -> &Base {
+        &self.applied
+    }
+
+    pub fn log_message<R>(&mut self, cx: &mut Context<'_, R>, from: NodeId, message: Message) {
+        self.input(cx, Input::Message { from, message });
+    }
+
+    pub fn peer_lost<R>(&mut self, cx: &mut Context<'_, R>, node: NodeId) {
+        if node == self.leader {
+            self.proposals.requeue();
+            self.queries.resend();
+            self.schedule_sweep(cx);
+        }
+        self.input(cx, Input::PeerLost { node });
+    }
+
+    /// Another node's message that is not the log's own.
+    pub fn peer<R>(&mut self, cx: &mut Context<'_, R>, from: NodeId, message: PeerMessage) {
+        match message {
+            PeerMessage::Log { message, .. } => self.log_message(cx, from, message),
+            PeerMessage::Forward { commands, .. } => self.forwarded(cx, from, commands),
+            PeerMessage::ForwardChange { change, context, .. } => {
+                self.forwarded_change(cx, from, change, context);
+            }
+            PeerMessage::ForwardTransfer { to, .. } => {
+                if self.log.role() == Role::Leader {
+                    self.input(cx, Input::Transfer { to });
+                }
+            }
+            PeerMessage::ForwardRefused { requests, reason, .. } => {
+                self.forward_refused(cx, from, &requests, reason);
+            }
+            PeerMessage::Query { id, question, .. } => self.peer_asks(cx, from, id, question),
+            PeerMessage::QueryReply { id, answer, .. } => self.peer_told(cx, from, id, answer),
+            PeerMessage::Snapshot { session, base, part, chunk, .. } => {
+                self.snapshot_part_arrived(cx, from, session, base, part, chunk);
+            }
+            PeerMessage::SnapshotReply { session, index, outcome, .. } => {
+                self.snapshot_reply(cx, from, session, index, outcome);
+            }
+        }
+    }
+
+    /// A client's request.
+    pub fn request<R>(
+        &mut self,
+        cx: &mut Context<'_, R>,
+        token: Token,
+        deadline: Instant,
+        request: Request,
+    ) {
+        match request {
+            Request::Propose(body) => self.request_propose(cx, token, deadline, &body),
+            Request::Change { change, context } => {
+                self.request_change(cx, token, deadline, change, &context);
+            }
+            Request::Read => self.request_read(cx, token, deadline),
+            Request::Query(question) => self.request_query(cx, token, deadline, question),
+            Request::Transfer(to) => self.request_transfer(cx, token, deadline, to),
+        }
+        self.schedule_sweep(cx);
+    }
+
+    /// Writes up to `id` are durable.
+    pub fn written<R>(&mut self, cx: &mut Context<'_, R>, id: WriteId) {
+        self.durable = self.durable.max(id);
+        while self.held.front().is_some_and(|send| send.after <= Some(self.durable)) {
+            if let Some(send) = self.held.pop_front() {
+                let message = PeerMessage::Log { group: self.id, message: send.message };
+                cx.send(send.to, message);
+            }
+        }
+        self.input(cx, Input::Written { id });
+    }
+
+    /// The service finished something.
+    pub fn done<R, P>(&mut self, cx: &mut Context<'_, R>, done: Done<R, P>) {
+        match done {
+            Done::Applied { base, applied } => {
+                for (request, reply) in applied.replies {
+                    self.proposal_applied(cx, request, reply);
+                }
+                self.applied_up_to(cx, base);
+            }
+            Done::Ticked { commands } => {
+                self.ticking = false;
+                self.propose_internal(cx, commands);
+            }
+            Done::Told { id, answer } => self.service_told(cx, id, answer),
+            Done::Persisted { index } => self.persisted(cx, index),
+            Done::SnapshotPart { to, session, base, part, chunk } => {
+                self.snapshot_part_ready(cx, to, session, base, part, chunk);
+            }
+            Done::Received { from, session, base, state } => {
+                self.snapshot_received(cx, from, session, base, state);
+            }
+            Done::Timeout { at } => self.service_timeout = at,
+            Done::Failed { reason } => cx.outputs.notices.push(Notice::Fatal { reason }),
+        }
+    }
+
+    fn applied_up_to<R>(&mut self, cx: &mut Context<'_, R>, base: Base) {
+        if base.position.index <= self.applied.position.index {
+            return;
+        }
+        if base.membership != self.applied.membership {
+            let notice = Notice::MembersChanged { group: self.id, base: base.clone() };
+            cx.outputs.notices.push(notice);
+        }
+        self.applied = base;
+        let index = self.applied.position.index;
+        self.input(cx, Input::Applied { index });
+        self.release_reads(cx);
+        self.upkeep(cx);
+    }
+
+    /// Hands an input to the log and carries out what follows.
+    fn input<R>(&mut self, cx: &mut Context<'_, R>, input: Input) {
+        self.log.step(cx.now, input, cx.effects);
+        self.carry_out(cx);
+    }
+
+    /// Once per poll: what is due, then what has gathered.
+    pub fn poll<R>(&mut self, cx: &mut Context<'_, R>) {
+        if self.log.next_timeout().is_some_and(|at| at <= cx.now) {
+            self.input(cx, Input::Tick);
+        }
+        if self.leading && !self.ticking && self.service_timeout.is_some_and(|at| at <= cx.now) {
+            self.ticking = true;
+            cx.outputs.work.push((self.id, Work::Tick));
+        }
+        if self.next_sweep.is_some_and(|at| at <= cx.now) {
+            self.sweep(cx);
+        }
+        self.upkeep(cx);
+        self.flush_proposals(cx);
+        self.flush_reads(cx);
+        self.flush_queries(cx);
+    }
+
+    /// When this group next needs a poll though nothing happens.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let service = self.service_timeout.filter(|_| self.leading && !self.ticking);
+        [self.log.next_timeout(), service, self.next_sweep, self.upkeep.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn schedule_sweep<R>(&mut self, cx: &Context<'_, R>) {
+        if self.next_sweep.is_none() {
+            self.next_sweep = Some(cx.now + cx.config.retry_interval / 4);
+        }
+    }
+
+    /// Looks at deadlines and retries, as long as anything waits.
+    fn sweep<R>(&mut self, cx: &mut Context<'_, R>) {
+        self.next_sweep = None;
+        self.sweep_proposals(cx);
+        self.sweep_reads(cx);
+        self.sweep_queries(cx);
+        self.sweep_transfers(cx);
+        self.sweep_snapshots(cx);
+        let idle = self.proposals.is_empty()
+            && self.reads.is_empty()
+            && self.queries.is_empty()
+            && self.transfers.is_empty()
+            && self.snapshots.is_empty();
+        if !idle {
+            self.schedule_sweep(cx);
+        }
+    }
+
+    /// The node stops: everyone who waits is told.
+    pub fn stop<R>(&mut self, cx: &mut Context<'_, R>) {
+        let mut tokens = self.proposals.drain_tokens();
+        tokens.extend(self.reads.drain_tokens());
+        tokens.extend(self.queries.drain_tokens());
+        tokens.extend(self.transfers.drain(..).map(|(token, _, _)| token));
+        for token in tokens {
+            cx.reply(token, RequestError::Stopped);
+        }
+        self.held.clear();
+    }
+
+    fn propose_internal<R>(&mut self, cx: &mut Context<'_, R>, commands: Vec<Bytes>) {
+        let deadline = cx.now + cx.config.retry_interval * 8;
+        for body in commands {
+            // Refused when full: the service will call for it again.
+            let _ = self.proposals.add(cx.config, None, deadline, None, &body);
+        }
+        self.schedule_sweep(cx);
+    }
+}

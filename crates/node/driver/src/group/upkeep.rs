@@ -1,0 +1,121 @@
+//! Persisting the service and compacting the log behind it.
+//!
+//! Invariant: the log keeps every entry that the service has not durably persisted.
+
+use super::{Context, Group};
+use crate::config::DriverLimits;
+use crate::event::Work;
+use quorate_base::{Index, Instant};
+use quorate_replicated_log::{Entries, Input};
+use std::collections::VecDeque;
+
+/// What upkeep remembers.
+pub(super) struct Upkeep {
+    /// The log begins after this.
+    compacted: Index,
+    /// The service has persisted up to here, and was last asked to at this index and time.
+    persisted: Index,
+    persisting: bool,
+    asked_at: Instant,
+    asked_index: Index,
+    due: Option<Instant>,
+    /// Committed runs still in the log, as (last index, bytes), and their total.
+    runs: VecDeque<(Index, u64)>,
+    run_bytes: u64,
+    bytes_since_persist: u64,
+}
+
+impl Upkeep {
+    pub fn new(compacted: Index, persisted: Index, now: Instant) -> Self {
+        Upkeep {
+            compacted,
+            persisted,
+            persisting: false,
+            asked_at: now,
+            asked_index: persisted,
+            due: None,
+            runs: VecDeque::new(),
+            run_bytes: 0,
+            bytes_since_persist: 0,
+        }
+    }
+
+    pub fn committed(&mut self, entries: &Entries) {
+        let bytes: u64 = entries.iter().map(|entry| entry.weight() as u64).sum();
+        if let Some(last) = entries.last_index() {
+            self.runs.push_back((last, bytes));
+            self.run_bytes += bytes;
+            self.bytes_since_persist += bytes;
+        }
+    }
+
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.due.filter(|_| !self.persisting)
+    }
+
+    /// The index up to which the log may go: old enough, or too much, but always persisted.
+    fn compaction_target(&self, applied: Index, limits: &DriverLimits) -> Index {
+        let mut target = applied.saturating_sub(limits.catch_up_entries);
+        let mut bytes = self.run_bytes;
+        for (last, run) in &self.runs {
+            if bytes <= limits.catch_up_bytes {
+                break;
+            }
+            bytes -= run;
+            target = target.max(*last);
+        }
+        target.min(self.persisted).min(applied)
+    }
+
+    fn forget(&mut self, index: Index) {
+        while let Some((last, bytes)) = self.runs.front() {
+            if *last > index {
+                break;
+            }
+            self.run_bytes -= bytes;
+            self.runs.pop_front();
+        }
+    }
+}
+
+impl Group {
+    pub(super) fn upkeep<R>(&mut self, cx: &mut Context<'_, R>) {
+        let applied = self.applied.position.index;
+        let limits = &cx.config.limits;
+        let keep = &mut self.upkeep;
+        if applied > keep.asked_index && keep.due.is_none() {
+            keep.due = Some(keep.asked_at.max(cx.now) + cx.config.persist_interval);
+        }
+        let due = keep.due.is_some_and(|at| at <= cx.now)
+            || keep.bytes_since_persist > limits.persist_bytes;
+        if due && !keep.persisting && applied > keep.asked_index {
+            keep.persisting = true;
+            keep.asked_at = cx.now;
+            keep.asked_index = applied;
+            keep.bytes_since_persist = 0;
+            keep.due = None;
+            cx.outputs.work.push((self.id, Work::Persist));
+        }
+        let target = self.upkeep.compaction_target(applied, limits);
+        let many = target >= self.upkeep.compacted + limits.compact_step_entries;
+        let large = self.upkeep.run_bytes > limits.catch_up_bytes + limits.catch_up_bytes / 4;
+        if target > self.upkeep.compacted && (many || large) {
+            self.upkeep.compacted = target;
+            self.upkeep.forget(target);
+            self.input(cx, Input::Compact { index: target });
+        }
+    }
+
+    pub(super) fn persisted<R>(&mut self, cx: &mut Context<'_, R>, index: Index) {
+        self.upkeep.persisting = false;
+        self.upkeep.persisted = self.upkeep.persisted.max(index);
+        self.upkeep(cx);
+    }
+
+    /// A snapshot replaced the service's state: durable, and the log begins after it.
+    pub(super) fn upkeep_after_install(&mut self, index: Index) {
+        self.upkeep.persisted = self.upkeep.persisted.max(index);
+        self.upkeep.compacted = self.upkeep.compacted.max(index);
+        self.upkeep.forget(index);
+    }
+}

@@ -25,6 +25,44 @@ pub struct KeyValue {
     pub lease: LeaseId,
 }
 
+/// A revision and the place within it: a transaction changes several keys at one revision.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct RevisionSub {
+    /// The revision.
+    pub main: Revision,
+    /// The change within it, from 0.
+    pub sub: u32,
+}
+
+/// What is known of a key without its value: much cheaper to come by than the value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct KeyMeta {
+    /// The last change; `at.main` is etcd's `mod_revision`.
+    pub at: RevisionSub,
+    /// The revision that created the key.
+    pub create_revision: Revision,
+    /// How often the key was changed since its creation, from 1.
+    pub version: u64,
+    /// The lease it is attached to.
+    pub lease: LeaseId,
+    /// Length of its value in bytes.
+    pub value_bytes: u32,
+}
+
+impl KeyMeta {
+    /// The key with this value.
+    pub fn with(self, key: Bytes, value: Bytes) -> KeyValue {
+        KeyValue {
+            key,
+            create_revision: self.create_revision,
+            mod_revision: self.at.main,
+            version: self.version,
+            value,
+            lease: self.lease,
+        }
+    }
+}
+
 /// What a revision did to a key.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
@@ -77,6 +115,20 @@ impl KeyRange {
             KeyRange::From(key)
         } else {
             KeyRange::Between(key, end)
+        }
+    }
+
+    /// The first key that may be in the set, and the first after it that may not (none: no end).
+    pub fn bounds(&self) -> (Bytes, Option<Bytes>) {
+        match self {
+            KeyRange::One(key) => {
+                let mut next = Vec::with_capacity(key.len() + 1);
+                next.extend_from_slice(key);
+                next.push(0);
+                (key.clone(), Some(Bytes::from(next)))
+            }
+            KeyRange::Between(from, to) => (from.clone(), Some(to.clone())),
+            KeyRange::From(from) => (from.clone(), None),
         }
     }
 

@@ -1,5 +1,29 @@
 //! Versioned keys over an ordered storage engine.
+//!
+//! A [`Store`] is written by one thread, a batch of commands at a time ([`WriteTxn`]), and read
+//! by any number of others ([`Reader`]). Below it is an [`Engine`].
+//!
+//! Invariant: a committed batch holds all that its commands did and the index of its last entry;
+//! after a crash the store is as it was after some batch, at least the last one persisted.
 
+mod engine;
+mod error;
+mod format;
 mod key_value;
+mod overlay;
+mod reader;
+mod store;
+mod txn;
+mod versions;
 
-pub use key_value::{Event, KeyRange, KeyValue, LeaseId, Revision};
+pub use engine::{
+    Change as EngineChange, Engine, MemoryEngine, MemoryStaging, MemoryView, Pair, Scan, Source,
+    Staging, Table,
+};
+pub use error::Error;
+pub use format::{FORMAT_VERSION, MAX_KEY_BYTES, VERSION_OVERHEAD_BYTES};
+pub use key_value::{Event, KeyMeta, KeyRange, KeyValue, LeaseId, Revision, RevisionSub};
+pub use reader::{RangeRequest, RangeResult, ReadState, Reader};
+pub use store::Store;
+pub use txn::{WriteTxn, Written};
+pub use versions::{Change, Changes, ChangesRequest, Visit};

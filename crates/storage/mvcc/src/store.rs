@@ -1,0 +1,125 @@
+//! The store: versioned keys over an engine, written by one thread.
+
+use crate::engine::{Change, Engine, Source, Table};
+use crate::error::Error;
+use crate::format::{HEADER_NAME, Header, service_name};
+use crate::key_value::Revision;
+use crate::reader::{Board, Published, ReadState, Reader};
+use crate::txn::WriteTxn;
+use bytes::Bytes;
+use quorate_base::Index;
+use std::sync::Arc;
+
+/// Versioned keys over an engine. Owned by the thread that applies; others read through a
+/// [`Reader`].
+pub struct Store<E: Engine> {
+    engine: E,
+    board: Arc<Board<E::View>>,
+    header: Header,
+}
+
+impl<E: Engine> Store<E> {
+    /// Opens what `engine` holds; an empty engine is an empty store, at revision 1.
+    pub fn open(engine: E) -> Result<Self, Error> {
+        let view = engine.view();
+        let header = read_header(&view)?;
+        let board = Arc::new(Board::new(Published { view, header: header.clone() }));
+        Ok(Store { engine, board, header })
+    }
+
+    /// The engine below.
+    pub fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(crate) fn view(&self) -> E::View {
+        self.board.get().view.clone()
+    }
+
+    /// The log's entries up to this index were applied.
+    pub fn applied(&self) -> Index {
+        self.header.applied
+    }
+
+    /// The latest revision.
+    pub fn revision(&self) -> Revision {
+        self.header.revision
+    }
+
+    /// The oldest revision that can be read; zero before the first compaction.
+    pub fn compacted_revision(&self) -> Revision {
+        self.header.compacted
+    }
+
+    /// The bytes of the versions that can be read, the same on every replica.
+    pub fn logical_bytes(&self) -> u64 {
+        self.header.logical_bytes()
+    }
+
+    /// About how many bytes the engine occupies on disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.engine.disk_bytes()
+    }
+
+    /// For reading from other threads.
+    pub fn reader(&self) -> Reader<E> {
+        Reader::new(self.board.clone())
+    }
+
+    /// The state right now.
+    pub fn state(&self) -> ReadState<E> {
+        self.reader().state()
+    }
+
+    /// A named record of the service.
+    pub fn meta(&self, name: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.state().meta(name)
+    }
+
+    /// The service's named records whose names begin with `prefix`, in order of name.
+    pub fn metas(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        let from = service_name(prefix);
+        let view = self.view();
+        let mut found = Vec::new();
+        for pair in view.scan(Table::Meta, &from, None) {
+            let (name, value) = pair?;
+            if !name.starts_with(&from) {
+                break;
+            }
+            found.push((name.slice(1..), value));
+        }
+        Ok(found)
+    }
+
+    /// Starts a batch of commands.
+    pub fn begin(&mut self) -> WriteTxn<'_, E> {
+        WriteTxn::new(self)
+    }
+
+    /// Writes a batch and publishes the state after it.
+    pub(crate) fn write(&mut self, batch: Vec<Change>, header: Header) -> Result<(), Error> {
+        self.engine.write(batch)?;
+        self.header = header.clone();
+        self.board.set(Published { view: self.engine.view(), header });
+        Ok(())
+    }
+
+    /// A job that makes everything committed so far durable, to be run on any thread, and
+    /// returns the applied index up to which it did.
+    pub fn persister(&self) -> impl FnOnce() -> Result<Index, Error> + Send + 'static {
+        let (engine, applied) = (self.engine.clone(), self.header.applied);
+        move || engine.persist().map(|()| applied)
+    }
+}
+
+/// The header that a source holds, or that of an empty store.
+pub fn read_header(source: &impl Source) -> Result<Header, Error> {
+    match source.get(Table::Meta, HEADER_NAME)? {
+        Some(bytes) => Header::decode(bytes),
+        None => Ok(Header::empty()),
+    }
+}

@@ -251,6 +251,13 @@ impl Writer {
     }
 }
 
+/// Goes on at the end of what `bytes` holds, and keeps its memory.
+impl From<Vec<u8>> for Writer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Writer(bytes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,200 @@
+//! The bytes of a replicated log's [`Message`].
+//!
+//! The entries of an append follow its `previous` position without a gap, so that their indexes
+//! are not written; an entry repeats the ballot only where it differs from the entry before.
+
+use super::parts::{
+    MAX_ITEMS, ballot, check_items, membership, position, put_ballot, put_membership, put_position,
+};
+use crate::error::Oversized;
+use quorate_base::codec::{DecodeError, Reader, Writer};
+use quorate_base::{Ballot, Index};
+use quorate_replicated_log::{
+    Append, AppendOutcome, AppendReply, Body, Entries, Entry, Epoch, Message, Payload,
+};
+
+mod tag {
+    pub const PRE_VOTE: u8 = 1;
+    pub const PRE_VOTE_REPLY: u8 = 2;
+    pub const VOTE: u8 = 3;
+    pub const VOTE_REPLY: u8 = 4;
+    pub const APPEND: u8 = 5;
+    pub const APPEND_REPLY: u8 = 6;
+    pub const HEARTBEAT: u8 = 7;
+    pub const HEARTBEAT_REPLY: u8 = 8;
+    pub const READ_INDEX: u8 = 9;
+    pub const READ_INDEX_REPLY: u8 = 10;
+    pub const TIMEOUT_NOW: u8 = 11;
+}
+
+const NOOP: u8 = 0;
+const COMMAND: u8 = 1;
+const MEMBERS: u8 = 2;
+/// Set in an entry's kind: a ballot follows, unlike the one of the entry before.
+const NEW_BALLOT: u8 = 0x80;
+
+pub fn encode(message: &Message, w: &mut Writer) -> Result<(), Oversized> {
+    w.varint(u64::from(message.epoch.0));
+    put_ballot(message.ballot, w);
+    match &message.body {
+        Body::PreVote { last } => {
+            w.u8(tag::PRE_VOTE);
+            put_position(*last, w);
+        }
+        Body::PreVoteReply { granted } => {
+            w.u8(tag::PRE_VOTE_REPLY).bool(*granted);
+        }
+        Body::Vote { last, transfer } => {
+            w.u8(tag::VOTE);
+            put_position(*last, w);
+            w.bool(*transfer);
+        }
+        Body::VoteReply { granted } => {
+            w.u8(tag::VOTE_REPLY).bool(*granted);
+        }
+        Body::Append(append) => put_append(append, w)?,
+        Body::AppendReply(reply) => put_append_reply(reply, w),
+        Body::Heartbeat { session, commit, probe } => {
+            w.u8(tag::HEARTBEAT).varint(*session).varint(*commit).varint(*probe);
+        }
+        Body::HeartbeatReply { session, probe } => {
+            w.u8(tag::HEARTBEAT_REPLY).varint(*session).varint(*probe);
+        }
+        Body::ReadIndex { id } => {
+            w.u8(tag::READ_INDEX).varint(*id);
+        }
+        Body::ReadIndexReply { id, index } => {
+            w.u8(tag::READ_INDEX_REPLY).varint(*id).bool(index.is_some());
+            if let Some(index) = index {
+                w.varint(*index);
+            }
+        }
+        Body::TimeoutNow => {
+            w.u8(tag::TIMEOUT_NOW);
+        }
+    }
+    Ok(())
+}
+
+pub fn decode(r: &mut Reader) -> Result<Message, DecodeError> {
+    let epoch = r.varint()?;
+    let epoch = u32::try_from(epoch)
+        .map_err(|_| DecodeError::TooLong { claimed: epoch, limit: u64::from(u32::MAX) })?;
+    let ballot = ballot(r)?;
+    let body = match r.u8()? {
+        tag::PRE_VOTE => Body::PreVote { last: position(r)? },
+        tag::PRE_VOTE_REPLY => Body::PreVoteReply { granted: r.bool("granted")? },
+        tag::VOTE => Body::Vote { last: position(r)?, transfer: r.bool("transfer")? },
+        tag::VOTE_REPLY => Body::VoteReply { granted: r.bool("granted")? },
+        tag::APPEND => Body::Append(append(r)?),
+        tag::APPEND_REPLY => Body::AppendReply(append_reply(r)?),
+        tag::HEARTBEAT => {
+            Body::Heartbeat { session: r.varint()?, commit: r.varint()?, probe: r.varint()? }
+        }
+        tag::HEARTBEAT_REPLY => Body::HeartbeatReply { session: r.varint()?, probe: r.varint()? },
+        tag::READ_INDEX => Body::ReadIndex { id: r.varint()? },
+        tag::READ_INDEX_REPLY => Body::ReadIndexReply {
+            id: r.varint()?,
+            index: match r.bool("index flag")? {
+                true => Some(r.varint()?),
+                false => None,
+            },
+        },
+        tag::TIMEOUT_NOW => Body::TimeoutNow,
+        other => {
+            return Err(DecodeError::Unknown { field: "log message tag", value: other.into() });
+        }
+    };
+    Ok(Message { epoch: Epoch(epoch), ballot, body })
+}
+
+/// Bytes of the entries, which are all that can be large.
+pub fn weight(message: &Message) -> usize {
+    match &message.body {
+        Body::Append(append) => append.entries.iter().map(Entry::weight).sum(),
+        _ => 0,
+    }
+}
+
+fn put_append(append: &Append, w: &mut Writer) -> Result<(), Oversized> {
+    check_items(append.entries.len())?;
+    w.u8(tag::APPEND).varint(append.session);
+    put_position(append.previous, w);
+    w.varint(append.commit).varint(append.probe).varint(append.entries.len() as u64);
+    let mut last = Ballot::ZERO;
+    for entry in append.entries.iter() {
+        let (kind, context) = match &entry.payload {
+            Payload::Noop => (NOOP, None),
+            Payload::Command(bytes) => (COMMAND, Some(bytes)),
+            Payload::Members { context, .. } => (MEMBERS, Some(context)),
+        };
+        if entry.ballot == last {
+            w.u8(kind);
+        } else {
+            w.u8(kind | NEW_BALLOT);
+            put_ballot(entry.ballot, w);
+            last = entry.ballot;
+        }
+        if let Payload::Members { membership, .. } = &entry.payload {
+            put_membership(membership, w)?;
+        }
+        if let Some(bytes) = context {
+            w.bytes(bytes);
+        }
+    }
+    Ok(())
+}
+
+fn append(r: &mut Reader) -> Result<Append, DecodeError> {
+    let session = r.varint()?;
+    let previous = position(r)?;
+    let (commit, probe) = (r.varint()?, r.varint()?);
+    let n = r.count(MAX_ITEMS, 1)?;
+    if previous.index.checked_add(n as Index).is_none() {
+        return Err(DecodeError::TooLong { claimed: previous.index, limit: Index::MAX - n as u64 });
+    }
+    // An entry in memory is larger than its shortest form: grow as they are read.
+    let mut entries = Vec::with_capacity(n.min(1_024));
+    let mut last = Ballot::ZERO;
+    for offset in 0..n as Index {
+        entries.push(entry(r, previous.index + 1 + offset, &mut last)?);
+    }
+    Ok(Append { session, previous, entries: Entries::new(entries), commit, probe })
+}
+
+fn entry(r: &mut Reader, index: Index, last: &mut Ballot) -> Result<Entry, DecodeError> {
+    let kind = r.u8()?;
+    if kind & NEW_BALLOT != 0 {
+        *last = ballot(r)?;
+    }
+    let payload = match kind & !NEW_BALLOT {
+        NOOP => Payload::Noop,
+        COMMAND => Payload::Command(r.bytes(u64::MAX)?),
+        MEMBERS => Payload::Members { membership: membership(r)?, context: r.bytes(u64::MAX)? },
+        other => return Err(DecodeError::Unknown { field: "entry kind", value: other.into() }),
+    };
+    Ok(Entry { index, ballot: *last, payload })
+}
+
+fn put_append_reply(reply: &AppendReply, w: &mut Writer) {
+    w.u8(tag::APPEND_REPLY).varint(reply.session).varint(reply.probe);
+    match reply.outcome {
+        AppendOutcome::Accepted { matched } => {
+            w.u8(1).varint(matched);
+        }
+        AppendOutcome::Rejected { previous, hint } => {
+            w.u8(2).varint(previous);
+            put_position(hint, w);
+        }
+    }
+}
+
+fn append_reply(r: &mut Reader) -> Result<AppendReply, DecodeError> {
+    let (session, probe) = (r.varint()?, r.varint()?);
+    let outcome = match r.u8()? {
+        1 => AppendOutcome::Accepted { matched: r.varint()? },
+        2 => AppendOutcome::Rejected { previous: r.varint()?, hint: position(r)? },
+        other => return Err(DecodeError::Unknown { field: "append outcome", value: other.into() }),
+    };
+    Ok(AppendReply { session, probe, outcome })
+}

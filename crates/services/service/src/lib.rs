@@ -14,4 +14,4 @@ pub use envelope::Envelope;
 pub use service::{
     Applied, Persist, Service, ServiceError, SnapshotChunk, SnapshotSink, SnapshotSource,
 };
-pub use sessions::{Session, Sessions};
+pub use sessions::{Session, Sessions, Stretches};

@@ -17,8 +17,8 @@ mod txn;
 mod versions;
 
 pub use engine::{
-    Change as EngineChange, Engine, MemoryEngine, MemoryStaging, MemoryView, Pair, Scan, Source,
-    Staging, Table,
+    Change as EngineChange, Engine, FjallEngine, FjallSettings, FjallStaging, FjallView,
+    MemoryEngine, MemoryStaging, MemoryView, Pair, Scan, Source, Staging, Table,
 };
 pub use error::Error;
 pub use format::{FORMAT_VERSION, MAX_KEY_BYTES, VERSION_OVERHEAD_BYTES};

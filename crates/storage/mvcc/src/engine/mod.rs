@@ -3,8 +3,11 @@
 //! Invariant: a batch is atomic, for readers and for a crash. After a crash the engine holds a
 //! prefix of the batches written, at least up to the last [`Engine::persist`] that returned.
 
+mod fjall;
+mod generations;
 mod memory;
 
+pub use fjall::{FjallEngine, FjallSettings, FjallStaging, FjallView};
 pub use memory::{MemoryEngine, MemoryStaging, MemoryView};
 
 use crate::error::Error;

@@ -1,0 +1,544 @@
+//! A disk with faults. What is written is *pending* until it completes, *cached* until a sync that
+//! was submitted afterwards completes, and *durable* only then.
+//!
+//! Invariant: a crash keeps every durable sector, and of the rest any mixture that a disk with
+//! atomic sectors of 512 bytes may leave. Damage to durable sectors happens only where the fault
+//! atlas (see `damage.rs`) allows it.
+
+use crate::counters::{Counters, Happening};
+use bytes::Bytes;
+use quorate_base::{Instant, Rng};
+use quorate_disk::{Completion, Disk, DiskError, Operation, OperationId};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What a disk writes at once or not at all.
+pub const SECTOR_BYTES: usize = 512;
+
+/// How a disk behaves.
+#[derive(Clone, Debug)]
+pub struct DiskPlan {
+    /// Shortest and longest time of an operation.
+    pub latency: (Duration, Duration),
+    /// How often an operation takes much longer.
+    pub slow_ppm: u32,
+    /// How often a sync fails.
+    pub sync_failure_ppm: u32,
+    /// How often a write fails.
+    pub write_failure_ppm: u32,
+}
+
+/// A disk's files. A clone is another handle of the same disk.
+#[derive(Clone, Debug)]
+pub struct SimDisk(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    plan: DiskPlan,
+    rng: Rng,
+    now: Instant,
+    stalled_until: Instant,
+    full: bool,
+    files: BTreeMap<u64, File>,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    /// Name operations completed and not yet durable, in order, each with its completion number.
+    name_changes: Vec<(u64, NameChange)>,
+    next_inode: u64,
+    next_operation: u64,
+    /// Counts completions: what a sync covers was completed before the sync was submitted.
+    completions: u64,
+    pending: Vec<Pending>,
+    counters: Counters,
+}
+
+#[derive(Clone, Default, Debug)]
+struct File {
+    cached: Vec<u8>,
+    durable: Vec<u8>,
+    /// Writes completed and not durable, in order, each with its completion number.
+    unsynced: Vec<(u64, u64, Bytes)>,
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Create(String, u64),
+    Rename(String, String),
+    Remove(String),
+}
+
+#[derive(Debug)]
+struct Pending {
+    id: OperationId,
+    at: Instant,
+    /// Completions when it was submitted.
+    submitted: u64,
+    operation: Operation,
+}
+
+impl SimDisk {
+    /// An empty disk.
+    pub fn new(plan: DiskPlan, rng: Rng) -> Self {
+        SimDisk(Arc::new(Mutex::new(State {
+            plan,
+            rng,
+            now: Instant::ZERO,
+            stalled_until: Instant::ZERO,
+            full: false,
+            files: BTreeMap::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            name_changes: Vec::new(),
+            next_inode: 0,
+            next_operation: 0,
+            completions: 0,
+            pending: Vec::new(),
+            counters: Counters::default(),
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the disk the (true) time.
+    pub fn set_now(&self, now: Instant) {
+        let mut state = self.state();
+        state.now = state.now.max(now);
+    }
+
+    /// When the next operation completes.
+    pub fn next_completion(&self) -> Option<Instant> {
+        self.state().next_pending().map(|(at, _)| at)
+    }
+
+    /// Completes nothing until then.
+    pub fn stall_until(&self, until: Instant) {
+        let mut state = self.state();
+        state.stalled_until = until;
+        for pending in &mut state.pending {
+            pending.at = pending.at.max(until);
+        }
+        state.counters.add(Happening::DiskStalled);
+    }
+
+    /// Refuses to make new files while set.
+    pub fn set_full(&self, full: bool) {
+        self.state().full = full;
+    }
+
+    /// Stops failing by itself (the run is healing).
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.plan.sync_failure_ppm = 0;
+        state.plan.write_failure_ppm = 0;
+        state.full = false;
+        state.stalled_until = Instant::ZERO;
+    }
+
+    /// Loses power.
+    pub fn crash(&self) {
+        self.state().crash();
+    }
+
+    /// Loses everything (the node is replaced).
+    pub fn wipe(&self) {
+        let mut state = self.state();
+        state.files.clear();
+        state.names.clear();
+        state.durable_names.clear();
+        state.name_changes.clear();
+        state.pending.clear();
+    }
+
+    /// Takes what was counted.
+    pub fn take_counters(&self) -> Counters {
+        std::mem::take(&mut self.state().counters)
+    }
+
+    /// Shows a file as it is on the medium, and lets it be changed there.
+    pub fn medium<T>(&self, file: &str, change: impl FnOnce(&mut [u8]) -> T) -> Option<T> {
+        let mut state = self.state();
+        let inode = *state.names.get(file)?;
+        let file = state.files.get_mut(&inode)?;
+        let result = change(&mut file.durable);
+        file.cached.clone_from(&file.durable);
+        Some(result)
+    }
+}
+
+impl Disk for SimDisk {
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        Ok(self.state().names.keys().cloned().collect())
+    }
+
+    fn len(&self, file: &str) -> Result<u64, DiskError> {
+        let state = self.state();
+        state.file(file).map(|f| f.cached.len() as u64).map_err(|e| failed("length of", file, e))
+    }
+
+    fn read(&self, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
+        let state = self.state();
+        let content = &state.file(file).map_err(|e| failed("reading", file, e))?.cached;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+        let to = from.saturating_add(len).min(content.len());
+        Ok(Bytes::copy_from_slice(&content[from..to]))
+    }
+
+    fn submit(&mut self, operation: Operation) -> OperationId {
+        self.state().submit(operation)
+    }
+
+    fn poll(&mut self) -> Option<Completion> {
+        let mut state = self.state();
+        let (at, i) = state.next_pending()?;
+        if at > state.now {
+            return None;
+        }
+        let pending = state.pending.swap_remove(i);
+        let result = state.complete(pending.submitted, pending.operation);
+        Some(Completion { id: pending.id, result })
+    }
+}
+
+fn failed(doing: &str, file: &str, source: io::Error) -> DiskError {
+    DiskError { doing: format!("{doing} {file}"), source }
+}
+
+fn missing() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+impl State {
+    fn file(&self, name: &str) -> io::Result<&File> {
+        self.names.get(name).and_then(|inode| self.files.get(inode)).ok_or_else(missing)
+    }
+
+    fn file_mut(&mut self, name: &str) -> io::Result<&mut File> {
+        let inode = *self.names.get(name).ok_or_else(missing)?;
+        self.files.get_mut(&inode).ok_or_else(missing)
+    }
+
+    fn next_pending(&self) -> Option<(Instant, usize)> {
+        let at = |(i, p): (usize, &Pending)| (p.at, p.id, i);
+        self.pending.iter().enumerate().map(at).min().map(|(at, _, i)| (at, i))
+    }
+
+    fn submit(&mut self, operation: Operation) -> OperationId {
+        self.next_operation += 1;
+        let id = OperationId(self.next_operation);
+        let (least, most) = self.plan.latency;
+        let mut latency = self.rng.duration(least, most);
+        if self.rng.chance_ppm(self.plan.slow_ppm) {
+            latency = latency * 20 + Duration::from_millis(5);
+        }
+        let at = (self.now + latency).max(self.stalled_until);
+        self.pending.push(Pending { id, at, submitted: self.completions, operation });
+        id
+    }
+
+    fn complete(&mut self, submitted: u64, operation: Operation) -> Result<(), DiskError> {
+        self.completions += 1;
+        let number = self.completions;
+        match operation {
+            Operation::Create { file, bytes } => self.create(number, &file, bytes),
+            Operation::Write { file, offset, parts } => {
+                if self.rng.chance_ppm(self.plan.write_failure_ppm) {
+                    self.counters.add(Happening::WriteFailed);
+                    return Err(failed("writing", &file, io::Error::from_raw_os_error(5)));
+                }
+                let data = match <[Bytes; 1]>::try_from(parts) {
+                    Ok([one]) => one,
+                    Err(parts) => Bytes::from(parts.concat()),
+                };
+                let target = self.file_mut(&file).map_err(|e| failed("writing", &file, e))?;
+                put(&mut target.cached, offset, &data);
+                target.unsynced.push((number, offset, data));
+                Ok(())
+            }
+            Operation::Sync { file } => self.sync(submitted, &file),
+            Operation::Rename { from, to } => {
+                let inode =
+                    self.names.remove(&from).ok_or_else(|| failed("renaming", &from, missing()))?;
+                self.names.insert(to.clone(), inode);
+                self.name_changes.push((number, NameChange::Rename(from, to)));
+                Ok(())
+            }
+            Operation::Remove { file } => {
+                self.names.remove(&file).ok_or_else(|| failed("removing", &file, missing()))?;
+                self.name_changes.push((number, NameChange::Remove(file)));
+                Ok(())
+            }
+            Operation::SyncDirectory => {
+                let keep = self.name_changes.partition_point(|(at, _)| *at <= submitted);
+                for (_, change) in self.name_changes.drain(..keep) {
+                    change.apply(&mut self.durable_names);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn create(&mut self, number: u64, file: &str, bytes: u64) -> Result<(), DiskError> {
+        if self.full {
+            self.counters.add(Happening::DiskFull);
+            return Err(failed("creating", file, io::ErrorKind::StorageFull.into()));
+        }
+        if self.names.contains_key(file) {
+            return Err(failed("creating", file, io::ErrorKind::AlreadyExists.into()));
+        }
+        self.next_inode += 1;
+        let inode = self.next_inode;
+        let cached = vec![0; bytes as usize];
+        self.files.insert(inode, File { cached, ..File::default() });
+        self.names.insert(file.to_owned(), inode);
+        self.name_changes.push((number, NameChange::Create(file.to_owned(), inode)));
+        Ok(())
+    }
+
+    fn sync(&mut self, submitted: u64, file: &str) -> Result<(), DiskError> {
+        let fails = self.rng.chance_ppm(self.plan.sync_failure_ppm);
+        let mut rng = self.rng.fork(1);
+        let target = self.file_mut(file).map_err(|e| failed("syncing", file, e))?;
+        let covered = target.unsynced.partition_point(|(at, ..)| *at <= submitted);
+        target.durable.resize(target.cached.len().max(target.durable.len()), 0);
+        for (_, offset, data) in target.unsynced.drain(..covered) {
+            // A failed sync may have written any of it, and marks the rest as if it had.
+            if !fails || rng.below(2) == 0 {
+                put(&mut target.durable, offset, &data);
+            }
+        }
+        if fails {
+            self.counters.add(Happening::SyncFailed);
+            return Err(failed("syncing", file, io::Error::from_raw_os_error(5)));
+        }
+        Ok(())
+    }
+
+    fn crash(&mut self) {
+        // Whatever was under way may have reached the medium too.
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.sort_by_key(|p| p.id);
+        for p in pending {
+            if matches!(p.operation, Operation::Sync { .. } | Operation::SyncDirectory) {
+                continue;
+            }
+            let _ = self.complete(u64::MAX, p.operation);
+        }
+        // A journalling file system keeps a prefix of the changes of names.
+        let keep = self.rng.between(0, self.name_changes.len() as u64) as usize;
+        for (_, change) in self.name_changes.drain(..).take(keep) {
+            change.apply(&mut self.durable_names);
+        }
+        self.names = self.durable_names.clone();
+        let named: Vec<u64> = self.names.values().copied().collect();
+        self.files.retain(|inode, _| named.contains(inode));
+        let mode = CrashMode::draw(&mut self.rng);
+        for file in self.files.values_mut() {
+            if file.durable.len() < file.cached.len() {
+                // Never synced: its length is as undecided as its content.
+                let len = [file.durable.len(), file.cached.len()][self.rng.below(2) as usize];
+                file.durable.resize(len, 0);
+            }
+            let unsynced = std::mem::take(&mut file.unsynced);
+            mode.settle(&unsynced, &mut file.durable, &mut self.rng, &mut self.counters);
+            file.cached.clone_from(&file.durable);
+        }
+    }
+}
+
+impl NameChange {
+    fn apply(self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            NameChange::Create(name, inode) => {
+                names.insert(name, inode);
+            }
+            NameChange::Rename(from, to) => {
+                if let Some(inode) = names.remove(&from) {
+                    names.insert(to, inode);
+                }
+            }
+            NameChange::Remove(name) => {
+                names.remove(&name);
+            }
+        }
+    }
+}
+
+/// What a crash leaves of writes that were not durable.
+#[derive(Clone, Copy, Debug)]
+enum CrashMode {
+    KeepAll,
+    LoseAll,
+    /// Each write wholly or not at all.
+    WholeWrites,
+    /// Each sector by itself.
+    Sectors,
+}
+
+impl CrashMode {
+    fn draw(rng: &mut Rng) -> CrashMode {
+        match rng.below(8) {
+            0 => CrashMode::KeepAll,
+            1 | 2 => CrashMode::LoseAll,
+            3 | 4 => CrashMode::WholeWrites,
+            _ => CrashMode::Sectors,
+        }
+    }
+
+    fn settle(
+        self,
+        unsynced: &[(u64, u64, Bytes)],
+        durable: &mut Vec<u8>,
+        rng: &mut Rng,
+        counters: &mut Counters,
+    ) {
+        let mut lost_before = false;
+        for (_, offset, data) in unsynced {
+            let (mut kept, mut lost) = (false, false);
+            let mut at = 0;
+            while at < data.len() {
+                let absolute = *offset as usize + at;
+                let whole = SECTOR_BYTES - absolute % SECTOR_BYTES;
+                let n = match self {
+                    CrashMode::Sectors => whole.min(data.len() - at),
+                    _ => data.len(),
+                };
+                let keep = match self {
+                    CrashMode::KeepAll => true,
+                    CrashMode::LoseAll => false,
+                    CrashMode::WholeWrites | CrashMode::Sectors => rng.below(2) == 0,
+                };
+                if keep && absolute + n <= durable.len() {
+                    durable[absolute..absolute + n].copy_from_slice(&data[at..at + n]);
+                }
+                kept |= keep;
+                lost |= !keep;
+                at += n;
+            }
+            match (kept, lost) {
+                (true, true) => counters.add(Happening::WriteTorn),
+                (false, true) => counters.add(Happening::WriteLost),
+                (true, false) if lost_before => counters.add(Happening::WriteReordered),
+                _ => {}
+            }
+            lost_before |= lost;
+        }
+    }
+}
+
+fn put(content: &mut Vec<u8>, offset: u64, data: &[u8]) {
+    let from = offset as usize;
+    let to = from + data.len();
+    if content.len() < to {
+        content.resize(to, 0);
+    }
+    content[from..to].copy_from_slice(data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(seed: u64) -> SimDisk {
+        let latency = (Duration::from_micros(10), Duration::from_micros(100));
+        let plan = DiskPlan { latency, slow_ppm: 0, sync_failure_ppm: 0, write_failure_ppm: 0 };
+        SimDisk::new(plan, Rng::new(seed))
+    }
+
+    fn finish(disk: &mut SimDisk) -> Vec<Completion> {
+        let mut done = Vec::new();
+        while let Some(at) = disk.next_completion() {
+            assert!(disk.poll().is_none(), "not before its time");
+            disk.set_now(at);
+            done.extend(disk.poll());
+        }
+        done
+    }
+
+    fn setup(seed: u64) -> SimDisk {
+        let mut disk = disk(seed);
+        disk.submit(Operation::Create { file: "a".into(), bytes: 4096 });
+        finish(&mut disk);
+        disk.submit(Operation::Sync { file: "a".into() });
+        disk.submit(Operation::SyncDirectory);
+        finish(&mut disk);
+        disk
+    }
+
+    fn write(disk: &mut SimDisk, offset: u64, byte: u8, n: usize) {
+        let parts = vec![Bytes::from(vec![byte; n])];
+        disk.submit(Operation::Write { file: "a".into(), offset, parts });
+    }
+
+    #[test]
+    fn a_sync_covers_what_completed_before_it_was_submitted() {
+        let mut covered = [0; 2];
+        for seed in 0..50 {
+            let mut disk = setup(seed);
+            write(&mut disk, 0, 1, 512);
+            finish(&mut disk);
+            write(&mut disk, 512, 2, 512);
+            disk.submit(Operation::Sync { file: "a".into() });
+            finish(&mut disk);
+            disk.crash();
+            let content = disk.read("a", 0, 1024).unwrap();
+            assert_eq!(content[0], 1, "durable");
+            covered[usize::from(content[512] == 2)] += 1;
+        }
+        assert!(covered[0] > 0 && covered[1] > 0, "{covered:?}");
+    }
+
+    #[test]
+    fn a_crash_leaves_every_mixture_of_sectors() {
+        let mut counters = Counters::default();
+        for seed in 0..200 {
+            let mut disk = setup(seed);
+            write(&mut disk, 0, 1, 2048);
+            write(&mut disk, 2048, 2, 512);
+            finish(&mut disk);
+            disk.crash();
+            assert_eq!(disk.len("a").unwrap(), 4096);
+            counters.merge(&disk.take_counters());
+        }
+        for what in [Happening::WriteTorn, Happening::WriteLost, Happening::WriteReordered] {
+            assert!(counters.get(what) > 5, "{what:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_durable_after_the_directory_was_synced() {
+        let mut lost = 0;
+        for seed in 0..50 {
+            let mut disk = setup(seed);
+            disk.submit(Operation::Rename { from: "a".into(), to: "b".into() });
+            finish(&mut disk);
+            disk.crash();
+            let names = disk.list().unwrap();
+            assert!(names == ["a"] || names == ["b"]);
+            lost += usize::from(names == ["a"]);
+        }
+        assert!(lost > 5 && lost < 45, "{lost}");
+    }
+
+    #[test]
+    fn a_failed_sync_may_lose_anything_and_a_second_one_saves_nothing() {
+        let mut lost = 0;
+        for seed in 0..50 {
+            let mut disk = setup(seed);
+            disk.state().plan.sync_failure_ppm = 1_000_000;
+            write(&mut disk, 0, 1, 512);
+            finish(&mut disk);
+            disk.submit(Operation::Sync { file: "a".into() });
+            assert!(finish(&mut disk)[0].result.is_err());
+            disk.heal();
+            disk.submit(Operation::Sync { file: "a".into() });
+            assert!(finish(&mut disk)[0].result.is_ok());
+            disk.crash();
+            lost += usize::from(disk.read("a", 0, 1).unwrap()[0] == 0);
+        }
+        assert!(lost > 5 && lost < 45, "{lost}");
+    }
+}

@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""Quorate beside etcd: the same load, in turn, on the same machine; medians and ratios.
+
+    bench/compare.py load --quorate target/release/quorate --etcd /usr/bin/etcd
+    bench/compare.py failover --quorate target/release/quorate --repetitions 50
+    bench/compare.py memory --quorate target/release/quorate --etcd /usr/bin/etcd
+    bench/compare.py calm --quorate target/release/quorate --minutes 10
+
+The load comes from `quorate bench`, or from another generator given with --generator that takes
+--workload, --endpoints, --conns, --clients, --seconds, --server-pids and prints one JSON object.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+from cluster import Cluster
+
+# name: (workload, clients, connections, further flags, restart before)
+WORKLOADS = {
+    "put-1": ("put", 1, 1, [], False),
+    "put-100": ("put", 100, 10, [], False),
+    "put-1000": ("put", 1000, 100, [], False),
+    "range": ("range", 100, 10, ["--keyspace", "10000"], True),
+    "cas": ("cas", 100, 10, [], True),
+    "lease": ("lease", 100, 10, [], False),
+    "watch": ("watch", 10, 10, ["--watchers", "100"], False),
+}
+
+
+def generator(args, cluster, name, seconds):
+    workload, clients, connections, further, _ = WORKLOADS[name]
+    command = [
+        *(args.generator.split() if args.generator else [args.quorate, "bench"]),
+        *(["--workload", workload] if args.generator else [workload, "--output", "json"]),
+        "--endpoints", cluster.endpoints,
+        "--conns", str(connections),
+        "--clients", str(clients),
+        "--seconds", str(seconds),
+        "--value-size", "256",
+        "--server-pids", ",".join(map(str, cluster.pids())),
+        *further,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def clusters(args):
+    """The clusters to compare: a name and how to make one."""
+    made = [("quorate", lambda: Cluster("quorate", args.quorate, ["start"], 24790))]
+    if args.etcd:
+        made.append(("etcd", lambda: Cluster("etcd", args.etcd, [], 23790)))
+    return made
+
+
+def load(args):
+    names = args.workloads.split(",") if args.workloads else list(WORKLOADS)
+    results = {}
+    for _ in range(args.rounds):
+        for kind, make in clusters(args):
+            with make() as cluster:
+                for name in names:
+                    if WORKLOADS[name][4]:
+                        cluster.restart()
+                    time.sleep(1)
+                    result = generator(args, cluster, name, args.seconds)
+                    results.setdefault((name, kind), []).append(result)
+                    print(
+                        f"# {kind:8} {name:9} {result['ops_per_s']:9.0f}/s "
+                        f"p50 {result['latency_ms']['p50']:.2f} "
+                        f"p99 {result['latency_ms']['p99']:.2f} ms, "
+                        f"{result['cpu_us_per_op']['servers']:.1f} us of server CPU, "
+                        f"{result['cpu_cores'].get('other', 0):.2f} cores elsewhere, "
+                        f"{result['errors']} errors",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+    print("| workload | server | per second | server CPU, us | p50 ms | p99 ms | other cores |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in names:
+        row = {}
+        for kind, _ in clusters(args):
+            runs = results[(name, kind)]
+
+            def median(get):
+                return statistics.median(get(run) for run in runs)
+
+            row[kind] = [
+                median(lambda r: r["ops_per_s"]),
+                median(lambda r: r["cpu_us_per_op"]["servers"]),
+                median(lambda r: r["latency_ms"]["p50"]),
+                median(lambda r: r["latency_ms"]["p99"]),
+                median(lambda r: r["cpu_cores"].get("other", 0)),
+            ]
+            print(f"| {name} | {kind} | " + " | ".join(f"{v:.4g}" for v in row[kind]) + " |")
+        if len(row) == 2:
+            ratio = [q / e if e else float("nan") for q, e in zip(row["quorate"], row["etcd"])]
+            print(f"| {name} | ratio | " + " | ".join(f"{v:.2f}" for v in ratio[:4]) + " | |")
+
+
+def gaps(args, cluster, seconds):
+    """A generator in the background that reports the periods without a successful put."""
+    command = [
+        *(args.generator.split() if args.generator else [args.quorate, "bench"]),
+        *(["--workload", "gaps"] if args.generator else ["gaps", "--output", "json"]),
+        "--endpoints", cluster.endpoints, "--clients", "6", "--seconds", str(seconds),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def failover(args):
+    """From the leader's death, or its stop, to the next acknowledged put anywhere."""
+    for how, sig in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)):
+        for kind, make in clusters(args):
+            with make() as cluster:
+                rng = random.Random(1)
+                outages = []
+                while len(outages) < args.repetitions:
+                    cluster.wait_ready()
+                    running = gaps(args, cluster, 6)
+                    time.sleep(1.5 + rng.random())
+                    leader = cluster.leader()
+                    at = time.time()
+                    cluster.kill(leader, sig)
+                    report = json.loads(running.communicate(timeout=60)[0].splitlines()[-1])
+                    if sig == signal.SIGKILL:
+                        cluster.start_node(leader)
+                    else:
+                        cluster.kill(leader, signal.SIGCONT)
+                    after = [g for g in report["gaps_over_100ms"]
+                             if g["at_unix"] + g["ms"] / 1e3 > at and g["at_unix"] < at + 0.2]
+                    end = max((g["at_unix"] + g["ms"] / 1e3 for g in after), default=at + 0.1)
+                    outages.append(max(end - at, 0.0))
+                outages.sort()
+                p99 = outages[min(len(outages) - 1, int(len(outages) * 0.99))]
+                print(
+                    f"| leader {how} | {kind} | n {len(outages)} | min {outages[0]:.2f} s | "
+                    f"p50 {statistics.median(outages):.2f} s | p99 {p99:.2f} s |",
+                    flush=True,
+                )
+
+
+def memory(args):
+    """Resident memory with a million keys of 256 bytes, and how long one node takes to serve."""
+    for kind, make in clusters(args):
+        with make() as cluster:
+            command = [
+                *(args.generator.split() if args.generator else [args.quorate, "bench"]),
+                *(["--workload", "range"] if args.generator else ["range", "--output", "json"]),
+                "--endpoints", cluster.endpoints, "--conns", "4", "--clients", "8",
+                "--seconds", "2", "--value-size", "256", "--keyspace", str(args.keys),
+            ]
+            subprocess.run(command, check=True, capture_output=True, timeout=1800)
+            time.sleep(5)
+            resident = [cluster.resident_mib(i) for i in range(3)]
+            victim = (cluster.leader() + 1) % 3
+            cluster.kill(victim)
+            start = time.time()
+            cluster.start_node(victim)
+            while not cluster.put(victim, "1s"):
+                time.sleep(0.02)
+            print(
+                f"| {args.keys} keys | {kind} | resident {max(resident):.0f} MiB "
+                f"(each: {', '.join(f'{r:.0f}' for r in resident)}) | "
+                f"serves {time.time() - start:.2f} s after its start |",
+                flush=True,
+            )
+
+
+def calm(args):
+    """No election may happen beside processes that hog the processors."""
+    with Cluster("quorate", args.quorate, ["start"], 24790) as cluster:
+        def term():
+            out = subprocess.run(
+                ["etcdctl", "--endpoints", cluster.client(0), "endpoint", "status", "-w", "json"],
+                env={**os.environ, "ETCDCTL_API": "3"}, capture_output=True, check=True)
+            return json.loads(out.stdout)[0]["Status"]["raftTerm"]
+
+        before = term()
+        hogs = [subprocess.Popen(["sh", "-c", "while :; do :; done"])
+                for _ in range(args.hogs or os.cpu_count())]
+        try:
+            deadline = time.time() + args.minutes * 60
+            while time.time() < deadline:
+                cluster.put(random.randrange(3), "5s")
+                time.sleep(0.5)
+        finally:
+            for hog in hogs:
+                hog.kill()
+                hog.wait()
+        print(f"| {args.minutes} min beside {len(hogs)} hogs | {term() - before} elections |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["load", "failover", "memory", "calm"])
+    parser.add_argument("--quorate", default="target/release/quorate")
+    parser.add_argument("--etcd", help="an etcd server to compare with")
+    parser.add_argument("--generator", help="another load generator's command")
+    parser.add_argument("--workloads", help="comma-separated; all by default")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--repetitions", type=int, default=50)
+    parser.add_argument("--keys", type=int, default=1_000_000)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--hogs", type=int, default=0)
+    args = parser.parse_args()
+    {"load": load, "failover": failover, "memory": memory, "calm": calm}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()

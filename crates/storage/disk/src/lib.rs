@@ -7,6 +7,12 @@
 
 mod clock;
 mod disk;
+mod lock;
+mod memory;
+mod os;
 
 pub use clock::{Clock, OsClock};
 pub use disk::{Completion, Disk, DiskError, Operation, OperationId};
+pub use lock::{DirectoryLock, LOCK_FILE};
+pub use memory::MemoryDisk;
+pub use os::OsDisk;

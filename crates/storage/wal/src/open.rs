@@ -1,0 +1,114 @@
+//! Opening: which files there are, what they hold, and where the log goes on.
+
+use crate::error::WalError;
+use crate::identity::Identity;
+use crate::layout::{
+    FIRST_BLOCK, FORMAT_VERSION, HeaderCopy, PAGE_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader,
+    parse_name, segment_name,
+};
+use crate::log::{LastBlock, Resume};
+use crate::options::{Recovery, WalOptions};
+use crate::scan::{Scan, Segment};
+use crate::segments::{Live, Segments};
+use bytes::Bytes;
+use quorate_disk::Disk;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Reads the log on a disk.
+pub(crate) fn recover(
+    disk: &impl Disk,
+    options: &WalOptions,
+) -> Result<(Resume, Segments, Recovery), WalError> {
+    let mut found: Vec<Segment> = Vec::new();
+    let mut spares = VecDeque::new();
+    let mut discards = Vec::new();
+    for name in disk.list()? {
+        if let Some(sequence) = parse_name(&name, ".log") {
+            let bytes = read_segment(disk, &name)?;
+            check_headers(&name, &bytes, options)?;
+            found.push(Segment { sequence, bytes });
+        } else if parse_name(&name, ".free").is_some() {
+            let whole = disk.len(&name)? == options.segment_bytes;
+            if whole && spares.len() < options.spares {
+                spares.push_back(name);
+            } else {
+                discards.push(name);
+            }
+        }
+    }
+    found.sort_by_key(|segment| segment.sequence);
+    let scan = Scan::run(&found, options.canary())?;
+    let (tail, report) = (scan.tail, scan.report);
+    let Scan { mut replay, .. } = scan;
+    let mut live = BTreeMap::new();
+    for segment in &found {
+        let bytes = segment.bytes.len() as u64;
+        if tail.number > 0 && segment.sequence <= tail.segment {
+            let ends = replay.segment_ends.remove(&segment.sequence).unwrap_or_default();
+            live.insert(segment.sequence, Live { bytes, ends });
+        } else if bytes == options.segment_bytes && spares.len() < options.spares {
+            spares.push_front(segment_name(segment.sequence));
+        } else {
+            discards.push(segment_name(segment.sequence));
+        }
+    }
+    let recap = std::mem::take(&mut replay.recap);
+    let (groups, places) = replay.finish();
+    let begun = tail.number > 0;
+    let last_block =
+        tail.last_start.and_then(|start| last_block(&found, tail.segment, start, tail.offset));
+    let next_sequence = if begun { tail.segment + 1 } else { 1 };
+    let resume = Resume {
+        segment: if begun { tail.segment } else { 0 },
+        offset: tail.offset,
+        last_block,
+        number: tail.number,
+        run: report.run,
+        recap,
+        groups: places,
+    };
+    let segments = Segments::new(live, spares, discards, next_sequence, report.run);
+    Ok((resume, segments, Recovery { groups, report }))
+}
+
+fn last_block(found: &[Segment], segment: u64, start: u64, end: u64) -> Option<LastBlock> {
+    let found = found.iter().find(|s| s.sequence == segment)?;
+    let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
+    let bytes = found.bytes.get(range.clone()).map(|_| found.bytes.slice(range))?;
+    Some(LastBlock { segment, start, bytes })
+}
+
+/// A segment's content, cut to whole pages.
+fn read_segment(disk: &impl Disk, name: &str) -> Result<Bytes, WalError> {
+    let len = usize::try_from(disk.len(name)?).unwrap_or(usize::MAX);
+    let mut bytes = disk.read(name, 0, len)?;
+    bytes.truncate(bytes.len() - bytes.len() % PAGE_BYTES as usize);
+    Ok(bytes)
+}
+
+/// Refuses a newer format and another node's log. A header that is damaged in both copies is no
+/// reason to: every block names its segment itself.
+fn check_headers(name: &str, bytes: &Bytes, options: &WalOptions) -> Result<(), WalError> {
+    if (bytes.len() as u64) < FIRST_BLOCK {
+        return Ok(());
+    }
+    for start in [0, PAGE_BYTES as usize] {
+        match SegmentHeader::decode(&bytes.slice(start..start + SEGMENT_HEADER_BYTES)) {
+            HeaderCopy::Bad => {}
+            HeaderCopy::Newer(found) => {
+                let what = format!("log segment {name}");
+                return Err(WalError::NewerFormat { what, found, known: FORMAT_VERSION });
+            }
+            HeaderCopy::Good(header) => {
+                let nobody = Identity::default();
+                let expected = options.owner;
+                let foreign =
+                    header.owner != expected && header.owner != nobody && expected != nobody;
+                if foreign {
+                    return Err(WalError::Foreign { found: header.owner, expected });
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! Records: how the writes of a batch become rows and payloads, and back.
+
+use crate::block::BlockBuilder;
+use crate::row::{Kind, Row};
+use bytes::Bytes;
+use quorate_base::codec::{DecodeError, Reader, Writer};
+use quorate_base::{Ballot, GroupId, NodeId, Position};
+use quorate_replicated_log::{Base, Entry, HardState, Membership, Payload, Write};
+
+/// Most members of one kind that a membership may have.
+const MEMBERS_LIMIT: u64 = 1 << 16;
+
+/// Appends a write's records in the order in which its parts take effect.
+pub fn push_write(builder: &mut BlockBuilder, group: GroupId, write: &Write) {
+    if let Some(base) = &write.reset {
+        push_base(builder, Kind::Reset, group, base);
+    }
+    if let Some(base) = &write.compact {
+        push_base(builder, Kind::Compact, group, base);
+    }
+    if let Some(from) = write.truncate_from {
+        builder.push(Kind::Truncate, group, from, Ballot::ZERO, Bytes::new());
+    }
+    for entry in write.entries.iter() {
+        push_entry(builder, group, entry);
+    }
+    if let Some(hard_state) = &write.hard_state {
+        push_hard_state(builder, group, hard_state);
+    }
+}
+
+/// Appends a hard state.
+pub fn push_hard_state(builder: &mut BlockBuilder, group: GroupId, hard_state: &HardState) {
+    let HardState { promised, commit } = *hard_state;
+    builder.push(Kind::HardState, group, commit, promised, Bytes::new());
+}
+
+/// Appends a base, twice: nothing else on this disk could make up for its payload.
+pub fn push_base(builder: &mut BlockBuilder, kind: Kind, group: GroupId, base: &Base) {
+    let mut payload = Writer::new();
+    write_membership(&mut payload, &base.membership);
+    let payload = payload.into_bytes();
+    for _ in 0..2 {
+        let Position { index, ballot } = base.position;
+        builder.push(kind, group, index, ballot, payload.clone());
+    }
+}
+
+fn push_entry(builder: &mut BlockBuilder, group: GroupId, entry: &Entry) {
+    let (kind, payload) = match &entry.payload {
+        Payload::Noop => (Kind::Noop, Bytes::new()),
+        Payload::Command(command) => (Kind::Command, command.clone()),
+        Payload::Members { membership, context } => {
+            let mut payload = Writer::new();
+            write_membership(&mut payload, membership);
+            payload.raw(context);
+            (Kind::Members, payload.into_bytes())
+        }
+    };
+    builder.push(kind, group, entry.index, entry.ballot, payload);
+}
+
+/// Bytes of an entry's payload in the log.
+pub fn payload_bytes(payload: &Payload) -> usize {
+    match payload {
+        Payload::Noop => 0,
+        Payload::Command(command) => command.len(),
+        Payload::Members { membership, context } => membership_bytes(membership) + context.len(),
+    }
+}
+
+/// The entry that a row and its payload describe.
+pub fn read_entry(row: &Row, payload: Bytes) -> Result<Entry, DecodeError> {
+    let payload = match row.kind {
+        Kind::Noop => Payload::Noop,
+        Kind::Command => Payload::Command(payload),
+        Kind::Members => {
+            let mut r = Reader::new(payload);
+            let membership = read_membership(&mut r)?;
+            Payload::Members { membership, context: r.rest() }
+        }
+        other => return Err(DecodeError::Unknown { field: "entry kind", value: other as u64 }),
+    };
+    Ok(Entry { index: row.index, ballot: row.ballot, payload })
+}
+
+/// The base that a row and its payload describe.
+pub fn read_base(row: &Row, payload: Bytes) -> Result<Base, DecodeError> {
+    let mut r = Reader::new(payload);
+    let membership = read_membership(&mut r)?;
+    r.finish()?;
+    Ok(Base { position: Position::new(row.index, row.ballot), membership })
+}
+
+fn membership_bytes(membership: &Membership) -> usize {
+    let lists = [&membership.voters, &membership.outgoing, &membership.learners];
+    lists.into_iter().map(|list| 10 + 8 * list.len()).sum()
+}
+
+/// Upper bound of a base's payload in bytes.
+pub fn base_bytes(base: &Base) -> usize {
+    membership_bytes(&base.membership)
+}
+
+fn write_membership(w: &mut Writer, membership: &Membership) {
+    for list in [&membership.voters, &membership.outgoing, &membership.learners] {
+        w.varint(list.len() as u64);
+        for node in list {
+            w.u64(node.0);
+        }
+    }
+}
+
+fn read_membership(r: &mut Reader) -> Result<Membership, DecodeError> {
+    let mut list = || -> Result<Vec<NodeId>, DecodeError> {
+        let n = r.count(MEMBERS_LIMIT, 8)?;
+        (0..n).map(|_| r.u64().map(NodeId)).collect()
+    };
+    Ok(Membership { voters: list()?, outgoing: list()?, learners: list()? })
+}

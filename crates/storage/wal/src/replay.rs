@@ -1,0 +1,315 @@
+//! Replay: what the records, taken in order, say about each group.
+//!
+//! Invariant: an index between the base and the end of a group's log is either an entry or
+//! damaged; nothing that was ever known to be there is silently missing.
+
+use crate::block::{Block, BlockHeader};
+use crate::error::WalError;
+use crate::recap::{BlockTouches, Recap, Touch};
+use crate::records::{read_base, read_entry};
+use crate::row::Kind;
+use quorate_base::{GroupId, Index};
+use quorate_replicated_log::{Base, Entries, Entry, HardState};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+/// What the log holds of one group.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct RecoveredGroup {
+    /// Its log begins after this.
+    pub base: Base,
+    /// What was promised.
+    pub hard_state: HardState,
+    /// The entries after the base, in runs of consecutive indexes.
+    pub entries: Vec<Entries>,
+    /// What was there and cannot be read, in order.
+    pub damaged: Vec<RangeInclusive<Index>>,
+}
+
+impl RecoveredGroup {
+    /// The last index of the group's log, readable or not.
+    pub fn end(&self) -> Index {
+        let entries = self.entries.last().and_then(Entries::last_index).unwrap_or(0);
+        let damaged = self.damaged.last().map_or(0, |range| *range.end());
+        entries.max(damaged).max(self.base.position.index)
+    }
+}
+
+/// One group while its records are read.
+#[derive(Default, Debug)]
+struct GroupLog {
+    base: Base,
+    hard_state: HardState,
+    entries: BTreeMap<Index, Entry>,
+    /// Last index that was ever written and not truncated since.
+    end: Index,
+    /// Segment of the newest base and of the newest hard state.
+    base_segment: u64,
+    hard_state_segment: u64,
+}
+
+impl GroupLog {
+    fn truncate(&mut self, from: Index) {
+        self.entries.split_off(&from);
+        self.end = self.end.min(from.saturating_sub(1));
+    }
+
+    fn append(&mut self, index: Index, entry: Option<Entry>) {
+        if index <= self.end {
+            // The truncation that must have come before is itself damaged.
+            self.truncate(index);
+        }
+        if let Some(entry) = entry {
+            self.entries.insert(index, entry);
+        }
+        self.end = index;
+    }
+
+    fn rebase(&mut self, base: Base, segment: u64) {
+        self.entries = self.entries.split_off(&base.position.index.saturating_add(1));
+        self.end = self.end.max(base.position.index);
+        self.base = base;
+        self.base_segment = segment;
+    }
+
+    /// What is known of the group once a block that touched it turned out unreadable.
+    fn lose(&mut self, touch: &Touch, kept: &BTreeSet<(GroupId, Index)>, segment: u64) {
+        self.entries
+            .retain(|index, _| *index < touch.first || kept.contains(&(touch.group, *index)));
+        self.entries.split_off(&touch.end.saturating_add(1));
+        self.end = touch.end;
+        self.hard_state = touch.hard_state;
+        self.hard_state_segment = segment;
+    }
+
+    fn finish(mut self) -> RecoveredGroup {
+        self.entries = self.entries.split_off(&self.base.position.index.saturating_add(1));
+        let mut out = RecoveredGroup {
+            hard_state: self.hard_state,
+            entries: Vec::new(),
+            damaged: Vec::new(),
+            base: self.base,
+        };
+        let mut next = out.base.position.index.saturating_add(1);
+        let mut run: Vec<Entry> = Vec::new();
+        for (index, entry) in self.entries {
+            if index > next {
+                out.damaged.push(next..=index - 1);
+            }
+            if index > next || run.len() >= RUN_ENTRIES {
+                out.flush(&mut run);
+            }
+            run.push(entry);
+            next = index.saturating_add(1);
+        }
+        out.flush(&mut run);
+        if self.end >= next {
+            out.damaged.push(next..=self.end);
+        }
+        out
+    }
+}
+
+/// Longest run of entries that replay makes.
+const RUN_ENTRIES: usize = 1 << 16;
+
+impl RecoveredGroup {
+    fn flush(&mut self, run: &mut Vec<Entry>) {
+        if !run.is_empty() {
+            self.entries.push(Entries::new(std::mem::take(run)));
+        }
+    }
+}
+
+/// Where a group's newest base and hard state are, and the last index of its log: what the log
+/// must go on knowing after recovery.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct GroupPlace {
+    pub base: Base,
+    pub hard_state: HardState,
+    pub end: Index,
+    pub base_segment: u64,
+    pub hard_state_segment: u64,
+}
+
+/// Takes blocks in order.
+#[derive(Default, Debug)]
+pub(crate) struct Replay {
+    groups: BTreeMap<GroupId, GroupLog>,
+    /// All blocks up to this number were taken whole, or what they touched is known.
+    whole: u64,
+    /// Entries given by blocks after that.
+    kept: BTreeSet<(GroupId, Index)>,
+    /// Highest index of each group in each segment.
+    pub segment_ends: BTreeMap<u64, BTreeMap<GroupId, Index>>,
+    /// Records that could not be read.
+    pub damaged_records: u64,
+    /// Blocks known from recaps alone.
+    pub lost_blocks: u64,
+    pub recap: Recap,
+}
+
+impl Replay {
+    /// Takes a block. Fails when something lost before it can no longer be attributed. Before
+    /// the first block of a log whose beginning was recycled, `skipped_pages` tells how many
+    /// pages could not be read: at least a block may have been in each.
+    pub fn take(&mut self, block: &Block, skipped_pages: u64) -> Result<(), WalError> {
+        let segment = block.header.segment;
+        let previous = block.header.previous;
+        if self.whole == 0 && block.header.number > 0 {
+            self.whole = previous;
+            if skipped_pages > 0 {
+                self.whole = self.first_whole(block, skipped_pages)?;
+            }
+        }
+        if previous > self.whole {
+            self.attribute(block)?;
+        }
+        let broken_row = block.rows.iter().any(Option::is_none);
+        let mut touched: BTreeMap<GroupId, Index> = BTreeMap::new();
+        let mut bases: BTreeMap<(GroupId, Index), bool> = BTreeMap::new();
+        for row in block.rows.iter().flatten() {
+            if row.kind == Kind::Recap {
+                continue;
+            }
+            let payload = block.payload(row);
+            self.damaged_records += u64::from(payload.is_none());
+            let group = self.groups.entry(row.group).or_default();
+            let first = match row.kind {
+                Kind::HardState => {
+                    group.hard_state = HardState { promised: row.ballot, commit: row.index };
+                    group.hard_state_segment = segment;
+                    Index::MAX
+                }
+                Kind::Truncate => {
+                    group.truncate(row.index);
+                    row.index
+                }
+                Kind::Reset | Kind::Compact => {
+                    let base = payload.and_then(|payload| read_base(row, payload).ok());
+                    let known = bases.entry((row.group, row.index)).or_default();
+                    *known |= base.is_some();
+                    if let Some(base) = base {
+                        if row.kind == Kind::Reset {
+                            group.truncate(0);
+                        }
+                        group.rebase(base, segment);
+                    }
+                    if row.kind == Kind::Reset { row.index.saturating_add(1) } else { Index::MAX }
+                }
+                _ => {
+                    let entry = payload.and_then(|payload| read_entry(row, payload).ok());
+                    if broken_row && entry.is_some() {
+                        self.kept.insert((row.group, row.index));
+                    }
+                    group.append(row.index, entry);
+                    let ends = self.segment_ends.entry(segment).or_default();
+                    let end = ends.entry(row.group).or_default();
+                    *end = row.index.max(*end);
+                    row.index
+                }
+            };
+            let touch = touched.entry(row.group).or_insert(Index::MAX);
+            *touch = first.min(*touch);
+        }
+        if let Some(((group, index), _)) = bases.iter().find(|(_, known)| !**known) {
+            let what = format!("the base of group {group} at index {index}, in both copies");
+            return Err(WalError::Damaged { what });
+        }
+        if !broken_row {
+            self.whole = block.header.number;
+        }
+        self.remember(&block.header, touched);
+        Ok(())
+    }
+
+    fn remember(&mut self, header: &BlockHeader, touched: BTreeMap<GroupId, Index>) {
+        let BlockHeader { number, previous, .. } = *header;
+        let touch = |(group, first): (GroupId, Index)| {
+            let log = self.groups.get(&group)?;
+            Some(Touch { group, first, end: log.end, hard_state: log.hard_state })
+        };
+        let touches = touched.into_iter().filter_map(touch).collect();
+        self.recap.push(BlockTouches { number, previous, touches });
+    }
+
+    /// What the block tells about those before it, oldest first.
+    fn told(block: &Block) -> Vec<BlockTouches> {
+        let recap = block.rows.iter().flatten().find(|row| row.kind == Kind::Recap);
+        let recap = recap.and_then(|row| block.payload(row));
+        recap.and_then(|payload| Recap::decode(payload).ok()).unwrap_or_default()
+    }
+
+    fn first_whole(&self, block: &Block, skipped_pages: u64) -> Result<u64, WalError> {
+        let told = Self::told(block);
+        let oldest = usize::try_from(skipped_pages).ok().and_then(|n| told.len().checked_sub(n));
+        match oldest.and_then(|i| told.get(i)) {
+            Some(lost) => Ok(lost.previous),
+            None if told.first().is_some_and(|lost| lost.previous == 0) => Ok(0),
+            None => Err(WalError::Damaged {
+                what: format!("the first {skipped_pages} pages of blocks in the log"),
+            }),
+        }
+    }
+
+    /// Applies what the block tells about blocks of which something is missing.
+    fn attribute(&mut self, block: &Block) -> Result<(), WalError> {
+        let told = Self::told(block);
+        let mut chain = Vec::new();
+        let mut wanted = block.header.previous;
+        while wanted > self.whole {
+            let Some(lost) = told.iter().find(|lost| lost.number == wanted) else {
+                return Err(self.unattributed(block.header.previous));
+            };
+            if lost.previous >= wanted {
+                return Err(self.unattributed(wanted));
+            }
+            wanted = lost.previous;
+            chain.push(lost);
+        }
+        for lost in chain.into_iter().rev() {
+            self.lost_blocks += 1;
+            for touch in &lost.touches {
+                let group = self.groups.entry(touch.group).or_default();
+                group.lose(touch, &self.kept, block.header.segment);
+            }
+            self.recap.push(lost.clone());
+        }
+        self.kept.clear();
+        self.whole = block.header.previous;
+        Ok(())
+    }
+
+    fn unattributed(&self, last: u64) -> WalError {
+        let first = self.whole.saturating_add(1);
+        let what = format!("log blocks from {first} to {last}, and what repeats what they touched");
+        WalError::Damaged { what }
+    }
+
+    /// Fails when something is lost up to the log's last block that nothing told about.
+    pub fn check_attributed(&self, last: u64) -> Result<(), WalError> {
+        if last > self.whole { Err(self.unattributed(last)) } else { Ok(()) }
+    }
+
+    /// Everything that was found, and where it is.
+    pub fn finish(self) -> (BTreeMap<GroupId, RecoveredGroup>, BTreeMap<GroupId, GroupPlace>) {
+        let mut groups = BTreeMap::new();
+        let mut places = BTreeMap::new();
+        for (id, log) in self.groups {
+            let (base_segment, hard_state_segment) = (log.base_segment, log.hard_state_segment);
+            let group = log.finish();
+            places.insert(
+                id,
+                GroupPlace {
+                    base: group.base.clone(),
+                    hard_state: group.hard_state,
+                    end: group.end(),
+                    base_segment,
+                    hard_state_segment,
+                },
+            );
+            groups.insert(id, group);
+        }
+        (groups, places)
+    }
+}

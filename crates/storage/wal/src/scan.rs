@@ -1,0 +1,206 @@
+//! Scanning: finds the blocks of the segments, and tells a torn tail from corruption.
+//!
+//! The rule. A block is written only after the sync of the block before it has returned. So
+//! whatever shows that a later block was ever begun proves that all earlier ones were complete,
+//! and may have been promised: their damage is *corruption*, and is reported. Only the last block
+//! can be unfinished. It is cut off as *torn* when a sector of it still holds what was there
+//! before, which proves that its sync never returned. When every sector was written and something
+//! is still bad, nothing proves that it was not promised, and it counts as corruption too.
+
+use crate::block::{Block, block_at, header_at};
+use crate::canary::Canary;
+use crate::error::WalError;
+use crate::layout::{FIRST_BLOCK, PAGE_BYTES, SECTOR_BYTES, Stamp, read_stamp};
+use crate::options::RecoveryReport;
+use crate::replay::Replay;
+use bytes::Bytes;
+
+/// A segment's content.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub sequence: u64,
+    pub bytes: Bytes,
+}
+
+/// Where the log ends.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Tail {
+    /// Sequence of the segment to go on writing to, zero if there is none.
+    pub segment: u64,
+    /// Where the next block goes.
+    pub offset: u64,
+    /// Where the last good block begins, if it is in this segment.
+    pub last_start: Option<u64>,
+    /// Number of the last good block.
+    pub number: u64,
+    /// Highest run seen.
+    pub run: u64,
+}
+
+/// Reads blocks in order.
+pub(crate) struct Scan<'a> {
+    segments: &'a [Segment],
+    canary: Canary,
+    pub replay: Replay,
+    pub report: RecoveryReport,
+    pub tail: Tail,
+}
+
+enum Verdict {
+    Torn,
+    Corrupt,
+}
+
+impl<'a> Scan<'a> {
+    /// Reads everything in `segments`, which are in order of sequence.
+    pub fn run(segments: &'a [Segment], canary: Canary) -> Result<Scan<'a>, WalError> {
+        let mut scan = Scan {
+            segments,
+            canary,
+            replay: Replay::default(),
+            report: RecoveryReport::default(),
+            tail: Tail::default(),
+        };
+        for i in 0..segments.len() {
+            if !scan.segment(i)? {
+                break;
+            }
+        }
+        scan.replay.check_attributed(scan.tail.number)?;
+        scan.report.lost_blocks = scan.replay.lost_blocks;
+        scan.report.damaged_records = scan.replay.damaged_records;
+        scan.report.run = scan.tail.run + 1;
+        Ok(scan)
+    }
+
+    /// Reads one segment; says whether the log may go on in the next.
+    fn segment(&mut self, i: usize) -> Result<bool, WalError> {
+        let Segment { sequence, bytes } = &self.segments[i];
+        let mut at = FIRST_BLOCK;
+        let mut used = false;
+        while at < bytes.len() as u64 {
+            match block_at(bytes, *sequence, at, self.canary) {
+                Some(block) if block.header.number > self.tail.number => {
+                    if block.is_broken() && !self.keep_broken(i, at, &block) {
+                        self.report.torn_bytes += block.header.bytes();
+                        self.end_at(*sequence, at, used);
+                        return Ok(false);
+                    }
+                    at += block.header.bytes();
+                    self.take(&block)?;
+                    used = true;
+                }
+                _ => {
+                    let Some(next) = self.next_header(i, at) else { break };
+                    if self.canary == Canary::TruncateAtDamage {
+                        self.end_at(*sequence, at, used);
+                        return Ok(false);
+                    }
+                    at = next;
+                }
+            }
+        }
+        if self.later_segment_has_blocks(i) && self.canary != Canary::TruncateAtDamage {
+            return Ok(true);
+        }
+        if used || self.tail.segment == 0 {
+            self.end_at(*sequence, at, used);
+        }
+        if at < bytes.len() as u64 {
+            self.judge_end(i, at)?;
+        }
+        Ok(false)
+    }
+
+    fn end_at(&mut self, sequence: u64, at: u64, used: bool) {
+        if used || self.tail.segment == 0 {
+            self.tail.segment = sequence;
+            self.tail.offset = at;
+        }
+    }
+
+    fn take(&mut self, block: &Block) -> Result<(), WalError> {
+        let header = &block.header;
+        let first = self.report.blocks == 0;
+        let skipped = if first { (header.start - FIRST_BLOCK) / PAGE_BYTES } else { 0 };
+        self.replay.take(block, skipped)?;
+        self.report.blocks += 1;
+        self.report.repaired_blocks += u64::from(!block.intact && !block.is_broken());
+        self.tail.number = header.number;
+        self.tail.run = self.tail.run.max(header.run);
+        self.tail.segment = header.segment;
+        self.tail.offset = header.start + header.bytes();
+        self.tail.last_start = Some(header.start);
+        Ok(())
+    }
+
+    /// Whether a broken block must be kept, because it may have been promised.
+    fn keep_broken(&self, i: usize, at: u64, block: &Block) -> bool {
+        if self.canary == Canary::TruncateAtDamage {
+            return false;
+        }
+        let end = at + block.header.bytes();
+        if self.next_header(i, end).is_some() || self.later_segment_has_blocks(i) {
+            return true;
+        }
+        let sectors = &self.segments[i].bytes[at as usize..end as usize];
+        let unwritten =
+            sectors.chunks(SECTOR_BYTES).enumerate().any(|(s, sector)| {
+                match read_stamp(sector, at + (s * SECTOR_BYTES) as u64) {
+                    Stamp::Zero => true,
+                    Stamp::Of(low) => low != block.header.number as u32,
+                    Stamp::Bad => false,
+                }
+            });
+        !unwritten && !block.header.is_opening()
+    }
+
+    /// Where the next block after a bad place begins, if a later block is in this segment.
+    fn next_header(&self, i: usize, from: u64) -> Option<u64> {
+        let Segment { sequence, bytes } = &self.segments[i];
+        let mut at = from;
+        while at < bytes.len() as u64 {
+            if let Some((header, _)) = header_at(bytes, *sequence, at, self.canary)
+                && header.number > self.tail.number
+            {
+                return Some(at);
+            }
+            at += PAGE_BYTES;
+        }
+        None
+    }
+
+    fn later_segment_has_blocks(&self, i: usize) -> bool {
+        (i + 1..self.segments.len()).any(|later| self.next_header(later, FIRST_BLOCK).is_some())
+    }
+
+    /// Judges the page where no block was found and after which none follows.
+    fn judge_end(&mut self, i: usize, at: u64) -> Result<(), WalError> {
+        let Segment { sequence, bytes } = &self.segments[i];
+        let page = &bytes[at as usize..(at + PAGE_BYTES) as usize];
+        let mut written = 0;
+        let mut unwritten = 0;
+        for (s, sector) in page.chunks(SECTOR_BYTES).enumerate() {
+            match read_stamp(sector, at + (s * SECTOR_BYTES) as u64) {
+                Stamp::Of(low) if low.wrapping_sub(self.tail.number as u32) as i32 > 0 => {
+                    written += 1;
+                }
+                Stamp::Bad => written += 1,
+                Stamp::Zero | Stamp::Of(_) => unwritten += 1,
+            }
+        }
+        let verdict = if unwritten > 0 { Verdict::Torn } else { Verdict::Corrupt };
+        match verdict {
+            Verdict::Torn => {
+                self.report.torn_bytes += if written > 0 { PAGE_BYTES } else { 0 };
+                Ok(())
+            }
+            Verdict::Corrupt if self.canary == Canary::TruncateAtDamage => Ok(()),
+            Verdict::Corrupt => Err(WalError::Damaged {
+                what: format!(
+                    "the last block of log segment {sequence:x}, at byte {at}, in both headers"
+                ),
+            }),
+        }
+    }
+}

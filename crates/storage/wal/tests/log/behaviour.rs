@@ -1,0 +1,100 @@
+//! What a working disk must give back.
+
+use crate::support::*;
+use quorate_base::GroupId;
+use quorate_disk::MemoryDisk;
+use quorate_replicated_log::{Payload, Write};
+use quorate_wal::{RecoveredGroup, WalOptions};
+
+#[test]
+fn an_empty_disk_becomes_an_empty_log() {
+    let (wal, recovery) = open(MemoryDisk::new());
+    assert!(recovery.groups.is_empty());
+    assert_eq!((recovery.report.run, recovery.report.blocks), (1, 0));
+    let mut disk = wal.into_disk();
+    disk.crash();
+    assert_eq!(open(disk).1.report.run, 2);
+}
+
+#[test]
+fn what_was_written_is_there_after_a_crash() {
+    let (mut wal, _) = open(MemoryDisk::new());
+    let members = quorate_replicated_log::Entry {
+        index: 3,
+        ballot: ballot(2),
+        payload: Payload::Members { membership: base(0, 0).membership, context: "ctx".into() },
+    };
+    put(&mut wal, 1, vec![(1, entries(1, 2, 1, 300)), (2, entries(1, 1, 1, 5_000))]);
+    let with_members = Write { entries: vec![members.clone()].into(), ..nothing() };
+    put(&mut wal, 2, vec![(1, Write { hard_state: Some(hard_state(2, 2)), ..with_members })]);
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let (_, recovery) = open(disk);
+    let one = &recovery.groups[&GroupId(1)];
+    assert_eq!(positions(one), [(1, 1), (2, 1), (3, 2)]);
+    assert_eq!(one.entries[0][2], members);
+    assert_eq!(one.entries[0][0], entries(1, 2, 1, 300).entries[0]);
+    assert_eq!(one.hard_state, hard_state(2, 2));
+    assert_eq!(positions(&recovery.groups[&GroupId(2)]), [(1, 1)]);
+    assert!(one.damaged.is_empty());
+}
+
+#[test]
+fn truncated_entries_stay_away_and_bases_move() {
+    let (mut wal, _) = open(MemoryDisk::new());
+    put(&mut wal, 1, vec![(1, entries(1, 9, 1, 10))]);
+    put(&mut wal, 2, vec![(1, Write { truncate_from: Some(5), ..entries(5, 2, 3, 10) })]);
+    put(&mut wal, 3, vec![(1, Write { compact: Some(base(3, 1)), ..nothing() })]);
+    put(&mut wal, 4, vec![(2, entries(1, 4, 1, 10))]);
+    put(&mut wal, 5, vec![(2, Write { reset: Some(base(50, 4)), ..entries(51, 1, 4, 10) })]);
+    let (_, recovery) = open(wal.into_disk());
+    let one = &recovery.groups[&GroupId(1)];
+    assert_eq!((positions(one), &one.base), (vec![(4, 1), (5, 3), (6, 3)], &base(3, 1)));
+    let two = &recovery.groups[&GroupId(2)];
+    assert_eq!((positions(two), &two.base), (vec![(51, 4)], &base(50, 4)));
+}
+
+#[test]
+fn segments_are_recycled_and_what_lives_is_carried_forward() {
+    let (mut wal, _) = open(MemoryDisk::new());
+    // A quiet group whose promise and base are only in the first segment.
+    let quiet = Write { reset: Some(base(7, 2)), hard_state: Some(hard_state(9, 7)), ..nothing() };
+    put(&mut wal, 1, vec![(2, quiet)]);
+    let mut id = 1;
+    for round in 0..400 {
+        let from = 1 + round * 10;
+        id += 2;
+        put(&mut wal, id, vec![(1, entries(from, 10, 1, 400))]);
+        let compact = Write { compact: Some(base(from + 4, 1)), ..nothing() };
+        put(&mut wal, id + 1, vec![(1, compact)]);
+    }
+    let stats = wal.stats();
+    assert!(stats.bytes > 10 * WalOptions::small().segment_bytes, "{stats:?}");
+    assert!(stats.segments <= 2 && stats.spares <= 3, "{stats:?}");
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let (_, recovery) = open(disk);
+    let quiet = &recovery.groups[&GroupId(2)];
+    let expected = RecoveredGroup {
+        base: base(7, 2),
+        hard_state: hard_state(9, 7),
+        ..RecoveredGroup::default()
+    };
+    assert_eq!(quiet, &expected);
+    let busy = &recovery.groups[&GroupId(1)];
+    assert_eq!(busy.base, base(3_995, 1));
+    assert_eq!(positions(busy), (3_996..=4_000).map(|i| (i, 1)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_write_larger_than_a_block_is_split_and_comes_back_whole() {
+    let (mut wal, _) = open(MemoryDisk::new());
+    let large = Write { hard_state: Some(hard_state(4, 0)), ..entries(1, 300, 4, 1_000) };
+    put(&mut wal, 1, vec![(1, large.clone())]);
+    put(&mut wal, 2, vec![]);
+    let (_, recovery) = open(wal.into_disk());
+    let group = &recovery.groups[&GroupId(1)];
+    let found: Vec<_> = group.entries.iter().flat_map(|run| run.to_vec()).collect();
+    assert_eq!(found, large.entries.to_vec());
+    assert_eq!(group.hard_state, hard_state(4, 0));
+}

@@ -1,0 +1,5 @@
+//! The log against its promises.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod behaviour;
+mod support;

@@ -4,6 +4,7 @@
 //! began: the writer publishes a view of the engine together with the header of that state, and
 //! a read takes both at once.
 
+use crate::canary::Canary;
 use crate::engine::{Engine, Source};
 use crate::error::Error;
 use crate::format::{Header, service_name};
@@ -20,6 +21,8 @@ pub struct Published<V> {
     pub view: V,
     /// The header in it.
     pub header: Header,
+    /// The bug that is planted, if any.
+    pub canary: Canary,
 }
 
 /// Where the writer puts each new state, and readers find it.
@@ -102,10 +105,11 @@ pub fn range(
     source: &impl Source,
     header: &Header,
     request: &RangeRequest,
+    canary: Canary,
 ) -> Result<RangeResult, Error> {
     let revision = readable(header, request.revision)?;
     let mut result = RangeResult { revision: header.revision, ..RangeResult::default() };
-    versions::visit(source, &request.range, revision, |key, meta| {
+    versions::visit(source, &request.range, revision, canary, |key, meta| {
         if request.limit > 0 && result.kvs.len() as u64 >= request.limit {
             result.more = true;
             if !request.count {
@@ -181,6 +185,10 @@ impl<E: Engine> ReadState<E> {
         &self.0.view
     }
 
+    pub(crate) fn canary(&self) -> Canary {
+        self.0.canary
+    }
+
     pub(crate) fn header(&self) -> &Header {
         &self.0.header
     }
@@ -212,7 +220,7 @@ impl<E: Engine> ReadState<E> {
 
     /// Reads keys as of now or an old revision.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResult, Error> {
-        range(self.view(), self.header(), request)
+        range(self.view(), self.header(), request, self.canary())
     }
 
     /// Shows `visit` the keys of a range as of `revision` (zero: now), ascending, without their
@@ -224,7 +232,7 @@ impl<E: Engine> ReadState<E> {
         visit: impl FnMut(Bytes, KeyMeta) -> Visit,
     ) -> Result<(), Error> {
         let revision = readable(self.header(), revision)?;
-        versions::visit(self.view(), range, revision, visit)
+        versions::visit(self.view(), range, revision, self.canary(), visit)
     }
 
     /// The value of a version of a key that this state showed.

@@ -1,10 +1,12 @@
 //! The store: versioned keys over an engine, written by one thread.
 
+use crate::canary::{Bug, Canary};
 use crate::engine::{Change, Engine, Source, Table};
 use crate::error::Error;
 use crate::format::{HEADER_NAME, Header, service_name};
 use crate::key_value::Revision;
 use crate::reader::{Board, Published, ReadState, Reader};
+use crate::scrub;
 use crate::txn::WriteTxn;
 use bytes::Bytes;
 use quorate_base::Index;
@@ -16,15 +18,21 @@ pub struct Store<E: Engine> {
     engine: E,
     board: Arc<Board<E::View>>,
     header: Header,
+    canary: Canary,
 }
 
 impl<E: Engine> Store<E> {
     /// Opens what `engine` holds; an empty engine is an empty store, at revision 1.
     pub fn open(engine: E) -> Result<Self, Error> {
+        Store::open_with(engine, Canary::NONE)
+    }
+
+    /// Opens what `engine` holds, with a bug planted.
+    pub fn open_with(engine: E, canary: Canary) -> Result<Self, Error> {
         let view = engine.view();
         let header = read_header(&view)?;
-        let board = Arc::new(Board::new(Published { view, header: header.clone() }));
-        Ok(Store { engine, board, header })
+        let board = Arc::new(Board::new(Published { view, header: header.clone(), canary }));
+        Ok(Store { engine, board, header, canary })
     }
 
     /// The engine below.
@@ -34,6 +42,10 @@ impl<E: Engine> Store<E> {
 
     pub(crate) fn header(&self) -> &Header {
         &self.header
+    }
+
+    pub(crate) fn canary(&self) -> Canary {
+        self.canary
     }
 
     pub(crate) fn view(&self) -> E::View {
@@ -101,11 +113,36 @@ impl<E: Engine> Store<E> {
     }
 
     /// Writes a batch and publishes the state after it.
-    pub(crate) fn write(&mut self, batch: Vec<Change>, header: Header) -> Result<(), Error> {
+    pub(crate) fn write(&mut self, mut batch: Vec<Change>, header: Header) -> Result<(), Error> {
+        if self.canary.sings(Bug::AppliedIndexApart) {
+            let apart = batch.extract_if(.., |(t, k, _)| *t == Table::Meta && *k == HEADER_NAME);
+            self.engine.write(apart.collect())?;
+        }
         self.engine.write(batch)?;
-        self.header = header.clone();
-        self.board.set(Published { view: self.engine.view(), header });
+        self.publish(header);
         Ok(())
+    }
+
+    /// Shows the engine's state, whose header this is, to readers.
+    pub(crate) fn publish(&mut self, header: Header) {
+        self.header = header.clone();
+        let canary = self.canary;
+        self.board.set(Published { view: self.engine.view(), header, canary });
+    }
+
+    /// Removes a piece of what compaction freed: a walk over at most `max_changes` changes of
+    /// history. Whether there is more to do. Changes nothing that can be read; to be called
+    /// between batches, as often as there is time. After a restart it goes on where it was.
+    pub fn scrub(&mut self, max_changes: usize) -> Result<bool, Error> {
+        let view = self.view();
+        match scrub::piece(&view, self.header.compacted, max_changes, self.canary)? {
+            Some(piece) => {
+                self.engine.write(piece.batch)?;
+                self.publish(self.header.clone());
+                Ok(piece.more)
+            }
+            None => Ok(false),
+        }
     }
 
     /// A job that makes everything committed so far durable, to be run on any thread, and

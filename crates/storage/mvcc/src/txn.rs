@@ -109,7 +109,7 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
 
     /// Reads keys as of now, or as of an old revision, as [`crate::Reader::range`] does.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResult, Error> {
-        range(&self.overlay, &self.header, request)
+        range(&self.overlay, &self.header, request, self.store.canary())
     }
 
     /// Shows `visit` the keys of `range` as of now, ascending, without their values.
@@ -118,7 +118,7 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
         range: &KeyRange,
         visit: impl FnMut(Bytes, KeyMeta) -> versions::Visit,
     ) -> Result<(), Error> {
-        versions::visit(&self.overlay, range, None, visit)
+        versions::visit(&self.overlay, range, None, self.store.canary(), visit)
     }
 
     /// The place of the next change; the command's first one makes a revision.

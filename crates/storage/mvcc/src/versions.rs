@@ -3,6 +3,7 @@
 //! The latest version of a key is in the current table. An older one is found through the index
 //! table: the greatest revision not above the one asked for. Values are in the history table.
 
+use crate::canary::{Bug, Canary};
 use crate::engine::{Pair, Scan, Source, Table};
 use crate::error::Error;
 use crate::format::{
@@ -72,6 +73,7 @@ pub fn visit(
     source: &impl Source,
     range: &KeyRange,
     revision: Option<Revision>,
+    canary: Canary,
     mut visit: impl FnMut(Bytes, KeyMeta) -> Visit,
 ) -> Result<(), Error> {
     if let KeyRange::One(key) = range {
@@ -102,6 +104,9 @@ pub fn visit(
     let index = source.scan(Table::Index, &index_start(&from), index_to.as_deref());
     let mut old = Old { source, current: current.peekable(), index: index.peekable(), index_to };
     while let Some((key, meta)) = old.next_key(revision)? {
+        if canary.sings(Bug::OldRangeForgetsDeleted) && latest(source, &key)?.is_none() {
+            continue;
+        }
         if let Some(meta) = meta
             && visit(key, meta)?.is_break()
         {

@@ -39,8 +39,8 @@ struct Tables {
     batch: u64,
     /// The last durable batch.
     durable: u64,
-    /// What was written since the durable batch.
-    undurable: Vec<(Table, Bytes)>,
+    /// What was written since the durable batch, and by which batch.
+    undurable: Vec<(u64, Table, Bytes)>,
     /// Batches that open views are at, and how many are.
     views: BTreeMap<u64, usize>,
     /// Superseded versions: the batch that superseded them, and where they are.
@@ -73,7 +73,7 @@ impl Tables {
                 versions.push((batch, value));
             }
         }
-        self.undurable.push((table, key));
+        self.undurable.push((batch, table, key));
     }
 
     /// Drops versions that neither a view nor the durable image can see.
@@ -100,17 +100,23 @@ impl Tables {
         }
     }
 
-    fn crash(&mut self) {
-        let durable = self.durable;
-        for (table, key) in std::mem::take(&mut self.undurable) {
+    /// Forgets all but the durable batches and the first `keep` after them.
+    fn crash(&mut self, keep: u64) {
+        let last = self.durable.saturating_add(keep).min(self.batch);
+        let mut lost = 0;
+        for (batch, table, key) in std::mem::take(&mut self.undurable) {
             let map = &mut self.tables[table as usize];
-            let Some(versions) = map.get_mut(&key) else { continue };
-            versions.truncate(versions.partition_point(|(at, _)| *at <= durable));
+            let Some(versions) = map.get_mut(&key).filter(|_| batch > last) else { continue };
+            let kept = versions.partition_point(|(at, _)| *at <= last);
+            let sizes = versions.drain(kept..).map(|(_, v)| v.map_or(0, |v| v.len()) + key.len());
+            lost += sizes.sum::<usize>() as u64;
             if versions.is_empty() {
                 map.remove(&key);
             }
         }
-        self.garbage.retain(|(superseded_by, _, _)| *superseded_by <= durable);
+        self.garbage.retain(|(superseded_by, _, _)| *superseded_by <= last);
+        self.bytes = self.bytes.saturating_sub(lost);
+        (self.batch, self.durable) = (last, last);
     }
 }
 
@@ -143,13 +149,14 @@ impl MemoryEngine {
         self.handle(|h| h.state.clone())
     }
 
-    /// A power failure: back to what was last made durable, healthy again. Views opened before
-    /// must not be used any more.
-    pub fn crash(&self) {
+    /// A power failure: what was made durable is left, and the first `keep` batches after that,
+    /// for a real disk may have more than was asked of it. Healthy again. Views opened before must
+    /// not be used any more.
+    pub fn crash(&self, keep: u64) {
         self.handle(|h| {
             h.poisoned = false;
             h.fail_next_persist = false;
-            h.state.change(Tables::crash);
+            h.state.change(|t| t.crash(keep));
         });
     }
 

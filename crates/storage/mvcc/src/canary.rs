@@ -1,0 +1,44 @@
+//! Deliberate bugs that the tests and the simulator must catch.
+//!
+//! They exist only with the `canary` feature; without it [`Canary`] is empty and costs nothing.
+
+/// A bug that can be planted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bug {
+    /// The header with the applied index is written in a batch of its own, before the rest.
+    AppliedIndexApart,
+    /// Scrubbing removes the latest version not above the compacted revision.
+    CompactionDropsLatest,
+    /// A range at an old revision forgets the keys that were deleted since.
+    OldRangeForgetsDeleted,
+}
+
+/// Which bug is planted, if any.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Canary(#[cfg(feature = "canary")] Option<Bug>);
+
+impl Canary {
+    /// No bug.
+    pub const NONE: Canary = Canary(
+        #[cfg(feature = "canary")]
+        None,
+    );
+
+    /// That bug.
+    #[cfg(feature = "canary")]
+    pub const fn of(bug: Bug) -> Canary {
+        Canary(Some(bug))
+    }
+
+    /// Whether `bug` is planted.
+    #[cfg(feature = "canary")]
+    pub(crate) fn sings(self, bug: Bug) -> bool {
+        self.0 == Some(bug)
+    }
+
+    /// Whether `bug` is planted: it cannot be.
+    #[cfg(not(feature = "canary"))]
+    pub(crate) const fn sings(self, _: Bug) -> bool {
+        false
+    }
+}

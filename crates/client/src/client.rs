@@ -1,0 +1,228 @@
+//! One call: pick an endpoint, connect, send, and on failure decide whether and whom to ask next.
+
+use crate::balancer::Balancer;
+use crate::config::Config;
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::retry::{Safety, Verdict, judge};
+use quorate_base::Rng;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tonic::Status;
+use tonic::transport::Channel;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A client of one cluster. Cheap to clone; clones share connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    config: Arc<Config>,
+    links: Arc<Mutex<Links>>,
+}
+
+#[derive(Debug)]
+struct Links {
+    endpoints: Vec<Endpoint>,
+    /// One connection per endpoint, made when first needed.
+    channels: Vec<Option<Channel>>,
+    balancer: Balancer,
+    rng: Rng,
+}
+
+impl Links {
+    fn new(endpoints: Vec<Endpoint>, mut rng: Rng) -> Links {
+        // Many clients with the same list must not all begin with its first.
+        let first = usize::try_from(rng.next_u64() >> 33).unwrap_or(0);
+        let balancer = Balancer::new(endpoints.len(), first);
+        Links { channels: vec![None; endpoints.len()], endpoints, balancer, rng }
+    }
+}
+
+/// Connects to one endpoint.
+///
+/// # Errors
+/// [`Error::Unavailable`], if it did not accept within `timeout`.
+pub async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Channel, Error> {
+    let unavailable = |last: String| Error::Unavailable { last };
+    let transport = tonic::transport::Endpoint::from_shared(endpoint.url())
+        .map_err(|e| Error::Endpoint { endpoint: endpoint.to_string(), why: e.to_string() })?
+        .connect_timeout(timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(3));
+    match tokio::time::timeout(timeout, transport.connect()).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) => Err(unavailable(format!("{endpoint}: {}", innermost(&error)))),
+        Err(_) => Err(unavailable(format!("{endpoint}: no connection within {timeout:?}"))),
+    }
+}
+
+/// The cause of the cause: "connection refused" says more than "transport error".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+impl Client {
+    /// A client that connects when it is first asked something.
+    pub fn new(config: Config) -> Client {
+        let seed = RandomState::new().build_hasher().finish();
+        let links = Links::new(config.endpoints.clone(), Rng::new(seed));
+        Client { config: Arc::new(config), links: Arc::new(Mutex::new(links)) }
+    }
+
+    /// The endpoints in use.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.links().endpoints.clone()
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// From now on uses these endpoints; an empty list changes nothing.
+    pub(crate) fn use_endpoints(&self, endpoints: Vec<Endpoint>) {
+        let mut links = self.links();
+        if endpoints.is_empty() || endpoints == links.endpoints {
+            return;
+        }
+        let rng = Rng::new(links.rng.next_u64());
+        let old = std::mem::replace(&mut *links, Links::new(endpoints, rng));
+        for (endpoint, channel) in old.endpoints.iter().zip(old.channels) {
+            if let Some(i) = links.endpoints.iter().position(|e| e == endpoint) {
+                links.channels[i] = channel;
+            }
+        }
+    }
+
+    // A panic while the lock was held leaves the links as usable as before.
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `attempt` on one endpoint after the other until one answers.
+    ///
+    /// # Errors
+    /// Each kind but [`Error::Endpoint`].
+    pub async fn call<R, F>(
+        &self,
+        safety: Safety,
+        attempt: impl Fn(Channel) -> F,
+    ) -> Result<R, Error>
+    where
+        F: Future<Output = Result<tonic::Response<R>, Status>>,
+    {
+        let deadline = Instant::now() + self.config.timeout;
+        let mut last = "no time to ask anybody".to_owned();
+        for round in 0u32.. {
+            let (endpoint, channel) = match self.channel(deadline).await {
+                Ok(found) => found,
+                Err(error) => {
+                    last = error.to_string();
+                    if !self.pause(round, deadline).await {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let patience = match safety {
+                Safety::Repeatable => deadline.min(Instant::now() + self.config.attempt_timeout),
+                Safety::Once => deadline,
+            };
+            let status = match timeout_at(patience, attempt(channel)).await {
+                Ok(Ok(response)) => {
+                    self.answered(&endpoint);
+                    return Ok(response.into_inner());
+                }
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer in time"),
+            };
+            last = format!("{endpoint}: {}", describe(&status));
+            match judge(&status, safety) {
+                Verdict::Final => {
+                    self.answered(&endpoint);
+                    return Err(Error::Refused(Box::new(status)));
+                }
+                Verdict::Unknown => {
+                    self.failed(&endpoint);
+                    return Err(Error::Unknown { last });
+                }
+                Verdict::Again => self.failed(&endpoint),
+            }
+            if !self.pause(round, deadline).await {
+                break;
+            }
+        }
+        Err(Error::Unavailable { last })
+    }
+
+    /// A connection to whoever's turn it is.
+    pub(crate) async fn channel(&self, deadline: Instant) -> Result<(Endpoint, Channel), Error> {
+        let (endpoint, channel) = {
+            let mut links = self.links();
+            let i = links.balancer.pick(std::time::Instant::now());
+            (links.endpoints[i].clone(), links.channels[i].clone())
+        };
+        if let Some(channel) = channel {
+            return Ok((endpoint, channel));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        match connect(&endpoint, self.config.connect_timeout.min(left)).await {
+            Ok(channel) => {
+                let mut links = self.links();
+                if let Some(i) = links.endpoints.iter().position(|e| *e == endpoint) {
+                    links.channels[i] = Some(channel.clone());
+                }
+                Ok((endpoint, channel))
+            }
+            Err(error) => {
+                self.failed(&endpoint);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn answered(&self, endpoint: &Endpoint) {
+        let mut links = self.links();
+        if let Some(i) = links.endpoints.iter().position(|e| e == endpoint) {
+            links.balancer.answered(i);
+        }
+    }
+
+    /// It is left alone for a while, and its connection is made afresh.
+    pub(crate) fn failed(&self, endpoint: &Endpoint) {
+        let mut links = self.links();
+        if let Some(i) = links.endpoints.iter().position(|e| e == endpoint) {
+            links.balancer.failed(i, std::time::Instant::now());
+            links.channels[i] = None;
+        }
+    }
+
+    /// Waits a little, longer each round and never the same; false when the deadline comes first.
+    pub(crate) async fn pause(&self, round: u32, deadline: Instant) -> bool {
+        let longest = FIRST_PAUSE.saturating_mul(1 << round.min(10)).min(LONGEST_PAUSE);
+        let jitter = self.links().rng.next_u64() % 1_000;
+        let pause = longest / 2 + longest.mul_f64(jitter as f64 / 2_000.0);
+        let until = Instant::now() + pause;
+        if until >= deadline {
+            return false;
+        }
+        sleep_until(until).await;
+        true
+    }
+}
+
+fn describe(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(source) => format!("{} ({})", innermost(source), status.code()),
+        None => format!("{} ({:?})", status.message(), status.code()),
+    }
+}

@@ -1,7 +1,7 @@
 //! What can be asked of a keyspace. Plain types; their bytes are the codec's concern.
 
 use bytes::Bytes;
-use quorate_base::NodeId;
+use quorate_base::{Ballot, NodeId};
 use quorate_mvcc::{KeyRange, LeaseId, Revision};
 
 /// A change of a keyspace, replicated and applied.
@@ -30,9 +30,22 @@ pub enum Command {
         /// The lease.
         id: LeaseId,
     },
-    /// Remember how long leases had left, so that a new leader does not start them afresh.
+    /// End a lease whose time has run out, by the clock of the leader of this ballot: void in an
+    /// entry of any other ballot, whose leader keeps a clock of its own.
+    LeaseExpire {
+        /// The lease.
+        id: LeaseId,
+        /// The ballot of the leader that proposes it.
+        ballot: Ballot,
+    },
+    /// Remember how long leases had left, so that a new leader does not start them afresh. Void
+    /// in an entry of another ballot, and after a checkpoint of a higher number.
     LeaseCheckpoint {
-        /// Leases and their remaining seconds.
+        /// The ballot of the leader that proposes it.
+        ballot: Ballot,
+        /// Numbers that leader's checkpoints.
+        number: u64,
+        /// Leases and their remaining seconds; zero: as long as when granted.
         remaining: Vec<(LeaseId, i64)>,
     },
     /// Raise or clear an alarm.

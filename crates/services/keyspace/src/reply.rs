@@ -66,6 +66,8 @@ pub struct RangeOutcome {
     pub more: bool,
     /// How many keys there are in the range, whatever the limit.
     pub count: u64,
+    /// The store's latest revision when it was read: what a response's header says.
+    pub revision: Revision,
 }
 
 /// What a transaction did.
@@ -119,6 +121,7 @@ pub enum KeyspaceError {
     NotLearner,
     /// There are as many learners as allowed.
     TooManyLearners,
-    /// A command of a newer version, which this node does not know.
+    /// Nothing a keyspace can do: a key longer than the store takes, or a change of members that
+    /// did not come with the log's own.
     Unsupported,
 }

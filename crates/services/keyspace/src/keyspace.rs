@@ -1,0 +1,284 @@
+//! The keyspace as a service: entries in, state, replies and events out.
+//!
+//! Invariant: one call of [`Service::apply`] is one atomic batch of the store: keys, leases,
+//! sessions, members and the base change together or not at all, so that replaying the log after
+//! a crash continues exactly where the store ends.
+
+use crate::apply::Execution;
+use crate::canary::{Bug, Canary};
+use crate::codec;
+use crate::command::Member;
+use crate::lessor::{Lessor, LessorConfig};
+use crate::question::{LeaseAnswer, Question};
+use crate::reader::Reader;
+use crate::reply::Reply;
+use crate::snapshot;
+use crate::state::{Shared, State, failed};
+use bytes::Bytes;
+use quorate_base::codec::DecodeError;
+use quorate_base::{Instant, NodeId};
+use quorate_mvcc::{Engine, Event, LeaseId, Revision, Store, WriteTxn};
+use quorate_replicated_log::{Base, Entries, Entry, Membership, Payload};
+use quorate_service::{
+    Applied, Envelope, Persist, Service, ServiceError, SnapshotSink, SnapshotSource,
+};
+use std::sync::Arc;
+
+/// Settings of a keyspace. All but `lessor` must be the same on every replica.
+#[derive(Clone, Default, Debug)]
+pub struct Config {
+    /// Where an unused store begins: the log's base and the members that the cluster is made of.
+    pub base: Base,
+    /// See `base`.
+    pub members: Vec<Member>,
+    /// The leader's lease clock.
+    pub lessor: LessorConfig,
+    /// A deliberate bug, for tests.
+    pub canary: Canary,
+}
+
+/// What a batch of entries changed, for watchers: every event of the revisions after `before` up
+/// to `revision`, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EventBatch {
+    /// The store's revision before.
+    pub before: Revision,
+    /// The store's revision after.
+    pub revision: Revision,
+    /// What happened between. At least one event for every revision.
+    pub events: Arc<[Event]>,
+}
+
+/// etcd's data model, replicated.
+pub struct Keyspace<E: Engine> {
+    store: Store<E>,
+    state: State,
+    lessor: Lessor,
+    config: Config,
+}
+
+impl<E: Engine> Keyspace<E> {
+    /// The keyspace that an engine holds; an empty engine becomes a new keyspace as `config` says.
+    pub fn open(engine: E, config: Config) -> Result<Self, ServiceError> {
+        let mut store = Store::open(engine).map_err(failed)?;
+        let shared = Arc::new(Shared::default());
+        let state = match State::load(&store, shared.clone())? {
+            Some(state) => state,
+            None => {
+                let (base, members) = (config.base.clone(), config.members.clone());
+                State::create(&mut store, shared, base, members)?
+            }
+        };
+        if store.applied() != state.base.position.index {
+            return Err(ServiceError::Disk(format!(
+                "the store ends at entry {}, the keyspace in it at {}",
+                store.applied(),
+                state.base.position.index
+            )));
+        }
+        let lessor = Lessor::new(config.lessor, config.canary);
+        Ok(Keyspace { store, state, lessor, config })
+    }
+
+    /// For reading from other threads.
+    pub fn reader(&self) -> Reader<E> {
+        Reader::new(self.store.reader(), self.state.shared.clone())
+    }
+
+    /// The store below, for its upkeep.
+    pub fn store_mut(&mut self) -> &mut Store<E> {
+        &mut self.store
+    }
+}
+
+/// One batch of entries being applied.
+struct Batch<'a, 's, E: Engine> {
+    txn: &'a mut WriteTxn<'s, E>,
+    state: &'a mut State,
+    lessor: &'a mut Lessor,
+    canary: Canary,
+    /// Whose sessions changed.
+    sessions: Vec<NodeId>,
+}
+
+impl<E: Engine> Batch<'_, '_, E> {
+    fn entry(
+        &mut self,
+        entry: &Entry,
+        applied: &mut Applied<Reply, EventBatch>,
+    ) -> Result<(), ServiceError> {
+        let unreadable =
+            |e: DecodeError| ServiceError::Command(format!("entry {}: {e}", entry.index));
+        let (bytes, log) = match &entry.payload {
+            Payload::Noop => (None, None),
+            Payload::Command(bytes) => (Some(bytes), None),
+            Payload::Members { membership, context } => {
+                self.state.base.membership = membership.clone();
+                (Some(context).filter(|context| !context.is_empty()), Some(membership))
+            }
+        };
+        self.state.base.position = entry.position();
+        if let Some(bytes) = bytes {
+            let envelope = Envelope::decode(bytes.clone()).map_err(unreadable)?;
+            self.envelope(entry, envelope, log, applied, unreadable)?;
+        }
+        Ok(())
+    }
+
+    fn envelope(
+        &mut self,
+        entry: &Entry,
+        envelope: Envelope,
+        log: Option<&Membership>,
+        applied: &mut Applied<Reply, EventBatch>,
+        unreadable: impl Fn(DecodeError) -> ServiceError,
+    ) -> Result<(), ServiceError> {
+        let request = envelope.request;
+        // Every replica must be able to read what it skips: else they would part later.
+        let command = codec::decode(envelope.body).map_err(unreadable)?;
+        if self.state.board.members.was_removed(request.node) {
+            return Ok(());
+        }
+        if !self.sessions.contains(&request.node) {
+            self.sessions.push(request.node);
+        }
+        let admitted = self.state.sessions.admit(request);
+        if !admitted && !self.canary.sings(Bug::ApplyRetriedRequest) {
+            // Whoever asked is answered by the first application.
+            return Ok(());
+        }
+        let result =
+            Execution::new(self.txn, self.state, self.lessor, entry.ballot, log, self.canary)
+                .run(command)?;
+        applied.replies.push((request, Reply { revision: self.txn.revision(), result }));
+        Ok(())
+    }
+}
+
+impl<E: Engine> Service for Keyspace<E> {
+    type Reply = Reply;
+    type Publication = EventBatch;
+
+    fn base(&self) -> Base {
+        self.state.base.clone()
+    }
+
+    fn apply(
+        &mut self,
+        entries: &Entries,
+        applied: &mut Applied<Reply, EventBatch>,
+    ) -> Result<(), ServiceError> {
+        let Some(last) = entries.last_index() else { return Ok(()) };
+        let first = self.state.base.position.index + 1;
+        if last < first {
+            return Ok(());
+        }
+        let before = self.store.revision();
+        let mut txn = self.store.begin();
+        let mut batch = Batch {
+            txn: &mut txn,
+            state: &mut self.state,
+            lessor: &mut self.lessor,
+            canary: self.config.canary,
+            sessions: Vec::new(),
+        };
+        let new = entries.iter().filter(|entry| entry.index >= first);
+        for (entry, expected) in new.zip(first..) {
+            assert_eq!(entry.index, expected, "entries are applied without a gap");
+            batch.entry(entry, applied)?;
+        }
+        let sessions = batch.sessions;
+        for node in sessions {
+            self.state.write_session(&mut txn, node);
+        }
+        self.state.write_base(&mut txn);
+        let events = txn.take_events();
+        let revision = txn.revision();
+        txn.commit(last).map_err(failed)?;
+        if !events.is_empty() {
+            applied.publications.push(EventBatch { before, revision, events: events.into() });
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self) -> Persist {
+        let job = self.store.persister();
+        Box::new(move || job().map_err(failed))
+    }
+
+    fn lead(&mut self, now: Instant) {
+        let leases: Vec<(LeaseId, i64, i64)> = self.state.shared.leases(|leases| {
+            let facts = |(id, l): (LeaseId, &crate::leases::Lease)| {
+                (id, l.ttl_seconds, l.remaining_seconds)
+            };
+            leases.iter().map(facts).collect()
+        });
+        self.lessor.promote(now, leases.into_iter());
+    }
+
+    fn follow(&mut self) {
+        self.lessor.demote();
+    }
+
+    fn tick(&mut self, now: Instant, commands: &mut Vec<Bytes>) {
+        let mut due = Vec::new();
+        self.lessor.tick(now, self.state.base.position.ballot, &mut due);
+        // The clock's own commands are flat: they all have an encoding.
+        commands.extend(due.iter().filter_map(|command| codec::encode(command).ok()));
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.lessor.next_timeout()
+    }
+
+    fn query(&mut self, now: Instant, question: Bytes) -> Result<Bytes, ServiceError> {
+        let question = Question::decode(question)
+            .map_err(|e| ServiceError::Caller(format!("a question about a lease: {e}")))?;
+        let answer = match question {
+            Question::KeepAlive { id } => match self.lessor.keep_alive(now, id) {
+                Some(ttl_seconds) => LeaseAnswer::KeptAlive { ttl_seconds },
+                None => LeaseAnswer::NotFound,
+            },
+            Question::TimeToLive { id, keys } => match self.lessor.time_to_live(now, id) {
+                Some((granted_seconds, remaining_seconds)) => LeaseAnswer::Lives {
+                    granted_seconds,
+                    remaining_seconds,
+                    keys: if keys { self.attached(id) } else { Vec::new() },
+                },
+                None => LeaseAnswer::NotFound,
+            },
+        };
+        Ok(answer.encode())
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, ServiceError> {
+        snapshot::open(&self.store, self.base())
+    }
+
+    fn receive(&mut self, base: Base) -> Result<Box<dyn SnapshotSink>, ServiceError> {
+        snapshot::receive(&self.store, base)
+    }
+
+    fn install(&mut self, received: Box<dyn SnapshotSink>) -> Result<(), ServiceError> {
+        let base = received.base();
+        snapshot::install(&mut self.store, received)?;
+        let state = State::load(&self.store, self.state.shared.clone())?;
+        let state =
+            state.ok_or_else(|| ServiceError::Peer("the snapshot is of no keyspace".into()))?;
+        if state.base != base {
+            return Err(ServiceError::Peer("the snapshot ends elsewhere than was said".into()));
+        }
+        self.state = state;
+        self.lessor.demote();
+        Ok(())
+    }
+}
+
+impl<E: Engine> Keyspace<E> {
+    fn attached(&self, id: LeaseId) -> Vec<Bytes> {
+        self.state.shared.leases(|leases| match leases.get(id) {
+            Some(lease) => lease.keys.iter().cloned().collect(),
+            None => Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,122 @@
+//! Transactions, as etcd does them: all compares of the branches taken are evaluated, and all
+//! their operations checked, on the state before; only then the operations are done, in order,
+//! each seeing what the ones before it did, all at one revision.
+
+use crate::apply::{Execution, Stop};
+use crate::command::{Compare, CompareTarget, Operation, Put, Txn};
+use crate::range;
+use crate::reply::{KeyspaceError, OperationOutcome, TxnOutcome};
+use quorate_mvcc::{Engine, KeyRange, KeyValue, RangeRequest, Revision};
+
+/// Which branch each transaction takes: first the outer one, then those within its branch.
+type Path = std::vec::IntoIter<bool>;
+
+impl<E: Engine> Execution<'_, '_, E> {
+    /// Does a transaction.
+    pub(crate) fn transact(&mut self, txn: &Txn) -> Result<TxnOutcome, Stop> {
+        let mut path = Vec::new();
+        self.decide(txn, &mut path)?;
+        self.check(txn, &mut path.clone().into_iter())?;
+        self.carry_out(txn, &mut path.into_iter())
+    }
+
+    fn decide(&self, txn: &Txn, path: &mut Vec<bool>) -> Result<(), Stop> {
+        let mut succeeded = true;
+        for compare in &txn.compare {
+            succeeded = succeeded && self.compare(compare)?;
+        }
+        path.push(succeeded);
+        for operation in branch(txn, succeeded) {
+            if let Operation::Txn(inner) = operation {
+                self.decide(inner, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&self, compare: &Compare) -> Result<bool, Stop> {
+        // One key is the usual case, and its value is seldom wanted.
+        if let (KeyRange::One(key), false) =
+            (&compare.range, matches!(compare.target, CompareTarget::Value(_)))
+        {
+            let meta = self.txn.get(key)?.unwrap_or_default();
+            return Ok(one_holds(compare, &meta.with(key.clone(), Default::default())));
+        }
+        let found = self.txn.range(&RangeRequest {
+            keys_only: !matches!(compare.target, CompareTarget::Value(_)),
+            count: false,
+            ..RangeRequest::of(compare.range.clone())
+        })?;
+        if found.kvs.is_empty() {
+            // A missing key has zeros, but no value that could compare.
+            let value = matches!(compare.target, CompareTarget::Value(_));
+            return Ok(!value && one_holds(compare, &KeyValue::default()));
+        }
+        Ok(found.kvs.iter().all(|kv| one_holds(compare, kv)))
+    }
+
+    fn check(&self, txn: &Txn, path: &mut Path) -> Result<(), Stop> {
+        let succeeded = path.next().unwrap_or_default();
+        for operation in branch(txn, succeeded) {
+            match operation {
+                Operation::Range(range) => self.check_revision(range.revision)?,
+                Operation::Put(put) => self.check_put(put)?,
+                Operation::Delete(_) => {}
+                Operation::Txn(inner) => self.check(inner, path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn check_revision(&self, revision: Revision) -> Result<(), KeyspaceError> {
+        if revision > self.txn.revision() {
+            return Err(KeyspaceError::FutureRevision);
+        }
+        if revision != 0 && revision < self.txn.compacted_revision() {
+            return Err(KeyspaceError::Compacted);
+        }
+        Ok(())
+    }
+
+    fn check_put(&self, put: &Put) -> Result<(), Stop> {
+        self.check_lease(put.lease)?;
+        if (put.ignore_value || put.ignore_lease) && self.txn.get(&put.key)?.is_none() {
+            return Err(KeyspaceError::KeyNotFound.into());
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, txn: &Txn, path: &mut Path) -> Result<TxnOutcome, Stop> {
+        let succeeded = path.next().unwrap_or_default();
+        let operations = branch(txn, succeeded);
+        let mut responses = Vec::with_capacity(operations.len());
+        for operation in operations {
+            responses.push(match operation {
+                Operation::Range(wanted) => {
+                    OperationOutcome::Range(range::read(&*self.txn, wanted)?)
+                }
+                Operation::Put(put) => OperationOutcome::Put(self.put(put.clone())?),
+                Operation::Delete(delete) => OperationOutcome::Delete(self.delete(delete.clone())?),
+                Operation::Txn(inner) => OperationOutcome::Txn(self.carry_out(inner, path)?),
+            });
+        }
+        Ok(TxnOutcome { succeeded, responses })
+    }
+}
+
+fn branch(txn: &Txn, succeeded: bool) -> &[Operation] {
+    if succeeded { &txn.success } else { &txn.failure }
+}
+
+fn one_holds(compare: &Compare, kv: &KeyValue) -> bool {
+    // Counters are stored unsigned and given signed; nothing stored exceeds the signed range.
+    let number = |stored: u64, given: i64| i64::try_from(stored).unwrap_or(i64::MAX).cmp(&given);
+    let order = match &compare.target {
+        CompareTarget::Version(v) => number(kv.version, *v),
+        CompareTarget::Create(v) => number(kv.create_revision, *v),
+        CompareTarget::Mod(v) => number(kv.mod_revision, *v),
+        CompareTarget::Value(v) => kv.value.cmp(v),
+        CompareTarget::Lease(v) => kv.lease.cmp(v),
+    };
+    range::holds(compare.operator, order)
+}

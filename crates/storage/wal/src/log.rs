@@ -175,7 +175,7 @@ impl<D: Disk> Wal<D> {
     pub fn stats(&self) -> WalStats {
         WalStats {
             segments: self.segments.live.len() as u64,
-            spares: self.segments.spares() as u64,
+            spares: self.segments.spare_count() as u64,
             room_bytes: self.room(),
             full: self.segments.full,
             ..self.stats

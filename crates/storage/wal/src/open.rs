@@ -40,24 +40,26 @@ pub(crate) fn recover(
     let scan = Scan::run(&found, options.canary())?;
     let (tail, report) = (scan.tail, scan.report);
     let Scan { mut replay, .. } = scan;
+    let begun = tail.number > 0;
+    let next_sequence = if begun { tail.segment + 1 } else { 1 };
     let mut live = BTreeMap::new();
+    let mut retired = VecDeque::new();
     for segment in &found {
         let bytes = segment.bytes.len() as u64;
-        if tail.number > 0 && segment.sequence <= tail.segment {
+        if begun && segment.sequence <= tail.segment {
             let ends = replay.segment_ends.remove(&segment.sequence).unwrap_or_default();
             live.insert(segment.sequence, Live { bytes, ends });
-        } else if bytes == options.segment_bytes && spares.len() < options.spares {
+        } else if segment.sequence == next_sequence && bytes == options.segment_bytes {
             spares.push_front(segment_name(segment.sequence));
         } else {
-            discards.push(segment_name(segment.sequence));
+            // Prepared once and never used; its name must not stand in the way.
+            retired.push_back((segment.sequence, bytes));
         }
     }
     let recap = std::mem::take(&mut replay.recap);
     let (groups, places) = replay.finish();
-    let begun = tail.number > 0;
     let last_block =
         tail.last_start.and_then(|start| last_block(&found, tail.segment, start, tail.offset));
-    let next_sequence = if begun { tail.segment + 1 } else { 1 };
     let resume = Resume {
         segment: if begun { tail.segment } else { 0 },
         offset: tail.offset,
@@ -67,7 +69,15 @@ pub(crate) fn recover(
         recap,
         groups: places,
     };
-    let segments = Segments::new(live, spares, discards, next_sequence, report.run);
+    let segments = Segments {
+        live,
+        spares,
+        discards,
+        retired,
+        next_sequence,
+        run: report.run,
+        ..Segments::default()
+    };
     Ok((resume, segments, Recovery { groups, report }))
 }
 

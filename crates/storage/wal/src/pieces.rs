@@ -131,7 +131,8 @@ fn cuts(entries: &[Entry], limit: u64) -> Vec<usize> {
 }
 
 /// How many of the first pieces go into the next block, which already has so many rows and
-/// payload bytes. At least one, if there is any.
+/// payload bytes. Whole batches where even one fits, so that a crash rarely finds part of a batch;
+/// at least one piece, if there is any.
 pub(crate) fn how_many(
     queue: &VecDeque<Piece>,
     options: &WalOptions,
@@ -141,13 +142,15 @@ pub(crate) fn how_many(
     let fixed = framed(2 * (BLOCK_HEADER_BYTES + rows * ROW_BYTES) + bytes) + PAGE_BYTES;
     let limit = options.max_block_bytes.min(options.segment_bytes - FIRST_BLOCK);
     let mut total = fixed;
-    let mut count = 0;
-    for piece in queue {
+    let mut whole = 0;
+    for (count, piece) in queue.iter().enumerate() {
         total += piece.bytes();
-        if count > 0 && total > limit {
-            break;
+        if total > limit {
+            return if whole > 0 { whole } else { count.max(1) };
         }
-        count += 1;
+        if piece.ends_batch {
+            whole = count + 1;
+        }
     }
-    count
+    queue.len()
 }

@@ -22,58 +22,38 @@ pub(crate) struct Live {
 }
 
 #[derive(Debug)]
-enum Job {
+pub(crate) enum Job {
     Prepare { sequence: u64, script: Script },
     Retire { name: String, script: Script },
     Discard { script: Script },
 }
 
 /// The segments of one log.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(crate) struct Segments {
     pub live: BTreeMap<u64, Live>,
     /// Files of the right length that may be reused.
-    spares: VecDeque<String>,
+    pub spares: VecDeque<String>,
     /// Files to be removed.
-    discards: Vec<String>,
+    pub discards: Vec<String>,
     /// Segments given up, to become spares or be removed.
-    retired: VecDeque<(u64, u64)>,
-    prepared: Option<u64>,
-    job: Option<Job>,
+    pub retired: VecDeque<(u64, u64)>,
+    pub prepared: Option<u64>,
+    pub job: Option<Job>,
     /// The disk was full at the last attempt to make a segment.
     pub full: bool,
-    next_sequence: u64,
-    run: u64,
+    pub next_sequence: u64,
+    pub run: u64,
 }
 
 impl Segments {
-    pub fn new(
-        live: BTreeMap<u64, Live>,
-        spares: VecDeque<String>,
-        discards: Vec<String>,
-        next_sequence: u64,
-        run: u64,
-    ) -> Segments {
-        Segments {
-            live,
-            spares,
-            discards,
-            retired: VecDeque::new(),
-            prepared: None,
-            job: None,
-            full: false,
-            next_sequence,
-            run,
-        }
-    }
-
     /// Whether a segment is ready to be gone on to.
     pub fn is_prepared(&self) -> bool {
         self.prepared.is_some()
     }
 
     /// How many segments are ready or kept.
-    pub fn spares(&self) -> usize {
+    pub fn spare_count(&self) -> usize {
         self.spares.len() + usize::from(self.prepared.is_some())
     }
 

@@ -1,0 +1,126 @@
+//! Power failures and kills at every point: what was acknowledged stays, what was not is all or
+//! nothing, and what was truncated never comes back.
+
+use crate::fault_disk::FaultDisk;
+use crate::model::{Model, random_batch};
+use proptest::prelude::*;
+use quorate_base::Rng;
+use quorate_wal::{Wal, WalOptions};
+
+/// Segments so small that they are recycled all the time.
+fn options() -> WalOptions {
+    WalOptions {
+        segment_bytes: 64 << 10,
+        max_record_bytes: 8 << 10,
+        max_block_bytes: 16 << 10,
+        reserve_bytes: 8 << 10,
+        ..WalOptions::default()
+    }
+}
+
+/// Runs batches until the power fails or `batches` are done; returns the disk after the crash.
+fn run(disk: FaultDisk, model: &mut Model, batches: u64, rng: &mut Rng) -> FaultDisk {
+    let cut = disk.cut_at;
+    let (mut wal, recovery) = match Wal::open(disk.clone(), options()) {
+        Ok(opened) => opened,
+        Err(error) => panic!("open: {error}"),
+    };
+    // A recovered state counts only once it is durable again.
+    let mut check = model.clone();
+    check.recover(&recovery.groups);
+    if wal.is_ready() {
+        *model = check;
+    } else {
+        assert!(cut < u64::MAX);
+        return wal.into_disk();
+    }
+    for id in 1..=batches {
+        let batch = random_batch(id, model.latest(), rng);
+        model.submit(&batch);
+        wal.submit(batch).expect("the disk has room and works");
+        while let Some((done, result)) = wal.poll() {
+            result.expect("nothing fails");
+            assert_eq!(done.0, model.acknowledged as u64 + 1, "in order");
+            model.acknowledged += 1;
+        }
+        if wal.disk().operations() >= cut {
+            break;
+        }
+    }
+    wal.into_disk()
+}
+
+#[test]
+fn a_power_failure_at_every_operation() {
+    let mut total = FaultDisk::new();
+    total = run(total, &mut Model::new(), 60, &mut Rng::new(5));
+    let operations = total.operations();
+    assert!(operations > 150, "{operations}");
+    for cut in 1..=operations {
+        for tear in 0..4 {
+            let mut model = Model::new();
+            let mut disk = FaultDisk::new();
+            disk.cut_at = cut;
+            disk = run(disk, &mut model, 60, &mut Rng::new(5));
+            let mut rng = Rng::new(cut * 31 + tear);
+            disk.crash(&mut rng);
+            disk = run(disk, &mut model, 2, &mut rng);
+            disk.crash(&mut rng);
+            run(disk, &mut model, 0, &mut rng);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_chain_of_crashes(seed: u64, lives in 2..12_usize) {
+        let mut rng = Rng::new(seed);
+        let mut model = Model::new();
+        let mut disk = FaultDisk::new();
+        for _ in 0..lives {
+            let batches = rng.below(80);
+            // Sometimes the power fails while the log is being opened.
+            let span = if rng.below(3) == 0 { 8 } else { 3 * batches + 8 };
+            disk.cut_at = disk.operations() + 1 + rng.below(span);
+            disk = run(disk, &mut model, batches, &mut rng);
+            if rng.below(3) == 0 { disk.kill() } else { disk.crash(&mut rng) }
+        }
+        run(disk, &mut model, 0, &mut rng);
+    }
+}
+
+#[test]
+fn completions_may_come_late_and_in_any_order() {
+    for seed in 0..60 {
+        let mut rng = Rng::new(seed);
+        let mut model = Model::new();
+        let mut disk = FaultDisk::new();
+        disk.held = true;
+        let (mut wal, _) = Wal::open(disk, options()).unwrap();
+        assert!(!wal.is_ready(), "nothing completes by itself");
+        let mut id = 0;
+        while id < 120 {
+            if rng.below(2) == 0 {
+                id += 1;
+                let batch = random_batch(id, model.latest(), &mut rng);
+                model.submit(&batch);
+                wal.submit(batch).unwrap();
+            } else {
+                wal.disk_mut().step(&mut rng);
+            }
+            while let Some((done, result)) = wal.poll() {
+                result.unwrap();
+                model.acknowledged += 1;
+                assert_eq!(done.0, model.acknowledged as u64);
+                assert!(wal.is_ready());
+            }
+        }
+        let stats = wal.stats();
+        assert!(stats.syncs < model.acknowledged as u64, "batches are joined: {stats:?}");
+        let mut disk = wal.into_disk();
+        disk.crash(&mut rng);
+        run(disk, &mut model, 0, &mut rng);
+    }
+}

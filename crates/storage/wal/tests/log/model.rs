@@ -1,0 +1,144 @@
+//! What a log should hold after each batch, in the plainest form.
+
+use crate::support::*;
+use quorate_base::{GroupId, Index, Rng};
+use quorate_replicated_log::{Base, Entry, HardState, Write};
+use quorate_wal::{Batch, BatchId, RecoveredGroup};
+use std::collections::BTreeMap;
+
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Group {
+    pub base: Base,
+    pub hard_state: HardState,
+    pub entries: BTreeMap<Index, Entry>,
+}
+
+impl Group {
+    pub(crate) fn end(&self) -> Index {
+        self.entries.last_key_value().map_or(self.base.position.index, |(index, _)| *index)
+    }
+
+    fn apply(&mut self, write: &Write) {
+        if let Some(base) = &write.reset {
+            self.entries.clear();
+            self.base = base.clone();
+        }
+        if let Some(base) = &write.compact {
+            self.entries = self.entries.split_off(&(base.position.index + 1));
+            self.base = base.clone();
+        }
+        if let Some(from) = write.truncate_from {
+            self.entries.split_off(&from);
+        }
+        self.entries.extend(write.entries.iter().map(|entry| (entry.index, entry.clone())));
+        self.hard_state = write.hard_state.unwrap_or(self.hard_state);
+    }
+}
+
+pub(crate) type State = BTreeMap<GroupId, Group>;
+
+/// The states after each batch, and how many batches were acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub states: Vec<State>,
+    pub acknowledged: usize,
+}
+
+impl Model {
+    pub(crate) fn new() -> Self {
+        Model { states: vec![State::new()], acknowledged: 0 }
+    }
+
+    pub(crate) fn latest(&self) -> &State {
+        &self.states[self.states.len() - 1]
+    }
+
+    pub(crate) fn submit(&mut self, batch: &Batch) {
+        let mut state = self.latest().clone();
+        for (group, write) in &batch.writes {
+            state.entry(*group).or_default().apply(write);
+        }
+        // A group of which nothing was ever said is not in the log.
+        state.retain(|_, group| *group != Group::default());
+        self.states.push(state);
+    }
+
+    /// Checks that a recovered log is the state after some batch, none acknowledged missing, and
+    /// goes on from there.
+    pub(crate) fn recover(&mut self, found: &BTreeMap<GroupId, RecoveredGroup>) {
+        let found: State = found.iter().map(|(id, group)| (*id, plain(group))).collect();
+        let whole = &self.states[self.acknowledged..];
+        let matching = whole.iter().position(|state| *state == found);
+        let acknowledged = brief(&self.states[self.acknowledged]);
+        let all = self.states.len() - 1;
+        assert!(
+            matching.is_some(),
+            "found {}\nacknowledged {acknowledged} ({} of {all})\nsubmitted {}",
+            brief(&found),
+            self.acknowledged,
+            brief(self.latest()),
+        );
+        *self = Model { states: vec![found], acknowledged: 0 };
+    }
+}
+
+fn brief(state: &State) -> String {
+    let group = |(id, group): (&GroupId, &Group)| {
+        let entries: Vec<_> =
+            group.entries.values().map(|entry| (entry.index, entry.ballot)).collect();
+        format!("\n  {id}: {:?} {:?} {entries:?}", group.base.position, group.hard_state)
+    };
+    state.iter().map(group).collect()
+}
+
+fn plain(group: &RecoveredGroup) -> Group {
+    assert!(group.damaged.is_empty(), "nothing was damaged: {:?}", group.damaged);
+    let all = group.entries.iter().flat_map(|run| run.iter());
+    Group {
+        base: group.base.clone(),
+        hard_state: group.hard_state,
+        entries: all.map(|entry| (entry.index, entry.clone())).collect(),
+    }
+}
+
+/// A random batch that makes sense after `state`.
+pub(crate) fn random_batch(id: u64, state: &State, rng: &mut Rng) -> Batch {
+    let mut writes = Vec::new();
+    for group in 1..=3 {
+        if rng.below(3) == 0 {
+            continue;
+        }
+        let known = state.get(&GroupId(group)).cloned().unwrap_or_default();
+        writes.push((GroupId(group), random_write(&known, rng)));
+    }
+    Batch { id: BatchId(id), writes }
+}
+
+fn random_write(known: &Group, rng: &mut Rng) -> Write {
+    let first = known.base.position.index + 1;
+    let (mut end, round) = (known.end(), known.hard_state.promised.round + rng.below(2));
+    let mut write = nothing();
+    if rng.below(12) == 0 {
+        end += rng.between(1, 20);
+        write.reset = Some(base(end, round));
+    } else {
+        if end >= first && rng.below(3) == 0 {
+            // Compaction follows the log closely, so that segments come free.
+            let to = rng.between(first, end);
+            write.compact = Some(base(to, known.entries[&to].ballot.round));
+        }
+        let kept = write.compact.as_ref().map_or(first, |base| base.position.index + 1);
+        if end >= kept && rng.below(6) == 0 {
+            let from = rng.between(kept, end);
+            (write.truncate_from, end) = (Some(from), from - 1);
+        }
+    }
+    if rng.below(4) > 0 {
+        let bytes = if rng.below(8) == 0 { 800 } else { rng.below(300) as usize };
+        write.entries = entries(end + 1, rng.below(6), round, bytes).entries;
+    }
+    if rng.below(2) == 0 {
+        write.hard_state = Some(hard_state(round, known.hard_state.commit.max(first - 1)));
+    }
+    write
+}

@@ -29,8 +29,16 @@ impl<E: Engine> Store<E> {
 
     /// Opens what `engine` holds, with a bug planted.
     pub fn open_with(engine: E, canary: Canary) -> Result<Self, Error> {
+        let header = match engine.view().get(Table::Meta, HEADER_NAME)? {
+            Some(bytes) => Header::decode(bytes)?,
+            None => {
+                let header = Header::empty();
+                let name = Bytes::from_static(HEADER_NAME);
+                engine.write(vec![(Table::Meta, name, Some(header.encode()))])?;
+                header
+            }
+        };
         let view = engine.view();
-        let header = read_header(&view)?;
         let board = Arc::new(Board::new(Published { view, header: header.clone(), canary }));
         Ok(Store { engine, board, header, canary })
     }
@@ -150,13 +158,5 @@ impl<E: Engine> Store<E> {
     pub fn persister(&self) -> impl FnOnce() -> Result<Index, Error> + Send + 'static {
         let (engine, applied) = (self.engine.clone(), self.header.applied);
         move || engine.persist().map(|()| applied)
-    }
-}
-
-/// The header that a source holds, or that of an empty store.
-pub fn read_header(source: &impl Source) -> Result<Header, Error> {
-    match source.get(Table::Meta, HEADER_NAME)? {
-        Some(bytes) => Header::decode(bytes),
-        None => Ok(Header::empty()),
     }
 }

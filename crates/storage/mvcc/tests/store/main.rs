@@ -1,0 +1,12 @@
+//! The store against a naive model, on every engine; threads; kills; snapshots; canaries.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[cfg(feature = "canary")]
+mod canary;
+mod histories;
+mod kill;
+mod model;
+mod random;
+mod snapshots;
+mod threads;
+mod world;

@@ -1,0 +1,93 @@
+//! Readers beside a writer: every read is of one revision, whole.
+
+use crate::world::{Home, InMemory, OnDisk};
+use bytes::Bytes;
+use quorate_mvcc::{
+    ChangesRequest, Engine, Error, KeyRange, MemoryEngine, RangeRequest, Reader, Store,
+};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const KEYS: u64 = 10;
+const ROUNDS: u64 = 400;
+
+/// Each round writes its number to all keys, in ten commands of one batch; the old values stay
+/// readable until they are compacted, which happens, too.
+fn write<E: Engine>(store: &mut Store<E>) {
+    for round in 1..=ROUNDS {
+        let mut txn = store.begin();
+        for key in 0..KEYS {
+            txn.begin_command();
+            let value = Bytes::from(round.to_string());
+            txn.put(Bytes::from(vec![key as u8]), value, 0).unwrap();
+        }
+        if round % 16 == 0 {
+            let revision = txn.revision();
+            txn.begin_command();
+            txn.compact(revision - 3 * KEYS).unwrap();
+        }
+        txn.commit(round).unwrap();
+        store.scrub(32).unwrap();
+    }
+}
+
+/// Reads until told to stop; how many different states it saw.
+fn read<E: Engine>(reader: &Reader<E>, stop: &AtomicBool) -> usize {
+    let all = RangeRequest::of(KeyRange::From(Bytes::new()));
+    let mut seen = std::collections::BTreeSet::new();
+    while !stop.load(Ordering::Relaxed) {
+        let now = reader.range(&all).unwrap();
+        if now.revision == 1 {
+            continue;
+        }
+        seen.insert(now.revision);
+        let values: Vec<_> = now.kvs.iter().map(|kv| &kv.value).collect();
+        assert_eq!(values.len() as u64, KEYS);
+        assert!(values.iter().all(|v| *v == values[0]), "half a batch: {values:?}");
+        assert_eq!((now.revision - 1) % KEYS, 0);
+        // Five changes earlier, half the keys have the round before.
+        let revision = now.revision - KEYS / 2;
+        let (range, to) = (KeyRange::From(Bytes::new()), now.revision);
+        let changes =
+            ChangesRequest { from: revision + 1, to, range, previous: false, max_bytes: 10_000 };
+        match (reader.range(&RangeRequest { revision, ..all.clone() }), reader.changes(&changes)) {
+            (Err(Error::Compacted { .. }), _) | (_, Err(Error::Compacted { .. })) => {}
+            (Ok(old), Ok(changes)) => {
+                let differ = old.kvs.iter().zip(&now.kvs).filter(|(a, b)| a != b).count() as u64;
+                let missing = KEYS - old.count;
+                assert_eq!(differ.max(missing), KEYS / 2);
+                assert_eq!(changes.changes.len() as u64, KEYS / 2);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    seen.len()
+}
+
+fn together(home: impl Home) {
+    let mut store = Store::open(home.open()).unwrap();
+    let reader = store.reader();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers = [(); 2].map(|()| {
+            let reader = reader.clone();
+            scope.spawn(|| {
+                let reader = reader;
+                read(&reader, &stop)
+            })
+        });
+        write(&mut store);
+        stop.store(true, Ordering::Relaxed);
+        let seen = readers.map(|r| r.join().unwrap());
+        assert!(seen.iter().sum::<usize>() > 2, "the readers saw nothing change: {seen:?}");
+    });
+}
+
+#[test]
+fn readers_beside_a_writer_in_memory() {
+    together(InMemory(MemoryEngine::new()));
+}
+
+#[test]
+fn readers_beside_a_writer_on_disk() {
+    together(OnDisk(tempfile::tempdir().unwrap()));
+}

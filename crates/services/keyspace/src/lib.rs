@@ -32,7 +32,7 @@ pub use keyspace::{Config, EventBatch, Keyspace};
 pub use lessor::{Lessor, LessorConfig, MAX_TTL_SECONDS, minimum_ttl_seconds};
 pub use members::Members;
 pub use question::{LeaseAnswer, Question};
-pub use reader::{History, LeaseInfo, ReadError, Reader, Sizes};
+pub use reader::{Hash, History, LeaseInfo, ReadError, Reader, Sizes};
 pub use reply::{KeyspaceError, Outcome, Reply};
 pub use space::SpaceGuard;
 pub use stream::{Piece, RangeStream};

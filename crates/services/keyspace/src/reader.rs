@@ -13,7 +13,8 @@ use crate::stream::RangeStream;
 use bytes::Bytes;
 use quorate_base::{Index, NodeId};
 use quorate_mvcc::{
-    ChangesRequest, Engine, Error, Event, KeyRange, KeyValue, LeaseId, RangeRequest, Revision,
+    ChangesRequest, Engine, Error, Event, KeyRange, KeyValue, LeaseId, RangeRequest, ReadState,
+    Revision,
 };
 use quorate_service::ServiceError;
 use std::fmt;
@@ -67,6 +68,26 @@ pub struct Sizes {
     pub logical_bytes: u64,
     /// How many keys there are.
     pub keys: u64,
+}
+
+/// A fingerprint, and of what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hash {
+    /// The fingerprint.
+    pub hash: u64,
+    /// The latest revision of the state that was read.
+    pub revision: Revision,
+    /// Its compacted revision.
+    pub compacted: Revision,
+    /// The last entry applied to it.
+    pub applied: Index,
+}
+
+impl Hash {
+    fn of<E: Engine>(state: &ReadState<E>) -> Hash {
+        let (revision, compacted) = (state.revision(), state.compacted_revision());
+        Hash { hash: 0, revision, compacted, applied: state.applied() }
+    }
 }
 
 /// A lease as readers see it: without its clock, which the leader keeps.
@@ -189,6 +210,20 @@ impl<E: Engine> Reader<E> {
     ) -> Option<crate::Command> {
         let raised = self.raised(Alarm::NoSpace, Some(guard.member));
         guard.check(self.store.state().logical_bytes(), free_bytes, raised)
+    }
+
+    /// The fingerprint of the whole replicated state: the same on every replica that applied the
+    /// same entries. Reads everything.
+    pub fn hash(&self) -> Result<Hash, ReadError> {
+        let state = self.store.state();
+        Ok(Hash { hash: state.hash()?, ..Hash::of(&state) })
+    }
+
+    /// The fingerprint of the keys and their history up to `revision` (zero: now), back to the
+    /// compacted revision. Reads everything.
+    pub fn hash_kv(&self, revision: Revision) -> Result<Hash, ReadError> {
+        let state = self.store.state();
+        Ok(Hash { hash: state.hash_kv(revision)?, ..Hash::of(&state) })
     }
 
     /// How large it is.

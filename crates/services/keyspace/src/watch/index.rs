@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn the_index_finds_what_a_scan_finds() {
         let mut rng = Rng::new(11);
-        let mut key = |rng: &mut Rng| Bytes::from(vec![b'a' + rng.below(12) as u8; 1]);
+        let key = |rng: &mut Rng| Bytes::from(vec![b'a' + rng.below(12) as u8; 1]);
         let (mut index, mut groups) = (Index::default(), BTreeMap::new());
         for _ in 0..3_000 {
             let range = match rng.below(3) {

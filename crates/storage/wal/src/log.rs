@@ -147,7 +147,9 @@ impl<D: Disk> Wal<D> {
     /// completed, so it must be called while [`Wal::is_idle`] says no.
     pub fn poll(&mut self) -> Option<(BatchId, Result<(), WalError>)> {
         if self.done.is_empty() {
-            self.pump(false);
+            // Batches taken before the disk turned out to be full wait for room.
+            let stuck = self.segments.full && self.flight.is_none() && !self.queue.is_empty();
+            self.pump(stuck);
         }
         self.done.pop_front()
     }

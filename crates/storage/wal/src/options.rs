@@ -56,6 +56,19 @@ impl WalOptions {
         }
     }
 
+    /// Suited to a disk with so many bytes free: segments of a sixteenth of them, between 2 and
+    /// 64 MiB. A log may have segments of different lengths, so this may change between runs.
+    pub fn for_space(free_bytes: u64) -> Self {
+        let segment_bytes = (free_bytes / 16).clamp(2 << 20, 64 << 20) / PAGE_BYTES * PAGE_BYTES;
+        WalOptions {
+            segment_bytes,
+            max_record_bytes: (segment_bytes * 3 / 4).min(8 << 20),
+            max_block_bytes: (segment_bytes / 4).min(4 << 20),
+            reserve_bytes: segment_bytes / 16,
+            ..WalOptions::default()
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), WalError> {
         let wrong = |why| Err(WalError::Options(why));
         if !self.segment_bytes.is_multiple_of(PAGE_BYTES) || self.segment_bytes > 1 << 31 {

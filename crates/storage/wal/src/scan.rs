@@ -80,7 +80,7 @@ impl<'a> Scan<'a> {
         let mut used = false;
         while at < bytes.len() as u64 {
             match block_at(bytes, *sequence, at, self.canary) {
-                Some(block) if block.header.number > self.tail.number => {
+                Some(block) if self.follows(&block) => {
                     if block.is_broken() && !self.keep_broken(i, at, &block) {
                         self.report.torn_bytes += block.header.bytes();
                         self.end_at(*sequence, at, used);
@@ -123,6 +123,9 @@ impl<'a> Scan<'a> {
         let header = &block.header;
         let first = self.report.blocks == 0;
         let skipped = if first { (header.start - FIRST_BLOCK) / PAGE_BYTES } else { 0 };
+        if self.canary == Canary::IgnoreAddress {
+            self.replay.believe(header);
+        }
         self.replay.take(block, skipped)?;
         self.report.blocks += 1;
         self.report.repaired_blocks += u64::from(!block.intact && !block.is_broken());
@@ -132,6 +135,12 @@ impl<'a> Scan<'a> {
         self.tail.offset = header.start + header.bytes();
         self.tail.last_start = Some(header.start);
         Ok(())
+    }
+
+    /// A block found where the log goes on is older than the log when it is left over from the
+    /// segment's earlier use.
+    fn follows(&self, block: &Block) -> bool {
+        block.header.number > self.tail.number || self.canary == Canary::IgnoreAddress
     }
 
     /// Whether a broken block must be kept, because it may have been promised.

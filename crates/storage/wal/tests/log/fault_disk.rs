@@ -114,17 +114,6 @@ impl FaultDisk {
         (self.cut_at, self.fail_at, self.held) = (u64::MAX, u64::MAX, false);
     }
 
-    /// Changes a file behind everybody's back.
-    pub(crate) fn patch(&mut self, name: &str, offset: usize, bytes: &[u8]) {
-        let file = self.files.get_mut(&self.names[name]).expect("a file");
-        file.now[offset..offset + bytes.len()].copy_from_slice(bytes);
-        file.durable = file.now.clone();
-    }
-
-    pub(crate) fn content(&self, name: &str) -> &[u8] {
-        &self.files[&self.names[name]].now
-    }
-
     fn used(&self) -> u64 {
         self.files.values().map(|file| file.now.len() as u64).sum()
     }

@@ -2,7 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod behaviour;
+#[cfg(feature = "canary")]
+mod canary;
 mod crashes;
+mod damage;
+mod failures;
 mod fault_disk;
+mod format;
+mod identity;
 mod model;
 mod support;

@@ -1,0 +1,51 @@
+//! Keeps the transport's peers and the answer to inquiries in step with the member table.
+
+use crate::directory::Directory;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quorate_base::{ClusterId, NodeId};
+use quorate_keyspace::command::Member;
+use quorate_transport::{Transport, peer_address};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What the transport was last told.
+pub(crate) struct Peers {
+    pub transport: Arc<Transport>,
+    pub cluster: ClusterId,
+    pub directory: Arc<Mutex<Bytes>>,
+    members: BTreeSet<NodeId>,
+}
+
+impl Peers {
+    pub fn new(
+        transport: Arc<Transport>,
+        cluster: ClusterId,
+        directory: Arc<Mutex<Bytes>>,
+    ) -> Self {
+        Peers { transport, cluster, directory, members: BTreeSet::new() }
+    }
+
+    /// Makes these nodes peers, without taking them for the members.
+    pub fn introduce(&self, members: &[Member]) {
+        for member in members {
+            let addresses: Vec<String> =
+                member.peer_urls.iter().filter_map(|url| peer_address(url).ok()).collect();
+            if !addresses.is_empty() {
+                self.transport.set_peer(member.id, addresses);
+            }
+        }
+    }
+
+    /// The member table is this now. Who was in it and is no more has left for ever.
+    pub fn update(&mut self, members: &[Member]) {
+        self.introduce(members);
+        let now: BTreeSet<NodeId> = members.iter().map(|member| member.id).collect();
+        for gone in self.members.difference(&now) {
+            self.transport.remove_peer(*gone);
+        }
+        self.members = now;
+        let directory = Directory { cluster: self.cluster, members: members.to_vec() };
+        *self.directory.lock() = directory.encode();
+    }
+}

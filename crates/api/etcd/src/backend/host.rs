@@ -1,0 +1,168 @@
+//! A hosted node as the API's backend.
+
+use crate::backend::{Backend, BackendError, Consensus, Identity, Listener, Storage, Subscription};
+use quorate_base::NodeId;
+use quorate_driver::RequestError;
+use quorate_host::{NodeHandle, Subscriber};
+use quorate_keyspace::command::{Command, MemberChange};
+use quorate_keyspace::{EventBatch, LeaseAnswer, Question, Reader, Reply, codec};
+use quorate_mvcc::FjallEngine;
+use quorate_replicated_log::{Change, Role};
+use quorate_service::SnapshotSource;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Learners a cluster may have: as in etcd.
+const MAX_LEARNERS: usize = 1;
+/// A learner may be promoted when it has this much of the leader's log, in percent: as in etcd.
+const READY_PERCENT: u64 = 90;
+
+/// A running node.
+#[derive(Clone)]
+pub struct HostBackend(NodeHandle);
+
+impl HostBackend {
+    /// The API's view of this node.
+    pub fn new(node: NodeHandle) -> HostBackend {
+        HostBackend(node)
+    }
+
+    /// Refuses to promote a learner that is known to be behind. Only a leader knows.
+    async fn check_promotion(&self, learner: NodeId) -> Result<(), BackendError> {
+        let status = self.0.status().await.map_err(refused)?;
+        if status.role != Role::Leader {
+            return Ok(());
+        }
+        let behind = |matched: u64| matched * 100 < status.commit * READY_PERCENT;
+        match status.peers.iter().find(|peer| peer.node == learner) {
+            Some(peer) if behind(peer.matched) => Err(BackendError::LearnerNotReady),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn refused(error: RequestError) -> BackendError {
+    match error {
+        RequestError::Unavailable => BackendError::NoLeader,
+        RequestError::DeadlineExceeded => BackendError::Timeout,
+        RequestError::TooManyRequests => BackendError::TooManyRequests,
+        RequestError::TooLarge => BackendError::TooLarge,
+        RequestError::ChangeInProgress => BackendError::ChangeInProgress,
+        RequestError::BadChange => BackendError::BadChange,
+        RequestError::TransferFailed => BackendError::TransferFailed,
+        RequestError::Stopped => BackendError::Stopped,
+        RequestError::UnknownGroup => {
+            BackendError::Internal("the keyspace is not on this node".to_owned())
+        }
+    }
+}
+
+fn encoded(command: &Command) -> Result<bytes::Bytes, BackendError> {
+    // The API's own limit on nesting is tighter than the codec's.
+    codec::encode(command).map_err(|_| BackendError::TooLarge)
+}
+
+/// What a change of the member list means to the log.
+fn log_change(change: &MemberChange) -> Change {
+    match change {
+        MemberChange::Add(member) if member.learner => Change::AddLearner(member.id),
+        MemberChange::Add(member) => Change::AddVoter(member.id),
+        MemberChange::Promote(id) => Change::AddVoter(*id),
+        MemberChange::Remove(id) => Change::Remove(*id),
+        MemberChange::UpdatePeers { .. } | MemberChange::Publish { .. } => Change::Keep,
+    }
+}
+
+impl Backend for HostBackend {
+    type Engine = FjallEngine;
+
+    fn identity(&self) -> Identity {
+        Identity { cluster: self.0.cluster(), member: self.0.node() }
+    }
+
+    fn consensus(&self) -> Consensus {
+        let now = self.0.consensus();
+        Consensus {
+            leader: now.leader,
+            term: now.term,
+            commit: now.commit,
+            applied: now.applied,
+            is_learner: now.role == Role::Learner,
+        }
+    }
+
+    fn storage(&self) -> Storage {
+        let size = self.0.reader().sizes().logical_bytes;
+        Storage { size, quota: self.0.space().quota_bytes }
+    }
+
+    fn reader(&self) -> &Reader<FjallEngine> {
+        self.0.reader()
+    }
+
+    async fn propose(&self, command: Command, timeout: Duration) -> Result<Reply, BackendError> {
+        self.0.propose(encoded(&command)?, timeout).await.map_err(refused)
+    }
+
+    async fn read_barrier(&self, timeout: Duration) -> Result<(), BackendError> {
+        self.0.read(timeout).await.map(drop).map_err(refused)
+    }
+
+    async fn query(
+        &self,
+        question: Question,
+        timeout: Duration,
+    ) -> Result<LeaseAnswer, BackendError> {
+        let answer = self.0.query(question.encode(), timeout).await.map_err(refused)?;
+        LeaseAnswer::decode(answer)
+            .map_err(|error| BackendError::Internal(format!("the leader's answer: {error}")))
+    }
+
+    async fn change_members(
+        &self,
+        change: MemberChange,
+        timeout: Duration,
+    ) -> Result<Reply, BackendError> {
+        // Judged by the latest member list, not by what this node happens to have.
+        self.read_barrier(timeout).await?;
+        self.reader().check_member(&change, MAX_LEARNERS).map_err(BackendError::Refused)?;
+        if let MemberChange::Promote(learner) = &change {
+            self.check_promotion(*learner).await?;
+        }
+        let wanted = log_change(&change);
+        let context = encoded(&Command::Member(change))?;
+        self.0.change(wanted, context, timeout).await.map_err(refused)
+    }
+
+    async fn transfer_leadership(&self, to: NodeId, timeout: Duration) -> Result<(), BackendError> {
+        self.0.transfer(to, timeout).await.map_err(refused)
+    }
+
+    async fn defragment(&self) -> Result<(), BackendError> {
+        // The engine gives space back by itself as it compacts; nothing has to stand still.
+        Ok(())
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn SnapshotSource>, BackendError> {
+        self.0.snapshot().await.map_err(BackendError::Internal)
+    }
+
+    fn subscribe(&self, listener: Arc<dyn Listener>) -> Subscription {
+        let ear: Arc<dyn Subscriber<EventBatch>> = Arc::new(Ear(listener));
+        self.0.subscribe(&ear);
+        Subscription::new(ear)
+    }
+}
+
+/// The host tells subscribers; the API listens.
+struct Ear(Arc<dyn Listener>);
+
+impl Subscriber<EventBatch> for Ear {
+    fn publish(&self, publications: &[EventBatch]) {
+        self.0.publish(publications);
+    }
+
+    fn jump(&self) {
+        self.0.jump();
+    }
+}

@@ -1,0 +1,269 @@
+//! From listening sockets to answers: connections, dispatch, and the end of it all.
+//!
+//! One port speaks HTTP/1 and HTTP/2 (with prior knowledge), told apart by the first bytes. Of
+//! gRPC, the paths of [`crate::unary`] take the short way and all others go through tonic. The
+//! place of TLS is between `accept` and `serve_connection`.
+
+use crate::auth::AuthService;
+use crate::backend::Backend;
+use crate::cluster::ClusterService;
+use crate::election::ElectionService;
+use crate::health::HealthService;
+use crate::kv::KvService;
+use crate::lease::LeaseService;
+use crate::lock::LockService;
+use crate::maintenance::MaintenanceService;
+use crate::node::Node;
+use crate::options::Options;
+use crate::unary::{Answer, Unary};
+use crate::watch::{self, WatchService};
+use crate::{http, leader};
+use ::http::{Request, Response, header};
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use quorate_wire::etcdserverpb::auth_server::AuthServer;
+use quorate_wire::etcdserverpb::cluster_server::ClusterServer;
+use quorate_wire::etcdserverpb::kv_server::KvServer;
+use quorate_wire::etcdserverpb::lease_server::LeaseServer;
+use quorate_wire::etcdserverpb::maintenance_server::MaintenanceServer;
+use quorate_wire::etcdserverpb::watch_server::WatchServer;
+use quorate_wire::health::health_server::HealthServer;
+use quorate_wire::v3electionpb::election_server::ElectionServer;
+use quorate_wire::v3lockpb::lock_server::LockServer;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as flag};
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+use tower_service::Service;
+
+/// How long connections may take to finish their calls when the server stops.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a client may take over the head of an HTTP/1 request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// As etcd: a connection that was silent for so long is pinged, and closed if that goes unheard.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 3600);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// After a failed accept (out of file descriptors, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the API on these sockets until `shutdown` ends. What is under way then may finish within
+/// two seconds.
+pub async fn serve<B: Backend>(
+    listeners: Vec<TcpListener>,
+    backend: B,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let node = Node::new(backend, options);
+    let server = Server::new(&node);
+    let mut background = JoinSet::new();
+    background.spawn(watch::dispatch(node.clone()));
+    background.spawn(watch::serve_history(node.clone()));
+    background.spawn(leader::monitor(node.clone()));
+    let (stop, stopping) = flag::channel(false);
+    let permits = Arc::new(Semaphore::new(node.options.max_connections));
+    for listener in listeners {
+        let accept = accept(listener, server.clone(), permits.clone(), stopping.clone());
+        background.spawn(accept);
+    }
+    drop(stopping);
+    shutdown.await;
+    // The receivers hear it even if they were not waiting; without receivers there is no news.
+    let _ = stop.send(true);
+    let done = tokio::time::timeout(GRACE, stop.closed()).await;
+    if done.is_err() {
+        tracing::info!("some connections did not finish in time and are cut off");
+    }
+    background.shutdown().await;
+}
+
+async fn accept<B: Backend>(
+    listener: TcpListener,
+    server: Server<B>,
+    permits: Arc<Semaphore>,
+    mut stopping: flag::Receiver<bool>,
+) {
+    // Dropped with this task, which ends what outlives the grace.
+    let mut connections = JoinSet::new();
+    loop {
+        // Without a permit the next client waits in the backlog.
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped(&mut stopping) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                // Losing this costs latency only.
+                let _ = stream.set_nodelay(true);
+                let connection = connection(stream, server.clone(), permit, stopping.clone());
+                connections.spawn(connection);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client's connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    drop(stopping);
+    while connections.join_next().await.is_some() {}
+}
+
+/// The wish to stop was heard, or whoever could utter it is gone.
+async fn stopped(stopping: &mut flag::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn connection<B: Backend>(
+    stream: TcpStream,
+    server: Server<B>,
+    permit: OwnedSemaphorePermit,
+    mut stopping: flag::Receiver<bool>,
+) {
+    let node = server.node.clone();
+    node.metrics.connection_opened();
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(node.options.max_concurrent_streams)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+    let service = service_fn(move |request| {
+        let server = server.clone();
+        async move { Ok::<_, Infallible>(server.answer(request).await) }
+    });
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    let outcome = tokio::select! {
+        outcome = &mut serving => outcome,
+        () = stopped(&mut stopping) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "a client's connection broke");
+    }
+    node.metrics.connection_closed();
+    drop(permit);
+}
+
+/// Answers requests. Cloning is cheap.
+struct Server<B> {
+    node: Node<B>,
+    unary: Unary<B>,
+    routes: Routes,
+}
+
+impl<B> Clone for Server<B> {
+    fn clone(&self) -> Self {
+        let (node, unary) = (self.node.clone(), self.unary.clone());
+        Server { node, unary, routes: self.routes.clone() }
+    }
+}
+
+impl<B: Backend> Server<B> {
+    fn new(node: &Node<B>) -> Server<B> {
+        let limit = node.options.max_message_bytes();
+        let (kv, lease) = (KvService(node.clone()), LeaseService(node.clone()));
+        let mut routes = Routes::builder();
+        macro_rules! add {
+            ($($server:ident($service:expr)),*) => {
+                $(routes.add_service(
+                    $server::new($service)
+                        .max_decoding_message_size(limit)
+                        .max_encoding_message_size(usize::MAX),
+                );)*
+            };
+        }
+        add!(
+            KvServer(kv.clone()),
+            WatchServer(WatchService(node.clone())),
+            LeaseServer(lease.clone()),
+            ClusterServer(ClusterService(node.clone())),
+            MaintenanceServer(MaintenanceService(node.clone())),
+            AuthServer(AuthService(node.clone())),
+            LockServer(LockService(node.clone())),
+            ElectionServer(ElectionService(node.clone())),
+            HealthServer(HealthService(node.clone()))
+        );
+        let unary = Unary::new(node.clone(), kv, lease);
+        Server { node: node.clone(), unary, routes: routes.routes().prepare() }
+    }
+
+    async fn answer(mut self, request: Request<Incoming>) -> Response<AnswerBody> {
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        if !grpc {
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            return http::answer(&self.node, &method, &uri).await.map(AnswerBody::Http);
+        }
+        if Unary::<B>::serves(request.uri().path()) {
+            return self.unary.call(request).await.map(AnswerBody::Unary);
+        }
+        match self.routes.call(request.map(tonic::body::Body::new)).await {
+            Ok(response) => response.map(AnswerBody::Tonic),
+            Err(error) => match error {},
+        }
+    }
+}
+
+/// The body of any answer.
+enum AnswerBody {
+    Unary(Answer),
+    Tonic(tonic::body::Body),
+    Http(Full<Bytes>),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        match &mut *self {
+            AnswerBody::Unary(body) => {
+                Pin::new(body).poll_frame(cx).map_err(|never| match never {})
+            }
+            AnswerBody::Tonic(body) => Pin::new(body).poll_frame(cx),
+            AnswerBody::Http(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            AnswerBody::Unary(body) => body.is_end_stream(),
+            AnswerBody::Tonic(body) => body.is_end_stream(),
+            AnswerBody::Http(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        match self {
+            AnswerBody::Unary(body) => body.size_hint(),
+            AnswerBody::Tonic(body) => body.size_hint(),
+            AnswerBody::Http(body) => body.size_hint(),
+        }
+    }
+}

@@ -136,6 +136,12 @@ impl<E: Engine> Reader<E> {
         Ok(range::read(&self.store.state(), range)?)
     }
 
+    /// Reads a range, and tells the latest revision of the state it was read from.
+    pub fn range_at(&self, range: &Range) -> Result<(Revision, RangeOutcome), ReadError> {
+        let state = self.store.state();
+        Ok((state.revision(), range::read(&state, range)?))
+    }
+
     /// Reads a range piece by piece, all of one state. Custom orders and revision filters are not
     /// for streams: they need the whole.
     pub fn stream(&self, range: &Range) -> Result<RangeStream<E>, ReadError> {

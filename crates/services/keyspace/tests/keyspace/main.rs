@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod codec;
+mod equivalence;
+mod generate;
 mod harness;
+mod model;
 mod script;
 mod scripts;

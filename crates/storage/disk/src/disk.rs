@@ -105,4 +105,8 @@ pub trait Disk: Send {
 
     /// The next completed operation, if one has completed and was not yet reported.
     fn poll(&mut self) -> Option<Completion>;
+
+    /// Sleeps until an operation under way has completed, where operations run beside the caller;
+    /// does nothing where there is none, or where only other calls can bring a completion about.
+    fn wait(&mut self) {}
 }

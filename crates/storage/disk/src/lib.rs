@@ -7,6 +7,7 @@
 
 mod clock;
 mod disk;
+mod filling;
 mod lock;
 mod memory;
 mod os;

@@ -7,7 +7,8 @@
 
 use crate::canary::Canary;
 use crate::layout::{
-    PAGE_BYTES, PAGE_ROOM, SECTOR_BYTES, SECTOR_ROOM, STAMP_BYTES, Stamp, read_stamp, stamp,
+    NUMBER_LIMIT, PAGE_BYTES, PAGE_ROOM, SECTOR_BYTES, SECTOR_ROOM, STAMP_BYTES, Stamp, read_stamp,
+    stamp,
 };
 use crate::row::{Kind, ROW_BYTES, Row};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -106,6 +107,8 @@ impl BlockHeader {
         let tables = 2 * (BLOCK_HEADER_BYTES as u64 + u64::from(self.rows) * ROW_BYTES as u64);
         (here || canary == Canary::IgnoreAddress)
             && self.pages > 0
+            && self.previous < self.number
+            && self.number.max(self.run) <= NUMBER_LIMIT
             && self.bytes() <= room
             && tables <= logical
     }
@@ -235,6 +238,8 @@ pub struct Block {
     logical: Bytes,
     /// Whether every copy of everything is good.
     pub intact: bool,
+    /// Whether something is missing that no copy makes up for.
+    pub broken: bool,
 }
 
 impl Block {
@@ -246,12 +251,8 @@ impl Block {
             return None;
         }
         let payload = self.logical.slice(start..end);
-        (crc32c::crc32c(&payload) == row.payload_crc).then_some(payload)
-    }
-
-    /// Whether something is missing that no copy makes up for.
-    pub fn is_broken(&self) -> bool {
-        self.rows.iter().any(|row| row.as_ref().is_none_or(|row| self.payload(row).is_none()))
+        let good = !self.broken || crc32c::crc32c(&payload) == row.payload_crc;
+        good.then_some(payload)
     }
 }
 
@@ -328,7 +329,10 @@ fn read_block(segment: &Bytes, start: u64, header: BlockHeader, seed: u32) -> Bl
     }
     let (encoded, _) = header.encode();
     intact &= logical[..first] == encoded && logical[logical.len() - first..] == encoded;
-    let mut block = Block { header, rows, logical, intact };
-    block.intact &= !block.is_broken();
+    // Broken until the contrary is shown, so that payloads are checked.
+    let mut block = Block { header, rows, logical, intact, broken: true };
+    let good = |row: &Option<Row>| row.as_ref().is_some_and(|row| block.payload(row).is_some());
+    block.broken = !block.rows.iter().all(good);
+    block.intact &= !block.broken;
     block
 }

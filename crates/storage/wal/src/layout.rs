@@ -34,6 +34,9 @@ pub const PAGE_ROOM: usize = (PAGE_BYTES as usize / SECTOR_BYTES) * SECTOR_ROOM;
 /// Where the first block begins: after the two copies of the header.
 pub const FIRST_BLOCK: u64 = 2 * PAGE_BYTES;
 
+/// Sequences, numbers and runs count up from 1 and never come near this.
+pub const NUMBER_LIMIT: u64 = 1 << 62;
+
 const SEGMENT_MAGIC: &[u8; 8] = b"QRTELOG\n";
 
 /// Bytes of a segment's header.
@@ -120,7 +123,8 @@ pub fn parse_name(file: &str, ending: &str) -> Option<u64> {
     let digits = file.strip_suffix(ending)?;
     let plain = digits.len() == 16
         && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if plain { u64::from_str_radix(digits, 16).ok() } else { None }
+    let sequence = if plain { u64::from_str_radix(digits, 16).ok() } else { None };
+    sequence.filter(|sequence| *sequence <= NUMBER_LIMIT)
 }
 
 /// The stamp of a sector at `offset` of its file, written as part of block `number`.

@@ -230,10 +230,24 @@ impl<D: Disk> Wal<D> {
             let started = self.start_flight();
             let worked = self.segments.work(&self.options, retry, &mut self.disk);
             retry = false;
-            if !started && !worked {
+            if started || worked {
+                continue;
+            }
+            if !self.waits_for_segment() {
                 return;
             }
+            self.disk.wait();
+            match self.disk.poll() {
+                Some(completion) => self.on_completion(completion),
+                None => return,
+            }
         }
+    }
+
+    /// Whether something is to be written and only the next segment is missing.
+    fn waits_for_segment(&self) -> bool {
+        let wanted = !self.queue.is_empty() || self.opening.is_some();
+        wanted && self.flight.is_none() && self.segments.is_busy()
     }
 
     fn on_completion(&mut self, completion: Completion) {

@@ -69,6 +69,7 @@ impl<'a> Scan<'a> {
         scan.replay.check_attributed(scan.tail.number)?;
         scan.report.lost_blocks = scan.replay.lost_blocks;
         scan.report.damaged_records = scan.replay.damaged_records;
+        scan.report.segments = segments.len() as u64;
         scan.report.run = scan.tail.run + 1;
         Ok(scan)
     }
@@ -81,7 +82,7 @@ impl<'a> Scan<'a> {
         while at < bytes.len() as u64 {
             match block_at(bytes, *sequence, at, self.canary) {
                 Some(block) if self.follows(&block) => {
-                    if block.is_broken() && !self.keep_broken(i, at, &block) {
+                    if block.broken && !self.keep_broken(i, at, &block) {
                         self.report.torn_bytes += block.header.bytes();
                         self.end_at(*sequence, at, used);
                         return Ok(false);
@@ -128,7 +129,7 @@ impl<'a> Scan<'a> {
         }
         self.replay.take(block, skipped)?;
         self.report.blocks += 1;
-        self.report.repaired_blocks += u64::from(!block.intact && !block.is_broken());
+        self.report.repaired_blocks += u64::from(!block.intact && !block.broken);
         self.tail.number = header.number;
         self.tail.run = self.tail.run.max(header.run);
         self.tail.segment = header.segment;

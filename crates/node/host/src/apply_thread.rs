@@ -36,6 +36,8 @@ pub(crate) struct ApplyThread<S: Service> {
     pub inbox: Arc<Inbox<S::Reply, S::Publication>>,
     pub persister: Arc<Mailbox<PersistWork>>,
     pub subscribers: Arc<Subscribers<S::Publication>>,
+    /// Set once the service cannot go on: what it would do next must not be asked of it.
+    pub failed: bool,
     /// Called once the members or their addresses may have changed.
     pub members_changed: Box<dyn FnMut(&S) + Send>,
 }
@@ -52,6 +54,7 @@ impl<S: Service> ApplyThread<S> {
             self.work.take(&mut work, None);
             for work in work.drain(..) {
                 match work {
+                    ApplyWork::Work(_) | ApplyWork::Job(_) if self.failed => {}
                     ApplyWork::Work(work) => self.work(work, &mut finished),
                     ApplyWork::Job(job) => job(self.host.service_mut()),
                     ApplyWork::Stop => stop = true,
@@ -62,7 +65,10 @@ impl<S: Service> ApplyThread<S> {
             }
             self.hand_over(&mut finished);
         }
-        self.persister.push(PersistWork::Persist(self.host.service_mut().persist()));
+        drop(self.work.close());
+        if !self.failed {
+            self.persister.push(PersistWork::Persist(self.host.service_mut().persist()));
+        }
         self.persister.push(PersistWork::Stop);
     }
 
@@ -87,6 +93,7 @@ impl<S: Service> ApplyThread<S> {
                     }
                 }
                 Done::Received { state: ReceiveState::Installed, .. } => jumped = true,
+                Done::Failed { .. } => self.failed = true,
                 _ => {}
             }
         }

@@ -73,10 +73,9 @@ impl<R: Send + 'static, P: Send + 'static, J: Send + 'static> DriverThread<R, P,
         let now = self.clock.now();
         self.driver.stop(now, &mut outputs);
         self.hand_out(&mut waiting, &mut outputs);
-        // Whoever came meanwhile is told as well; whoever comes later finds the end on the board.
+        // Whoever came meanwhile is told as well; whoever comes later is turned away.
         self.board.finish(End::Stopped);
-        self.inbox.items.take(&mut items, Some(std::time::Duration::ZERO));
-        for item in items.drain(..) {
+        for item in self.inbox.items.close() {
             self.take(now, item, &mut waiting, &mut outputs);
         }
         self.hand_out(&mut waiting, &mut outputs);

@@ -1,8 +1,8 @@
 //! What the rest of the process asks of a running node.
 
-use crate::apply_thread::Job;
+use crate::apply_thread::{Job, PersistWork};
 use crate::board::{Board, Consensus};
-use crate::driver_thread::ApplyWork;
+use crate::driver_thread::{ApplyWork, LogWork};
 use crate::error::End;
 use crate::inbox::{INBOX_ITEMS, Inbox, Item};
 use crate::mailbox::Mailbox;
@@ -32,7 +32,9 @@ pub(crate) struct Shared {
     pub node: NodeId,
     pub clock: OsClock,
     pub inbox: Arc<Inbox<Reply, EventBatch>>,
+    pub log: Arc<Mailbox<LogWork>>,
     pub apply: Arc<Mailbox<ApplyWork<Job<HostedKeyspace>>>>,
+    pub persister: Arc<Mailbox<PersistWork>>,
     pub board: Arc<Board>,
     pub subscribers: Arc<Subscribers<EventBatch>>,
     pub transport: Arc<Transport>,

@@ -110,10 +110,13 @@ impl<D: Disk, R, P> LogThread<D, R, P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_base::GroupId;
-    use quorate_disk::MemoryDisk;
-    use quorate_replicated_log::{Entries, HardState, Write, WriteId};
+    use bytes::Bytes;
+    use quorate_base::{Ballot, GroupId, NodeId};
+    use quorate_disk::{Completion, DiskError, MemoryDisk, Operation, OperationId};
+    use quorate_replicated_log::{Entries, Entry, HardState, Payload, Write, WriteId};
     use quorate_wal::WalOptions;
+    use std::collections::VecDeque;
+    use std::io;
 
     fn batch(id: u64) -> Batch {
         let write = Write {
@@ -146,5 +149,134 @@ mod tests {
             })
             .collect();
         assert_eq!(ids, (1..=50).collect::<Vec<_>>());
+    }
+    /// A disk whose syncs fail, or that is full, once it is told to.
+    struct Faulty {
+        disk: MemoryDisk,
+        failing: Arc<AtomicBool>,
+        full: Arc<AtomicBool>,
+        next: u64,
+        completed: VecDeque<Completion>,
+    }
+
+    impl Disk for Faulty {
+        fn list(&self) -> Result<Vec<String>, DiskError> {
+            self.disk.list()
+        }
+        fn len(&self, file: &str) -> Result<u64, DiskError> {
+            self.disk.len(file)
+        }
+        fn read(&self, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
+            self.disk.read(file, offset, len)
+        }
+        fn submit(&mut self, operation: Operation) -> OperationId {
+            let kind = match &operation {
+                Operation::Sync { .. } if self.failing.load(Relaxed) => io::ErrorKind::Other,
+                Operation::Create { .. } if self.full.load(Relaxed) => io::ErrorKind::StorageFull,
+                _ => {
+                    let id = self.disk.submit(operation);
+                    let completion = self.disk.poll().unwrap();
+                    assert_eq!(completion.id, id);
+                    self.next += 1;
+                    let id = OperationId(self.next);
+                    self.completed.push_back(Completion { id, ..completion });
+                    return id;
+                }
+            };
+            self.next += 1;
+            let id = OperationId(self.next);
+            let error = DiskError { doing: "syncing".into(), source: kind.into() };
+            self.completed.push_back(Completion { id, result: Err(error) });
+            id
+        }
+        fn poll(&mut self) -> Option<Completion> {
+            self.completed.pop_front()
+        }
+    }
+
+    struct Rig {
+        work: Arc<Mailbox<LogWork>>,
+        inbox: Arc<Inbox<u32, u32>>,
+        failing: Arc<AtomicBool>,
+        full: Arc<AtomicBool>,
+        disk_full: Arc<AtomicBool>,
+        thread: std::thread::JoinHandle<()>,
+    }
+
+    fn rig() -> Rig {
+        let (failing, full): (Arc<AtomicBool>, Arc<AtomicBool>) = Default::default();
+        let disk = Faulty {
+            disk: MemoryDisk::new(),
+            failing: failing.clone(),
+            full: full.clone(),
+            next: 0,
+            completed: VecDeque::new(),
+        };
+        let (wal, _) = Wal::open(disk, WalOptions { spares: 0, ..WalOptions::small() }).unwrap();
+        let (work, inbox) = (Arc::new(Mailbox::new()), Arc::new(Inbox::new()));
+        let disk_full = Arc::new(AtomicBool::new(false));
+        let thread = LogThread {
+            wal,
+            work: work.clone(),
+            inbox: inbox.clone(),
+            disk_full: disk_full.clone(),
+        };
+        let thread = std::thread::spawn(move || thread.run());
+        Rig { work, inbox, failing, full, disk_full, thread }
+    }
+
+    impl Rig {
+        /// The next batches done.
+        fn done(&self) -> Vec<(u64, Result<(), String>)> {
+            let mut items = Vec::new();
+            self.inbox.items.take(&mut items, Some(Duration::from_secs(5)));
+            let done = items.into_iter().map(|item| match item {
+                Item::Event(Event::LogDone { batch, result }) => (batch.0, result),
+                _ => panic!("the log thread reports its batches alone"),
+            });
+            done.collect()
+        }
+    }
+
+    #[test]
+    fn a_failed_sync_is_reported_and_ends_the_thread() {
+        let rig = rig();
+        rig.work.push(LogWork::Batch(batch(1)));
+        assert_eq!(rig.done(), [(1, Ok(()))]);
+        rig.failing.store(true, Relaxed);
+        rig.work.push(LogWork::Batch(batch(2)));
+        let done = rig.done();
+        assert!(matches!(&done[..], [(2, Err(why))] if why.contains("syncing")), "{done:?}");
+        rig.thread.join().unwrap();
+    }
+
+    fn entries(id: u64) -> Batch {
+        let payload = Payload::Command(Bytes::from(vec![0; 60_000]));
+        let entry = Entry { index: id, ballot: Ballot::new(1, NodeId(1)), payload };
+        let mut batch = batch(id);
+        batch.writes[0].1.entries = Entries::new(vec![entry]);
+        batch
+    }
+
+    #[test]
+    fn a_full_disk_makes_the_log_wait_and_go_on() {
+        let rig = rig();
+        rig.full.store(true, Relaxed);
+        let mut last = 0;
+        while !rig.disk_full.load(Relaxed) {
+            last += 1;
+            rig.work.push(LogWork::Batch(entries(last)));
+            std::thread::sleep(Duration::from_millis(2));
+            assert!(last < 1_000, "the log is full some day");
+        }
+        rig.full.store(false, Relaxed);
+        let mut done = Vec::new();
+        while done.len() < last as usize {
+            done.extend(rig.done());
+        }
+        assert_eq!(done, (1..=last).map(|id| (id, Ok(()))).collect::<Vec<_>>());
+        assert!(!rig.disk_full.load(Relaxed));
+        rig.work.push(LogWork::Stop);
+        rig.thread.join().unwrap();
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Many threads put items in; one takes all that is there at a time and sleeps when there is
 //! nothing. Invariant: at most one wake-up per emptying, however many items were put in: whoever
-//! finds the owner awake leaves it alone.
+//! finds the owner awake leaves it alone. Nothing stays in a closed queue: what comes later is
+//! dropped, so that whoever waits for its outcome is not left waiting.
 
 use parking_lot::{Condvar, Mutex};
 use std::time::Duration;
@@ -16,12 +17,13 @@ pub(crate) struct Mailbox<T> {
 struct Inner<T> {
     items: Vec<T>,
     asleep: bool,
+    closed: bool,
 }
 
 impl<T> Mailbox<T> {
     /// An empty queue.
     pub fn new() -> Self {
-        let inner = Inner { items: Vec::new(), asleep: false };
+        let inner = Inner { items: Vec::new(), asleep: false, closed: false };
         Mailbox { inner: Mutex::new(inner), filled: Condvar::new() }
     }
 
@@ -33,6 +35,9 @@ impl<T> Mailbox<T> {
     /// Puts items in, together.
     pub fn push_all(&self, items: impl IntoIterator<Item = T>) {
         let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
         inner.items.extend(items);
         let wake = !inner.items.is_empty() && std::mem::take(&mut inner.asleep);
         drop(inner);
@@ -41,10 +46,10 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// Puts an item in unless there are `limit` already; then it comes back.
+    /// Puts an item in unless there are `limit` already or the queue is closed; then it comes back.
     pub fn try_push(&self, item: T, limit: usize) -> Result<(), T> {
         let mut inner = self.inner.lock();
-        if inner.items.len() >= limit {
+        if inner.items.len() >= limit || inner.closed {
             return Err(item);
         }
         inner.items.push(item);
@@ -54,6 +59,13 @@ impl<T> Mailbox<T> {
             self.filled.notify_one();
         }
         Ok(())
+    }
+
+    /// Takes nothing in any more; returns what is left.
+    pub fn close(&self) -> Vec<T> {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        std::mem::take(&mut inner.items)
     }
 
     /// Moves all there is into `into`, which must be empty; waits for something to be there, at
@@ -118,5 +130,10 @@ mod tests {
         assert_eq!(mailbox.try_push(2, 1), Err(2));
         mailbox.take(&mut taken, Some(Duration::ZERO));
         assert_eq!(taken, [1]);
+        mailbox.push(3);
+        assert_eq!(mailbox.close(), [3]);
+        mailbox.push(4);
+        assert_eq!(mailbox.try_push(5, 9), Err(5));
+        assert!(mailbox.close().is_empty());
     }
 }

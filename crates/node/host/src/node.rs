@@ -1,16 +1,25 @@
 //! A running node: its threads, and how they end.
 
+use crate::apply_thread::PersistWork;
+use crate::driver_thread::{ApplyWork, LogWork};
 use crate::error::{End, StartError};
 use crate::handle::{NodeHandle, Shared};
 use crate::inbox::Item;
 use quorate_base::NodeId;
 use quorate_disk::DirectoryLock;
 use quorate_replicated_log::{Role, Status};
+use quorate_transport::Transport;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
+
+/// Names of threads.
+pub(crate) const DRIVER: &str = "quorate-driver";
+pub(crate) const LOG: &str = "quorate-log";
+pub(crate) const APPLY: &str = "quorate-apply";
+pub(crate) const PERSIST: &str = "quorate-persist";
 
 /// A node with real threads, sockets and files. Dropping it ends it without ceremony.
 pub struct Node {
@@ -42,18 +51,18 @@ impl Node {
         self.stop();
         let threads = std::mem::take(&mut self.threads);
         // Joining blocks, which a task must not.
-        let joined = self.runtime.spawn_blocking(move || join(threads)).await;
+        let transport = self.shared.transport.clone();
+        let joined = self.runtime.spawn_blocking(move || join(threads, &transport)).await;
         if joined.is_err() {
-            tracing::error!("a thread of the node panicked");
+            tracing::error!("waiting for the node's threads failed");
         }
         handle.ended().await
     }
 
     /// Ends it at once: as `shutdown`, but whoever leads next finds out by itself. Blocks until
     /// every thread has ended.
-    pub fn halt(mut self) {
-        self.stop();
-        join(std::mem::take(&mut self.threads));
+    pub fn halt(self) {
+        drop(self);
     }
 
     fn stop(&mut self) {
@@ -62,28 +71,75 @@ impl Node {
             task.abort();
         }
     }
-
-    /// Starts a named thread.
-    pub(crate) fn thread(
-        name: &str,
-        run: impl FnOnce() + Send + 'static,
-    ) -> Result<JoinHandle<()>, StartError> {
-        std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StartError::Thread)
-    }
 }
 
 impl Drop for Node {
+    /// The directory stays locked until no thread can touch it any more.
     fn drop(&mut self) {
         self.stop();
+        join(std::mem::take(&mut self.threads), &self.shared.transport);
     }
 }
 
-fn join(threads: Vec<JoinHandle<()>>) {
+/// Starts a named thread. If it panics, the node ends.
+pub(crate) fn thread(
+    name: &'static str,
+    shared: &Arc<Shared>,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    let watch = Watch { name, shared: shared.clone() };
+    let body = move || {
+        let _watch = watch;
+        run();
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(StartError::Thread)
+}
+
+/// Ends the node when its thread panics: one thread's broken invariant must not leave the rest
+/// waiting for it.
+struct Watch {
+    name: &'static str,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why = format!("a bug of ours: the thread {} panicked", self.name);
+            self.shared.board.finish(End::Failed(why));
+            self.shared.inbox.items.push(Item::Stop);
+            match self.name {
+                DRIVER => {
+                    // Whoever waits is told by its sender's being dropped.
+                    drop(self.shared.inbox.items.close());
+                    self.shared.log.push(LogWork::Stop);
+                    self.shared.apply.push(ApplyWork::Stop);
+                }
+                APPLY => {
+                    drop(self.shared.apply.close());
+                    self.shared.persister.push(PersistWork::Stop);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>, transport: &Transport) {
     for thread in threads {
         let name = thread.thread().name().unwrap_or_default().to_owned();
         if thread.join().is_err() {
             tracing::error!(thread = %name, "a thread of the node panicked");
         }
+    }
+    transport.shutdown();
+    // The port is to be free again; the tasks that hold it end when the runtime gets to them.
+    let closed = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        transport.is_closed()
+    });
+    if !closed {
+        tracing::warn!("the peer listeners are not closed yet");
     }
 }
 

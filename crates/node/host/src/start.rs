@@ -15,7 +15,7 @@ use crate::handle::{HostedKeyspace, KEYSPACE, NodeHandle, Shared};
 use crate::inbox::{Door, Inbox};
 use crate::log_thread::LogThread;
 use crate::mailbox::Mailbox;
-use crate::node::Node;
+use crate::node::{APPLY, DRIVER, LOG, Node, PERSIST, thread};
 use crate::peers::Peers;
 use crate::run_number;
 use crate::subscribers::Subscribers;
@@ -228,7 +228,9 @@ fn assemble(
         node: me,
         clock,
         inbox: inbox.clone(),
+        log: log_work.clone(),
         apply: apply_work.clone(),
+        persister: persist_work.clone(),
         board: board.clone(),
         subscribers: Arc::new(Subscribers::new()),
         transport: transport.clone(),
@@ -253,6 +255,7 @@ fn assemble(
         inbox: inbox.clone(),
         persister: persist_work.clone(),
         subscribers: shared.subscribers.clone(),
+        failed: false,
         members_changed: Box::new(move |keyspace: &HostedKeyspace| {
             peers.update(&keyspace.reader().members());
         }),
@@ -270,13 +273,13 @@ fn assemble(
         was_member,
         disk_full,
     };
+    let persist_inbox = inbox.clone();
+    let persist = move || apply_thread::persist(KEYSPACE, &persist_work, &persist_inbox);
     let threads = vec![
-        Node::thread("quorate-log", move || log_thread.run())?,
-        Node::thread("quorate-apply", move || apply_thread.run())?,
-        Node::thread("quorate-persist", move || {
-            apply_thread::persist(KEYSPACE, &persist_work, &inbox);
-        })?,
-        Node::thread("quorate-driver", move || driver_thread.run())?,
+        thread(LOG, &shared, move || log_thread.run())?,
+        thread(APPLY, &shared, move || apply_thread.run())?,
+        thread(PERSIST, &shared, persist)?,
+        thread(DRIVER, &shared, move || driver_thread.run())?,
     ];
     let handle = NodeHandle(shared.clone());
     let tasks = vec![

@@ -50,6 +50,7 @@ struct Peer {
 pub struct Transport {
     shared: Arc<Shared>,
     listeners: Mutex<Vec<AbortHandle>>,
+    closing: Mutex<Vec<AbortHandle>>,
     /// Messages of one peer at a time, while they are handed to its queue.
     sorting: Mutex<Vec<PeerMessage>>,
 }
@@ -81,7 +82,12 @@ impl Transport {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(fail)?;
             tasks.push(runtime.spawn(accept::run(listener, shared.clone())).abort_handle());
         }
-        Ok(Transport { shared, listeners: Mutex::new(tasks), sorting: Mutex::default() })
+        Ok(Transport {
+            shared,
+            listeners: Mutex::new(tasks),
+            closing: Mutex::default(),
+            sorting: Mutex::default(),
+        })
     }
 
     /// Makes `node` a peer that is reached at one of `addresses` (`host:port`), or tells where it
@@ -132,10 +138,18 @@ impl Transport {
     pub fn shutdown(&self) {
         for task in self.listeners.lock().drain(..) {
             task.abort();
+            self.closing.lock().push(task);
         }
         let mut peers = self.shared.peers.write();
         peers.stopped = true;
         peers.known.clear();
+    }
+}
+
+impl Transport {
+    /// Whether the listeners' ports are free again after [`Transport::shutdown`].
+    pub fn is_closed(&self) -> bool {
+        self.listeners.lock().is_empty() && self.closing.lock().iter().all(AbortHandle::is_finished)
     }
 }
 

@@ -84,7 +84,7 @@ impl Group {
             durable: WriteId(0),
             held: VecDeque::new(),
             committed: applied.position.index,
-            upkeep: Upkeep::new(log.status().base.index, applied.position.index, now),
+            upkeep: Upkeep::new(log.status().base.index, now),
             applied,
             leading: false,
             leader: log.leader(),

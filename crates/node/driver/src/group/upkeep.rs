@@ -26,13 +26,16 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    pub fn new(compacted: Index, persisted: Index, now: Instant) -> Self {
+    /// The log begins after `compacted`. That is also all of the service's state that is known to
+    /// be durable: what else it was found with may be in the machine's cache only (its last
+    /// process was killed, say), and be gone after the next power failure.
+    pub fn new(compacted: Index, now: Instant) -> Self {
         Upkeep {
             compacted,
-            persisted,
+            persisted: compacted,
             persisting: false,
             asked_at: now,
-            asked_index: persisted,
+            asked_index: compacted,
             due: None,
             runs: VecDeque::new(),
             run_bytes: 0,

@@ -13,10 +13,8 @@ pub struct LeaseBook(BTreeMap<i64, LeaseTerms>);
 /// What was promised about one lease.
 #[derive(Clone, Default, Debug)]
 pub struct LeaseTerms {
-    /// Its time to live.
-    pub ttl: Duration,
-    /// Grants and renewals that were acknowledged: when asked for and when answered.
-    pub renewals: Vec<(Instant, Instant)>,
+    /// Grants and renewals that were acknowledged: when asked for, when answered, for how long.
+    pub renewals: Vec<(Instant, Instant, Duration)>,
     /// Since when somebody wanted it revoked.
     pub revoke_asked: Option<Instant>,
 }
@@ -24,9 +22,7 @@ pub struct LeaseTerms {
 impl LeaseBook {
     /// A lease was granted, or renewed: asked for at `called`, answered at `at`.
     pub fn renewed(&mut self, lease: i64, ttl: Duration, called: Instant, at: Instant) {
-        let terms = self.0.entry(lease).or_default();
-        terms.ttl = ttl;
-        terms.renewals.push((called, at));
+        self.0.entry(lease).or_default().renewals.push((called, at, ttl));
     }
 
     /// Somebody asked to revoke it.
@@ -41,13 +37,13 @@ impl LeaseBook {
         if terms.revoke_asked.is_some_and(|at| at <= expiry.at) {
             return Ok(());
         }
-        let least = terms.ttl.mul_f64(1.0 - f64::from(drift_ppm) / 1e6);
-        for &(called, answered) in &terms.renewals {
+        for &(called, answered, ttl) in &terms.renewals {
+            let least = ttl.mul_f64(1.0 - f64::from(drift_ppm) / 1e6);
             if answered < expiry.at && expiry.at < called + least {
                 let text = format!(
                     "lease {} ended at {:?} (revision {}) though renewed between {called:?} and \
                      {answered:?} for {:?}",
-                    expiry.lease, expiry.at, expiry.revision, terms.ttl
+                    expiry.lease, expiry.at, expiry.revision, ttl
                 );
                 return Err(Violation::new("lease never expired early", text));
             }

@@ -22,7 +22,7 @@ pub use history::{Compare, End, Op, Operation, Outcome, Refusal, Reply, Request,
 pub use leases::{LeaseBook, LeaseTerms};
 pub use linearizability::{Call, Limit, Model, Verdict, check};
 pub use registers::check_registers;
-pub use revisions::{Truth, check_revisions};
+pub use revisions::{Expiry, Truth, check_revisions};
 pub use store::{Change, Kv, Store};
 pub use violation::Violation;
 pub use watches::WatchLog;

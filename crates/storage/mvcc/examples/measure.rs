@@ -37,7 +37,7 @@ fn directory_mib(path: &Path) -> u64 {
 }
 
 fn key(n: u64) -> Bytes {
-    Bytes::from(format!("/registry/things/{n:012}"))
+    Bytes::from(format!("{n:08}"))
 }
 
 fn open(root: &Path) -> Store<FjallEngine> {

@@ -40,7 +40,7 @@ pub fn service_name(name: &[u8]) -> Bytes {
     w.into_bytes()
 }
 
-/// A key of the history table: sixteen bytes, big-endian, main and then sub.
+/// A key of the history table: twelve bytes, big-endian, main and then sub.
 pub fn history_key(at: RevisionSub) -> [u8; 12] {
     let mut key = [0; 12];
     key[..8].copy_from_slice(&at.main.to_be_bytes());

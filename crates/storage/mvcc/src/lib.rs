@@ -14,6 +14,7 @@ mod hash;
 mod key_value;
 mod overlay;
 mod reader;
+mod recent;
 mod scrub;
 mod snapshot;
 mod store;

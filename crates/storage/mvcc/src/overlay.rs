@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// What a key is to become: a value, or removed.
-type Pending = Option<Bytes>;
+pub type Pending = Option<Bytes>;
 
 /// A state with changes on top, which can be undone back to the last mark.
 pub struct Overlay<V> {
@@ -21,13 +21,18 @@ pub struct Overlay<V> {
 impl<V: Source> Overlay<V> {
     /// No changes over `base`.
     pub fn new(base: V) -> Self {
-        Overlay { base, tables: Default::default(), undo: Vec::new() }
+        Overlay { base, tables: Default::default(), undo: Vec::with_capacity(8) }
     }
 
     /// Changes one key.
     pub fn set(&mut self, table: Table, key: Bytes, value: Pending) {
         let before = self.tables[table as usize].insert(key.clone(), value);
         self.undo.push((table, key, before));
+    }
+
+    /// What a key was changed to: a value, or removed. Nothing if it was not changed.
+    pub fn pending(&self, table: Table, key: &[u8]) -> Option<Pending> {
+        self.tables[table as usize].get(key).cloned()
     }
 
     /// What was changed so far stays, whatever is undone later.

@@ -221,7 +221,7 @@ impl<E: Engine> Store<E> {
     pub fn install(&mut self, received: SnapshotReceiver<E>) -> Result<(), Error> {
         let (staging, header) = received.finish()?;
         self.engine().install(staging)?;
-        self.publish(header);
+        self.replaced(header);
         Ok(())
     }
 }

@@ -3,9 +3,10 @@
 use crate::canary::{Bug, Canary};
 use crate::engine::{Change, Engine, Source, Table};
 use crate::error::Error;
-use crate::format::{HEADER_NAME, Header, service_name};
+use crate::format::{HEADER_NAME, Header, read_meta, service_name};
 use crate::key_value::Revision;
 use crate::reader::{Board, Published, ReadState, Reader};
+use crate::recent::Recent;
 use crate::scrub;
 use crate::txn::WriteTxn;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ pub struct Store<E: Engine> {
     board: Arc<Board<E::View>>,
     header: Header,
     canary: Canary,
+    recent: Recent,
 }
 
 impl<E: Engine> Store<E> {
@@ -40,7 +42,7 @@ impl<E: Engine> Store<E> {
         };
         let view = engine.view();
         let board = Arc::new(Board::new(Published { view, header: header.clone(), canary }));
-        Ok(Store { engine, board, header, canary })
+        Ok(Store { engine, board, header, canary, recent: Recent::default() })
     }
 
     /// The engine below.
@@ -126,13 +128,35 @@ impl<E: Engine> Store<E> {
             let apart = batch.extract_if(.., |(t, k, _)| *t == Table::Meta && *k == HEADER_NAME);
             self.engine.write(apart.collect())?;
         }
-        self.engine.write(batch)?;
+        let written = self.remember(&batch).and_then(|()| self.engine.write(batch));
+        if written.is_err() {
+            self.recent.clear();
+        }
+        written?;
         self.publish(header);
         Ok(())
     }
 
+    /// Remembers what keys become.
+    fn remember(&mut self, batch: &[Change]) -> Result<(), Error> {
+        for (_, key, value) in batch.iter().filter(|(table, _, _)| *table == Table::Current) {
+            self.recent.set(key.clone(), value.clone().map(read_meta).transpose()?);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Another state has taken the place of the present one.
+    pub(crate) fn replaced(&mut self, header: Header) {
+        self.recent.clear();
+        self.publish(header);
+    }
+
     /// Shows the engine's state, whose header this is, to readers.
-    pub(crate) fn publish(&mut self, header: Header) {
+    fn publish(&mut self, header: Header) {
         self.header = header.clone();
         let canary = self.canary;
         self.board.set(Published { view: self.engine.view(), header, canary });
@@ -143,6 +167,9 @@ impl<E: Engine> Store<E> {
     /// between batches, as often as there is time. After a restart it goes on where it was.
     pub fn scrub(&mut self, max_changes: usize) -> Result<bool, Error> {
         let view = self.view();
+        if self.canary.sings(Bug::CompactionDropsLatest) {
+            self.recent.clear();
+        }
         match scrub::piece(&view, self.header.compacted, max_changes, self.canary)? {
             Some(piece) => {
                 self.engine.write(piece.batch)?;

@@ -6,8 +6,8 @@
 use crate::engine::{Engine, Source, Table};
 use crate::error::Error;
 use crate::format::{
-    HEADER_NAME, Header, MAX_KEY_BYTES, PutRecord, Record, history_key, index_key, service_name,
-    version_bytes, write_meta, write_record,
+    HEADER_NAME, Header, MAX_KEY_BYTES, PutRecord, Record, history_key, index_key, read_meta,
+    service_name, version_bytes, write_meta, write_record,
 };
 use crate::key_value::{Event, KeyMeta, KeyRange, KeyValue, LeaseId, Revision, RevisionSub};
 use crate::overlay::Overlay;
@@ -50,7 +50,7 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
             before_command: header.clone(),
             header,
             sub: 0,
-            events: Vec::new(),
+            events: Vec::with_capacity(64),
             events_before_command: 0,
         }
     }
@@ -94,7 +94,13 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
 
     /// What is known of a key now.
     pub fn get(&self, key: &[u8]) -> Result<Option<KeyMeta>, Error> {
-        versions::latest(&self.overlay, key)
+        if let Some(pending) = self.overlay.pending(Table::Current, key) {
+            return pending.map(read_meta).transpose();
+        }
+        match self.store.recent().get(key) {
+            Some(known) => Ok(known),
+            None => versions::latest(&self.overlay, key),
+        }
     }
 
     /// The value of a version of a key.

@@ -35,7 +35,9 @@ impl Default for FjallSettings {
     fn default() -> Self {
         FjallSettings {
             cache_bytes: 64 * MIB,
-            memtable_bytes: [MIB, 8 * MIB, 8 * MIB, 16 * MIB],
+            // Measured: random inserts cost cache misses, so that small memtables win there even
+            // though they are compacted more often; history is inserted in order.
+            memtable_bytes: [MIB, 2 * MIB, 2 * MIB, 16 * MIB],
             journal_bytes: 128 * MIB,
             worker_threads: 2,
         }

@@ -1,0 +1,77 @@
+//! The facts of keys that were changed or looked up lately: most changes are of such keys, and
+//! looking into the engine is a third of what a change costs.
+//!
+//! Invariant: what is remembered is what the engine's last batch says. It changes no result, and
+//! its memory is bounded: two maps of [`CAPACITY`] keys, of which the older is forgotten whole.
+
+use crate::key_value::KeyMeta;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+
+/// How many keys each of the two maps holds.
+const CAPACITY: usize = 64 * 1024;
+
+/// Longer keys are not remembered: this bounds the bytes as well.
+const MAX_KEY_BYTES: usize = 256;
+
+/// A hasher without a random state: the same run twice is the same run.
+type Map = HashMap<Bytes, Option<KeyMeta>, BuildHasherDefault<DefaultHasher>>;
+
+/// What is known of keys; that a key does not exist is known, too.
+#[derive(Default)]
+pub struct Recent {
+    young: Map,
+    old: Map,
+}
+
+impl Recent {
+    /// What is remembered of a key, if anything.
+    pub fn get(&self, key: &[u8]) -> Option<Option<KeyMeta>> {
+        self.young.get(key).or_else(|| self.old.get(key)).copied()
+    }
+
+    /// Remembers what a key is now.
+    pub fn set(&mut self, key: Bytes, meta: Option<KeyMeta>) {
+        if key.len() > MAX_KEY_BYTES {
+            return;
+        }
+        if let Some(slot) = self.young.get_mut(&key[..]) {
+            *slot = meta;
+            return;
+        }
+        if self.young.len() >= CAPACITY {
+            self.old = std::mem::take(&mut self.young);
+        }
+        // The key may share the memory of a whole batch, which must not be kept for it.
+        self.young.insert(Bytes::copy_from_slice(&key), meta);
+    }
+
+    /// Forgets everything: the engine's content was replaced, or is in doubt.
+    pub fn clear(&mut self) {
+        *self = Recent::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_counts_and_memory_is_bounded() {
+        let mut recent = Recent::default();
+        let key = |n: usize| Bytes::from(n.to_string());
+        let meta = |version| Some(KeyMeta { version, ..KeyMeta::default() });
+        for n in 0..3 * CAPACITY {
+            recent.set(key(n), meta(1));
+            recent.set(key(7), meta(n as u64));
+        }
+        assert_eq!(recent.get(b"7"), Some(meta(3 * CAPACITY as u64 - 1)));
+        assert!(recent.young.len() + recent.old.len() <= 2 * CAPACITY);
+        recent.set(key(7), None);
+        assert_eq!(recent.get(b"7"), Some(None));
+        assert_eq!(recent.get(b"8"), None);
+        recent.clear();
+        assert_eq!(recent.get(b"7"), None);
+    }
+}

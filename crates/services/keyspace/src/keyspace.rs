@@ -55,6 +55,8 @@ pub struct Keyspace<E: Engine> {
     state: State,
     lessor: Lessor,
     config: Config,
+    /// Why it cannot go on: what is in memory may be ahead of the store then.
+    stopped: Option<ServiceError>,
 }
 
 impl<E: Engine> Keyspace<E> {
@@ -77,7 +79,7 @@ impl<E: Engine> Keyspace<E> {
             )));
         }
         let lessor = Lessor::new(config.lessor, config.canary);
-        Ok(Keyspace { store, state, lessor, config })
+        Ok(Keyspace { store, state, lessor, config, stopped: None })
     }
 
     /// For reading from other threads.
@@ -168,37 +170,14 @@ impl<E: Engine> Service for Keyspace<E> {
         entries: &Entries,
         applied: &mut Applied<Reply, EventBatch>,
     ) -> Result<(), ServiceError> {
-        let Some(last) = entries.last_index() else { return Ok(()) };
-        let first = self.state.base.position.index + 1;
-        if last < first {
-            return Ok(());
+        self.check_stopped()?;
+        let replies = applied.replies.len();
+        let done = self.apply_batch(entries, applied);
+        if let Err(why) = &done {
+            applied.replies.truncate(replies);
+            self.stopped = Some(why.clone());
         }
-        let before = self.store.revision();
-        let mut txn = self.store.begin();
-        let mut batch = Batch {
-            txn: &mut txn,
-            state: &mut self.state,
-            lessor: &mut self.lessor,
-            canary: self.config.canary,
-            sessions: Vec::new(),
-        };
-        let new = entries.iter().filter(|entry| entry.index >= first);
-        for (entry, expected) in new.zip(first..) {
-            assert_eq!(entry.index, expected, "entries are applied without a gap");
-            batch.entry(entry, applied)?;
-        }
-        let sessions = batch.sessions;
-        for node in sessions {
-            self.state.write_session(&mut txn, node);
-        }
-        self.state.write_base(&mut txn);
-        let events = txn.take_events();
-        let revision = txn.revision();
-        txn.commit(last).map_err(failed)?;
-        if !events.is_empty() {
-            applied.publications.push(EventBatch { before, revision, events: events.into() });
-        }
-        Ok(())
+        done
     }
 
     fn persist(&mut self) -> Persist {
@@ -252,6 +231,7 @@ impl<E: Engine> Service for Keyspace<E> {
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, ServiceError> {
+        self.check_stopped()?;
         snapshot::open(&self.store, self.base())
     }
 
@@ -275,6 +255,51 @@ impl<E: Engine> Service for Keyspace<E> {
 }
 
 impl<E: Engine> Keyspace<E> {
+    fn apply_batch(
+        &mut self,
+        entries: &Entries,
+        applied: &mut Applied<Reply, EventBatch>,
+    ) -> Result<(), ServiceError> {
+        let Some(last) = entries.last_index() else { return Ok(()) };
+        let first = self.state.base.position.index + 1;
+        if last < first {
+            return Ok(());
+        }
+        let before = self.store.revision();
+        let mut txn = self.store.begin();
+        let mut batch = Batch {
+            txn: &mut txn,
+            state: &mut self.state,
+            lessor: &mut self.lessor,
+            canary: self.config.canary,
+            sessions: Vec::new(),
+        };
+        let new = entries.iter().filter(|entry| entry.index >= first);
+        for (entry, expected) in new.zip(first..) {
+            assert_eq!(entry.index, expected, "entries are applied without a gap");
+            batch.entry(entry, applied)?;
+        }
+        let sessions = batch.sessions;
+        for node in sessions {
+            self.state.write_session(&mut txn, node);
+        }
+        self.state.write_base(&mut txn);
+        let events = txn.take_events();
+        let revision = txn.revision();
+        txn.commit(last).map_err(failed)?;
+        if !events.is_empty() {
+            applied.publications.push(EventBatch { before, revision, events: events.into() });
+        }
+        Ok(())
+    }
+
+    fn check_stopped(&self) -> Result<(), ServiceError> {
+        match &self.stopped {
+            Some(why) => Err(why.clone()),
+            None => Ok(()),
+        }
+    }
+
     fn attached(&self, id: LeaseId) -> Vec<Bytes> {
         self.state.shared.leases(|leases| match leases.get(id) {
             Some(lease) => lease.keys.iter().cloned().collect(),

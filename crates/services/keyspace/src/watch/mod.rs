@@ -193,6 +193,11 @@ impl WatchHub {
         (self.watchers.len(), self.streams.values().map(|s| s.behind.len()).sum())
     }
 
+    /// Bytes of events that a stream has queued.
+    pub fn queued_bytes(&self, stream: StreamId) -> usize {
+        self.streams.get(&stream).map_or(0, |s| s.queued_bytes)
+    }
+
     /// Opens a stream that queues at most about `budget_bytes` of events.
     pub fn open(&mut self, stream: StreamId, budget_bytes: usize) {
         self.close(stream);
@@ -372,18 +377,22 @@ impl WatchHub {
         self.starving.first().map(|(revision, _)| *revision)
     }
 
-    /// Serves the watchers that are owed something within this stretch of history.
+    /// Serves the watchers that are owed something within this stretch of history. What is ahead
+    /// of the hub is left to the batches to come, so that no watcher gets ahead of progress.
     pub fn feed(&mut self, history: &History) {
-        let streams: Vec<StreamId> = self
-            .starving
-            .range(..=(history.to, StreamId(u64::MAX)))
-            .map(|(_, stream)| *stream)
-            .collect();
+        let to = history.to.min(self.revision);
+        if to < history.from {
+            return;
+        }
+        let known = history.events.partition_point(|e| e.revision() <= to);
+        let known = &history.events[..known];
+        let streams: Vec<StreamId> =
+            self.starving.range(..=(to, StreamId(u64::MAX))).map(|(_, stream)| *stream).collect();
         // Watchers of a group that are owed the same share one list.
         let mut lists: BTreeMap<(GroupId, Revision), Arc<[Event]>> = BTreeMap::new();
         for stream in streams {
             let Some(s) = self.streams.get(&stream) else { continue };
-            let owed = s.behind.range((history.from, WatchId::MIN)..=(history.to, WatchId::MAX));
+            let owed = s.behind.range((history.from, WatchId::MIN)..=(to, WatchId::MAX));
             let owed: Vec<(Revision, WatchId)> = owed.copied().collect();
             for (next, id) in owed {
                 let Some(group) = self.watchers.get(&(stream, id)).map(|w| w.group) else {
@@ -391,14 +400,14 @@ impl WatchHub {
                 };
                 let index = &self.index;
                 let events = lists.entry((group, next)).or_insert_with(|| {
-                    let from = history.events.partition_point(|e| e.revision() < next);
+                    let from = known.partition_point(|e| e.revision() < next);
                     let interest = index.interest(group);
                     let wanted = |e: &&Event| interest.is_some_and(|i| i.wants(e));
-                    history.events[from..].iter().filter(wanted).cloned().collect()
+                    known[from..].iter().filter(wanted).cloned().collect()
                 });
                 let (events, weight) = (events.clone(), weight(events));
-                if self.tell((stream, id), events, weight, history.to) {
-                    self.place((stream, id), history.to + 1);
+                if self.tell((stream, id), events, weight, to) {
+                    self.place((stream, id), to + 1);
                 }
             }
         }

@@ -19,7 +19,8 @@ pub struct Config {
     /// A declared bound on how much faster one node's clock may run than another's, in parts per
     /// million. `Some` turns leader leases on: reads without a quorum round.
     pub lease_clock_drift_ppm: Option<u32>,
-    /// Seeds the generator that spreads election timeouts.
+    /// Seeds the generator that spreads election timeouts and numbers read attempts: different in
+    /// every run of the node, lest an answer to an earlier run's read fit one of this run's.
     pub seed: u64,
     /// The limits.
     pub limits: Limits,

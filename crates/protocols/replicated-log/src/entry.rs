@@ -89,9 +89,20 @@ impl Entries {
     }
 }
 
+impl FromIterator<Entry> for Entries {
+    /// A run made in place: an iterator that knows its length costs one allocation, no copy.
+    fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Self {
+        let run: Arc<[Entry]> = entries.into_iter().collect();
+        debug_assert!(run.windows(2).all(|w| w[0].index + 1 == w[1].index));
+        assert!(u32::try_from(run.len()).is_ok(), "a run of entries fits 32 bits");
+        Entries { from: 0, to: run.len() as u32, run }
+    }
+}
+
 impl Default for Entries {
     fn default() -> Self {
-        Entries::new(Vec::new())
+        // The shared empty slice: no allocation.
+        Entries { run: Arc::default(), from: 0, to: 0 }
     }
 }
 

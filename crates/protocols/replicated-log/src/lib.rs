@@ -13,8 +13,13 @@ mod effects;
 mod entry;
 mod input;
 mod interface;
+mod journal;
+mod log;
 mod membership;
 mod message;
+mod progress;
+mod quorum;
+mod reads;
 mod status;
 
 pub use config::{Config, Limits};
@@ -24,6 +29,11 @@ pub use effects::{
 pub use entry::{Base, Entries, Entry, HardState, Payload};
 pub use input::{Input, ProposalId, ReadId};
 pub use interface::{Recovered, ReplicatedLog};
-pub use membership::{Change, Membership};
+pub use journal::Journal;
+pub use log::Log;
+pub use membership::{Change, MAX_LEARNERS, MAX_VOTERS, Membership};
 pub use message::{Append, AppendOutcome, AppendReply, Body, Epoch, Message};
+pub use progress::{Followers, Mode, Progress};
+pub use quorum::{QuorumSizes, QuorumSpec, VoteResult};
+pub use reads::{FollowerReads, LeaderReads, Reader};
 pub use status::{PeerStatus, Role, Status};

@@ -64,3 +64,112 @@ pub enum Change {
     /// Members stay as they are; the entry exists for its context (a new address, say).
     Keep,
 }
+
+/// A group has at most this many voters, old and new sets each.
+pub const MAX_VOTERS: usize = 32;
+
+/// A group has at most this many learners.
+pub const MAX_LEARNERS: usize = 64;
+
+impl Membership {
+    /// The membership that starts `change`, or nothing if the change makes no sense here.
+    ///
+    /// Who votes changes only through joint consensus, which [`Membership::leave_joint`] ends;
+    /// learners come and go directly. A change is not possible while another is under way.
+    pub fn apply(&self, change: &Change) -> Option<Membership> {
+        if self.is_joint() {
+            return None;
+        }
+        let mut next = self.clone();
+        match *change {
+            Change::Keep => return Some(next),
+            Change::AddLearner(node) => {
+                if node.is_none() || self.contains(node) || self.learners.len() >= MAX_LEARNERS {
+                    return None;
+                }
+                insert(&mut next.learners, node);
+            }
+            Change::AddVoter(node) => {
+                if node.is_none() || self.is_voter(node) || self.voters.len() >= MAX_VOTERS {
+                    return None;
+                }
+                next.learners.retain(|&n| n != node);
+                next.outgoing = core::mem::take(&mut next.voters);
+                next.voters.clone_from(&next.outgoing);
+                insert(&mut next.voters, node);
+            }
+            Change::Remove(node) => {
+                if self.learners.contains(&node) {
+                    next.learners.retain(|&n| n != node);
+                    return Some(next);
+                }
+                if !self.is_voter(node) || self.voters.len() == 1 {
+                    return None;
+                }
+                next.outgoing = core::mem::take(&mut next.voters);
+                next.voters = next.outgoing.iter().copied().filter(|&n| n != node).collect();
+            }
+        }
+        Some(next)
+    }
+
+    /// The membership after joint consensus: the new voters alone.
+    pub fn leave_joint(&self) -> Membership {
+        Membership {
+            voters: self.voters.clone(),
+            outgoing: Vec::new(),
+            learners: self.learners.clone(),
+        }
+    }
+}
+
+fn insert(sorted: &mut Vec<NodeId>, node: NodeId) {
+    if let Err(at) = sorted.binary_search(&node) {
+        sorted.insert(at, node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn group(voters: &[u64], outgoing: &[u64], learners: &[u64]) -> Membership {
+        let nodes = |ids: &[u64]| ids.iter().map(|&n| NodeId(n)).collect();
+        Membership { voters: nodes(voters), outgoing: nodes(outgoing), learners: nodes(learners) }
+    }
+
+    #[test]
+    fn voters_change_through_joint_consensus_alone() {
+        let start = group(&[1, 3], &[], &[2]);
+        let joint = start.apply(&Change::AddVoter(NodeId(2))).unwrap();
+        assert_eq!(joint, group(&[1, 2, 3], &[1, 3], &[]));
+        assert_eq!(joint.apply(&Change::Keep), None, "one change at a time");
+        assert_eq!(joint.leave_joint(), group(&[1, 2, 3], &[], &[]));
+        let joint = start.apply(&Change::Remove(NodeId(1))).unwrap();
+        assert_eq!(joint, group(&[3], &[1, 3], &[2]));
+    }
+
+    #[test]
+    fn learners_change_directly() {
+        let start = group(&[1], &[], &[]);
+        let more = start.apply(&Change::AddLearner(NodeId(2))).unwrap();
+        assert_eq!(more, group(&[1], &[], &[2]));
+        assert_eq!(more.apply(&Change::Remove(NodeId(2))), Some(start));
+    }
+
+    #[test]
+    fn changes_that_make_no_sense_are_refused() {
+        let start = group(&[1], &[], &[2]);
+        let refused = vec![
+            Change::Remove(NodeId(1)),
+            Change::Remove(NodeId(9)),
+            Change::AddVoter(NodeId(1)),
+            Change::AddVoter(NodeId::NONE),
+            Change::AddLearner(NodeId(1)),
+            Change::AddLearner(NodeId(2)),
+            Change::AddLearner(NodeId::NONE),
+        ];
+        assert!(refused.iter().all(|change| start.apply(change).is_none()));
+    }
+}

@@ -54,7 +54,8 @@ pub enum Body {
         session: u64,
         /// At most what this follower is known to hold of the committed log.
         commit: Index,
-        /// Number of the latest leadership probe.
+        /// Number of the latest leadership probe. Zero asks nothing: the message only tells the
+        /// commit index and is not answered.
         probe: u64,
     },
     /// Answer to a heartbeat.

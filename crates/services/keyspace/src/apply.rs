@@ -253,8 +253,10 @@ impl<'a, 's, E: Engine> Execution<'a, 's, E> {
     fn revoke(&mut self, id: LeaseId) -> Result<Outcome, Stop> {
         let keys = self.state.shared.leases(|leases| Some(leases.get(id)?.keys.clone()));
         let mut keys = keys.ok_or(KeyspaceError::LeaseNotFound)?;
-        if self.canary.sings(Bug::RevokeLeavesKey) {
-            keys.pop_last();
+        if self.canary.sings(Bug::RevokeLeavesKey)
+            && let Some(left) = keys.pop_last()
+        {
+            state::write_attached(self.txn, id, &left, false);
         }
         // In order of key, so that sub-revisions are the same everywhere.
         for key in keys {

@@ -13,7 +13,7 @@ fn at(millis: u64) -> Instant {
     Instant::ZERO + Duration::from_millis(millis)
 }
 
-fn tick(lessor: &mut Lessor, millis: u64) -> Vec<Command> {
+pub fn tick(lessor: &mut Lessor, millis: u64) -> Vec<Command> {
     let mut commands = Vec::new();
     lessor.tick(at(millis), BALLOT, &mut commands);
     commands
@@ -23,7 +23,7 @@ fn expire(id: i64) -> Command {
     Command::LeaseExpire { id, ballot: BALLOT }
 }
 
-fn leading(canary: Canary) -> Lessor {
+pub fn leading(canary: Canary) -> Lessor {
     let mut lessor = Lessor::new(LessorConfig::default(), canary);
     lessor.promote(at(1_000), [(1, 10, 0), (2, 20, 5)].into_iter());
     lessor

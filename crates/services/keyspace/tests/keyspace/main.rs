@@ -1,6 +1,8 @@
 //! The keyspace, driven as its host drives it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "canary")]
+mod canaries;
 mod clock;
 mod codec;
 mod equivalence;
@@ -10,4 +12,5 @@ mod model;
 mod replicas;
 mod script;
 mod scripts;
+mod streams;
 mod watching;

@@ -1,0 +1,61 @@
+//! Every deliberate bug is caught: these tests can fail.
+
+use crate::clock::{leading, tick};
+use crate::equivalence::differ;
+use crate::harness::{Replica, b};
+use crate::script::run;
+use crate::watching::wrong;
+use quorate_keyspace::canary::{Bug, Canary};
+use quorate_keyspace::{Command, command};
+
+fn script_differs(name: &str, bug: Bug) -> bool {
+    let path = format!("{}/testdata/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    let wanted = std::fs::read_to_string(path).unwrap();
+    assert_eq!(run(&wanted, Canary::NONE), wanted.trim_end().to_owned() + "\n");
+    run(&wanted, Canary::of(bug)) != wanted.trim_end().to_owned() + "\n"
+}
+
+#[test]
+fn a_retried_request_applied_again_is_caught() {
+    assert!(script_differs("requests", Bug::ApplyRetriedRequest));
+}
+
+#[test]
+fn an_internal_entry_that_consumes_a_revision_is_caught() {
+    for script in ["leases", "members", "compact"] {
+        assert!(script_differs(script, Bug::InternalEntryConsumesRevision), "{script}");
+    }
+    assert!(
+        (0..20).any(|s| differ(s, 60, Canary::of(Bug::InternalEntryConsumesRevision)).is_err())
+    );
+}
+
+#[test]
+fn a_revoked_lease_that_leaves_a_key_is_caught() {
+    assert!(script_differs("leases", Bug::RevokeLeavesKey));
+    assert!((0..40).any(|s| differ(s, 120, Canary::of(Bug::RevokeLeavesKey)).is_err()));
+}
+
+#[test]
+fn an_empty_delete_that_consumes_a_revision_is_caught() {
+    assert!(script_differs("delete", Bug::EmptyDeleteConsumesRevision));
+    assert!((0..20).any(|s| differ(s, 60, Canary::of(Bug::EmptyDeleteConsumesRevision)).is_err()));
+}
+
+#[test]
+fn a_watcher_that_skips_an_event_is_caught() {
+    assert!((0..20).any(|s| wrong(s, 400, Canary::of(Bug::WatchSkipsAtResync)).is_err()));
+}
+
+#[test]
+fn a_lease_that_ends_early_is_caught() {
+    let mut lessor = leading(Canary::of(Bug::LeaseExpiresEarly));
+    assert!(!tick(&mut lessor, 5_999).is_empty());
+}
+
+#[test]
+fn a_canary_changes_nothing_else() {
+    let mut replica = Replica::new(Canary::of(Bug::WatchSkipsAtResync));
+    let put = command::Put { key: b("a"), ..command::Put::default() };
+    assert_eq!(replica.run(Command::Put(put)).revision, 2);
+}

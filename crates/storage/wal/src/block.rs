@@ -149,6 +149,14 @@ impl BlockBuilder {
         }
     }
 
+    /// Makes the last row lie about where its payload is.
+    pub fn mislead(&mut self, offset: u32, len: u32) {
+        if let Some(row) = self.rows.last_mut() {
+            row.offset = offset >> 1;
+            row.len = len & crate::row::PAYLOAD_LIMIT as u32;
+        }
+    }
+
     /// How many pages the block takes.
     pub fn pages(&self) -> u32 {
         pages_for(self.rows.len(), self.payload_bytes)

@@ -34,7 +34,7 @@ pub const PAGE_ROOM: usize = (PAGE_BYTES as usize / SECTOR_BYTES) * SECTOR_ROOM;
 /// Where the first block begins: after the two copies of the header.
 pub const FIRST_BLOCK: u64 = 2 * PAGE_BYTES;
 
-/// Sequences, numbers and runs count up from 1 and never come near this.
+/// Sequences, numbers, runs and indexes count up from 1 and never come near this.
 pub const NUMBER_LIMIT: u64 = 1 << 62;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"QRTELOG\n";

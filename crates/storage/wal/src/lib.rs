@@ -10,6 +10,8 @@ mod batch;
 mod block;
 mod canary;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod layout;
 mod log;

@@ -6,6 +6,7 @@
 //! [`RECAP_ROWS`] rows.
 
 use crate::block::BlockBuilder;
+use crate::layout::NUMBER_LIMIT;
 use crate::row::Kind;
 use bytes::Bytes;
 use quorate_base::codec::{DecodeError, Reader, Writer};
@@ -96,10 +97,14 @@ impl Recap {
             let n = r.count(u64::from(u32::MAX), TOUCH_BYTES)?;
             let mut touches = Vec::with_capacity(n);
             for _ in 0..n {
+                let (group, first, end) = (GroupId(r.u64()?), r.u64()?, r.u64()?);
+                if end > NUMBER_LIMIT {
+                    return Err(DecodeError::TooLong { claimed: end, limit: NUMBER_LIMIT });
+                }
                 touches.push(Touch {
-                    group: GroupId(r.u64()?),
-                    first: r.u64()?,
-                    end: r.u64()?,
+                    group,
+                    first,
+                    end,
                     hard_state: HardState {
                         promised: Ballot::new(r.u64()?, NodeId(r.u64()?)),
                         commit: r.u64()?,

@@ -6,6 +6,7 @@
 //! a damaged payload is still known by group and index (Alagappan et al., FAST 2018, section 3.3:
 //! an identifier stored apart from the entry).
 
+use crate::layout::NUMBER_LIMIT;
 use quorate_base::codec::{DecodeError, Reader};
 use quorate_base::{Ballot, GroupId, Index, NodeId};
 
@@ -107,7 +108,7 @@ impl Row {
         let mut r = Reader::new(rest);
         let kind_and_len = r.u32()?;
         let Some(kind) = Kind::from_bits(kind_and_len >> 28) else { return Ok(None) };
-        Ok(Some(Row {
+        let row = Row {
             kind,
             len: kind_and_len & PAYLOAD_LIMIT as u32,
             offset: r.u32()?,
@@ -115,7 +116,8 @@ impl Row {
             group: GroupId(r.u64()?),
             index: r.u64()?,
             ballot: Ballot::new(r.u64()?, NodeId(r.u64()?)),
-        }))
+        };
+        Ok((row.index <= NUMBER_LIMIT).then_some(row))
     }
 }
 

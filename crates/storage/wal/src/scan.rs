@@ -44,6 +44,8 @@ pub(crate) struct Scan<'a> {
     pub replay: Replay,
     pub report: RecoveryReport,
     pub tail: Tail,
+    /// Pages of whole segments before the first block that could be read.
+    skipped_pages: u64,
 }
 
 enum Verdict {
@@ -60,6 +62,7 @@ impl<'a> Scan<'a> {
             replay: Replay::default(),
             report: RecoveryReport::default(),
             tail: Tail::default(),
+            skipped_pages: 0,
         };
         for i in 0..segments.len() {
             if !scan.segment(i)? {
@@ -102,6 +105,9 @@ impl<'a> Scan<'a> {
             }
         }
         if self.later_segment_has_blocks(i) && self.canary != Canary::TruncateAtDamage {
+            if self.report.blocks == 0 {
+                self.skipped_pages += bytes.len() as u64 / PAGE_BYTES;
+            }
             return Ok(true);
         }
         if used || self.tail.segment == 0 {
@@ -123,7 +129,8 @@ impl<'a> Scan<'a> {
     fn take(&mut self, block: &Block) -> Result<(), WalError> {
         let header = &block.header;
         let first = self.report.blocks == 0;
-        let skipped = if first { (header.start - FIRST_BLOCK) / PAGE_BYTES } else { 0 };
+        let before = (header.start - FIRST_BLOCK) / PAGE_BYTES;
+        let skipped = if first { self.skipped_pages + before } else { 0 };
         if self.canary == Canary::IgnoreAddress {
             self.replay.believe(header);
         }

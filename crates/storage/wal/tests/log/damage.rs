@@ -239,6 +239,24 @@ fn any_lost_sectors_are_reported_or_refused() {
 }
 
 #[test]
+fn a_whole_segment_that_vanished_is_missed() {
+    let (mut wal, _) = Wal::open(MemoryDisk::new(), options()).unwrap();
+    for id in 1..40 {
+        put(&mut wal, id, vec![(1, entries(id, 1, 1, 5_000))]);
+    }
+    assert!(wal.stats().segments > 3);
+    let disk = wal.into_disk();
+    for sequence in 1..=4 {
+        let name = format!("{sequence:016x}.log");
+        let mut blank = disk.clone();
+        let pages = disk.content(&name).unwrap().len();
+        blank.put(&name, vec![0; pages]);
+        let refused = Wal::open(blank, options());
+        assert!(matches!(refused, Err(WalError::Damaged { .. })), "segment {sequence}");
+    }
+}
+
+#[test]
 fn garbage_is_never_a_panic() {
     for seed in 0..300 {
         let mut rng = Rng::new(seed);

@@ -1,0 +1,98 @@
+//! Changes of members through joint consensus (Raft section 6), and hand-over of leadership
+//! (Ongaro's thesis, section 3.10).
+
+use crate::raft::Raft;
+use bytes::Bytes;
+use quorate_base::{Instant, NodeId};
+use quorate_replicated_log::{
+    Body, Change, Effects, Event, Payload, ProposalId, Refusal, Role, StepDown,
+};
+
+impl Raft {
+    pub(crate) fn change(
+        &mut self,
+        now: Instant,
+        id: ProposalId,
+        change: &Change,
+        context: Bytes,
+        out: &mut Effects,
+    ) {
+        let busy = self.commit < self.first_own
+            || self.log.membership_index() > self.commit
+            || self.membership().is_joint();
+        let next = self.membership().apply(change);
+        let reason = if self.role != Role::Leader {
+            Refusal::NotLeader { leader: self.leader }
+        } else if self.transfer.is_some() {
+            Refusal::Transferring
+        } else if busy {
+            Refusal::ChangeInProgress
+        } else if let Some(membership) = next {
+            let ballot = self.own_ballot();
+            let payload = Payload::Members { membership, context };
+            let first = self.append_own(now, [payload], out);
+            self.note_members();
+            out.events.push(Event::Proposed { id, first, ballot });
+            return;
+        } else {
+            Refusal::BadChange
+        };
+        out.events.push(Event::Refused { id, reason });
+    }
+
+    /// Something was committed: joint consensus goes on to its end, and whoever left, leaves.
+    pub(crate) fn members_committed(&mut self, now: Instant, out: &mut Effects) {
+        if self.log.membership_index() > self.commit {
+            return;
+        }
+        if self.membership().is_joint() {
+            let membership = self.membership().leave_joint();
+            let payload = Payload::Members { membership, context: Bytes::new() };
+            self.append_own(now, [payload], out);
+            self.note_members();
+            return;
+        }
+        let left = self.followers.iter().any(|p| !self.membership().contains(p.node));
+        if left {
+            // Whoever left is told so once; then it is nobody's follower any more.
+            let commit = self.commit;
+            for progress in self.followers.iter() {
+                let session = progress.session;
+                let known = commit.min(progress.matched);
+                if !self.membership().contains(progress.node) {
+                    let body = Body::Heartbeat { session, commit: known, probe: 0 };
+                    self.send(out, progress.node, body, None);
+                }
+            }
+            self.note_members();
+        }
+        if !self.is_voter() {
+            self.send_appends(out);
+            self.send_heartbeats(out);
+            self.step_down(now, StepDown::Removed, out);
+        }
+    }
+
+    pub(crate) fn start_transfer(&mut self, now: Instant, to: NodeId, out: &mut Effects) {
+        let possible = self.role == Role::Leader
+            && to != self.me()
+            && self.membership().voters.contains(&to)
+            && self.transfer.is_none();
+        if possible {
+            self.transfer = Some((to, now + self.config.election_timeout));
+            // The successor need not wait for this leader's lease.
+            self.lease_until = Instant::ZERO;
+            self.transfer_caught_up(to, out);
+        }
+    }
+
+    /// The successor is told to stand once it holds the whole log.
+    pub(crate) fn transfer_caught_up(&mut self, from: NodeId, out: &mut Effects) {
+        let caught_up =
+            self.followers.get(from).is_some_and(|p| p.matched == self.log.last_index());
+        let awaited = self.transfer.is_some_and(|(to, _)| to == from);
+        if self.role == Role::Leader && awaited && caught_up {
+            self.send(out, from, Body::TimeoutNow, None);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! From what was found on disk to a replica: and damage, which may hide what was promised.
+//!
+//! An entry that was there and cannot be read may have been acknowledged (Alagappan and others,
+//! *Protocol-aware recovery*, 2018). Until a leader has repaired it, this replica neither stands
+//! for election nor votes for a log that might lack it.
+
+use crate::raft::Raft;
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+use quorate_base::{Ballot, Index, Instant, NodeId, Position};
+use quorate_replicated_log::{Base, Effects, Entries, Journal, Log, Recovered};
+
+/// The durable state, made whole.
+pub(crate) struct Found {
+    pub promised: Ballot,
+    pub log: Log,
+    pub journal: Journal,
+    pub commit: Index,
+    pub applied: Index,
+    pub promised_end: Option<Position>,
+}
+
+pub(crate) fn recover(recovered: Recovered, now: Instant) -> Found {
+    let Recovered { base, hard_state, entries, damaged, applied } = recovered;
+    let end = entries.iter().filter_map(|run| run.last().map(|e| e.position())).max_by_key(key);
+    let damaged_to = damaged.iter().map(|range| *range.end()).max().unwrap_or(0);
+    let (log, rewrite) = contiguous(base, entries, &applied);
+    let mut journal = Journal::new(log.last_index());
+    if rewrite {
+        restage(&mut journal, &log, now);
+    }
+    let promised = hard_state
+        .promised
+        .max(Ballot::new(log.last().ballot.round, NodeId::NONE))
+        .max(Ballot::new(end.map_or(0, |e| e.ballot.round), NodeId::NONE));
+    // The most that may have been promised and is not in the log now.
+    let mut lost = end.filter(|e| e.index > log.last_index());
+    if damaged_to > log.last_index() && end.is_none_or(|e| e.index < damaged_to) {
+        lost = Some(Position::new(damaged_to, Ballot::new(promised.round, NodeId::NONE)));
+    }
+    let applied = applied.position.index;
+    let commit = hard_state.commit.min(log.last_index()).max(applied);
+    Found { promised, log, journal, commit, applied, promised_end: lost }
+}
+
+fn key(position: &Position) -> (u64, Index) {
+    (position.ballot.round, position.index)
+}
+
+/// The longest log without a gap that the service's state can go on with, and whether the disk
+/// must be brought into line with it.
+fn contiguous(base: Base, entries: Vec<Entries>, applied: &Base) -> (Log, bool) {
+    let mut log = Log::new(base.clone());
+    for run in &entries {
+        if run.first_index() == Some(log.last_index() + 1) {
+            log.append(run.clone());
+        }
+    }
+    if log.holds(applied.position) {
+        return (log, false);
+    }
+    // The service is past a hole, or past the end: the log goes on after the service's state.
+    let after = applied.position.index;
+    let mut log = Log::new(applied.clone());
+    for run in entries {
+        let skip = run.iter().take_while(|e| e.index <= after).count();
+        let run = run.slice(skip..run.len());
+        let follows = run.first_index() == Some(log.last_index() + 1);
+        if follows && run.first().is_some_and(|e| e.ballot.round >= log.last().ballot.round) {
+            log.append(run);
+        }
+    }
+    (log, true)
+}
+
+/// Stages the whole log for the disk again. The write leaves with the first step.
+fn restage(journal: &mut Journal, log: &Log, now: Instant) {
+    let mut early = Effects::default();
+    journal.reset(now, log.base().clone(), &mut early);
+    let last = log.last_index();
+    if last >= log.first_index() {
+        let all = log.runs(log.first_index(), last).flat_map(|run| run.to_vec()).collect();
+        journal.append(now, Entries::new(all), &mut early);
+    }
+    debug_assert!(early.is_empty(), "a reset and what follows it are one write");
+}
+
+impl Raft {
+    /// Whether damage may hide a promise that this replica cannot keep by its log alone.
+    pub(crate) fn is_damaged(&mut self) -> bool {
+        let last = self.log.last();
+        let repaired = self
+            .promised_end
+            .is_some_and(|end| self.commit >= end.index || (last.at_least_as_up_to_date_as(&end)));
+        if repaired {
+            self.promised_end = None;
+        }
+        self.promised_end.is_some()
+    }
+
+    /// The position that a candidate's log must not be behind of.
+    pub(crate) fn vote_floor(&mut self) -> Position {
+        let last = self.log.last();
+        match self.promised_end.filter(|_| self.is_damaged()) {
+            Some(end) if end.at_least_as_up_to_date_as(&last) => end,
+            _ => last,
+        }
+    }
+
+    /// The disk lost entries that are still in memory: they are written again.
+    pub(crate) fn damaged(
+        &mut self,
+        now: Instant,
+        range: &RangeInclusive<Index>,
+        out: &mut Effects,
+    ) {
+        let from = (*range.start()).max(self.log.first_index());
+        if from > self.log.last_index() || range.end() < range.start() {
+            return;
+        }
+        let tail: Vec<_> =
+            self.log.runs(from, self.log.last_index()).flat_map(|run| run.to_vec()).collect();
+        self.journal.truncate_from(now, from, out);
+        self.journal.append(now, Entries::new(tail), out);
+    }
+
+    pub(crate) fn compact(&mut self, now: Instant, index: Index, out: &mut Effects) {
+        if let Some(base) = self.log.compact(index.min(self.applied)) {
+            let base = base.clone();
+            self.journal.compact(now, base, out);
+        }
+    }
+}

@@ -18,7 +18,8 @@ pub enum WalError {
         cause: String,
     },
     /// The disk is full. Nothing was written; the batch comes back and may be submitted again
-    /// once there is room. Batches without entries are still accepted, from a reserve.
+    /// once there is room. Batches without entries, or with a compaction or reset beside them, are
+    /// still accepted, from a reserve.
     Full {
         /// The batch.
         batch: Batch,

@@ -130,9 +130,9 @@ impl<D: Disk> Wal<D> {
         }
         pieces::check(&batch, &self.options)?;
         let bytes: u64 = batch.writes.iter().map(|(_, write)| pieces::block_bytes(write)).sum();
-        if self.lacks_room(bytes, pieces::has_entries(&batch)) {
+        if self.lacks_room(bytes, pieces::may_wait(&batch)) {
             self.pump(true);
-            if self.lacks_room(bytes, pieces::has_entries(&batch)) {
+            if self.lacks_room(bytes, pieces::may_wait(&batch)) {
                 return Err(WalError::Full { batch });
             }
         }
@@ -210,11 +210,11 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Only a full disk makes the log refuse: while a segment is being made, batches wait.
-    fn lacks_room(&self, bytes: u64, entries: bool) -> bool {
+    fn lacks_room(&self, bytes: u64, may_wait: bool) -> bool {
         if !self.segments.full {
             return false;
         }
-        let reserve = if entries { self.options.reserve_bytes } else { 0 };
+        let reserve = if may_wait { self.options.reserve_bytes } else { 0 };
         // Besides its own bytes a batch may need a page more and the recap.
         let overhead = 2 * PAGE_BYTES + self.recap.bytes() as u64;
         self.room() < self.queued_bytes + bytes + reserve + overhead

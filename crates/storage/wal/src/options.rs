@@ -20,7 +20,8 @@ pub struct WalOptions {
     /// split between its entries.
     pub max_block_bytes: u64,
     /// Bytes at the end of the last segment that entries may not use while no further segment
-    /// could be made: hard states, truncations and compactions still fit on a full disk.
+    /// could be made: hard states, truncations and compactions still fit on a full disk. More than
+    /// the entries that a caller may hold back meanwhile.
     pub reserve_bytes: u64,
     /// Whole segments kept for reuse beside the prepared one.
     pub spares: usize,

@@ -61,9 +61,13 @@ fn framed(logical: usize) -> u64 {
     logical as u64 + logical as u64 / 63 + 1
 }
 
-/// Whether the batch has entries, which a full disk refuses.
-pub(crate) fn has_entries(batch: &Batch) -> bool {
-    batch.writes.iter().any(|(_, write)| !write.entries.is_empty())
+/// Whether the batch has to wait where only the reserve is left: it has entries, and nothing that
+/// frees room. (A caller that joins what waits would else keep back the very compaction that
+/// ends the waiting.)
+pub(crate) fn may_wait(batch: &Batch) -> bool {
+    let grows = batch.writes.iter().any(|(_, write)| !write.entries.is_empty());
+    let frees = |write: &Write| write.compact.is_some() || write.reset.is_some();
+    grows && !batch.writes.iter().any(|(_, write)| frees(write))
 }
 
 /// Refuses a batch with a record over the limit.

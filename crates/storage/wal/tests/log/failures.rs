@@ -76,10 +76,13 @@ fn a_full_disk_refuses_entries_keeps_promises_and_recovers() {
         put(&mut wal, id, vec![(1, promise)]);
     }
     assert!(matches!(wal.submit(refused.clone()), Err(WalError::Full { .. })));
-    put(&mut wal, id + 1, vec![(1, Write { compact: Some(base(end - 1, 1)), ..nothing() })]);
-    // That freed segments, and the very batch is taken now.
-    wal.submit(refused).unwrap();
+    // What waited may go with the compaction that frees segments.
+    let mut joined = refused;
+    let compact = Write { compact: Some(base(end - 1, 1)), ..nothing() };
+    joined.writes.push((GroupId(1), compact));
+    wal.submit(joined).unwrap();
     wal.poll().unwrap().1.unwrap();
+    put(&mut wal, id + 1, vec![(2, entries(1, 4, 1, 1_000))]);
     assert!(!wal.stats().full);
     let mut disk = wal.into_disk();
     disk.crash(&mut Rng::new(1));

@@ -14,7 +14,7 @@ pub(crate) struct Peers {
     pub transport: Arc<Transport>,
     pub cluster: ClusterId,
     pub directory: Arc<Mutex<Bytes>>,
-    members: BTreeSet<NodeId>,
+    removed: BTreeSet<NodeId>,
 }
 
 impl Peers {
@@ -23,7 +23,7 @@ impl Peers {
         cluster: ClusterId,
         directory: Arc<Mutex<Bytes>>,
     ) -> Self {
-        Peers { transport, cluster, directory, members: BTreeSet::new() }
+        Peers { transport, cluster, directory, removed: BTreeSet::new() }
     }
 
     /// Makes these nodes peers, without taking them for the members.
@@ -37,14 +37,14 @@ impl Peers {
         }
     }
 
-    /// The member table is this now. Who was in it and is no more has left for ever.
-    pub fn update(&mut self, members: &[Member]) {
-        self.introduce(members);
-        let now: BTreeSet<NodeId> = members.iter().map(|member| member.id).collect();
-        for gone in self.members.difference(&now) {
-            self.transport.remove_peer(*gone);
+    /// The member table is this now, and these have left for ever.
+    pub fn update(&mut self, members: &[Member], removed: &[NodeId]) {
+        for gone in removed {
+            if self.removed.insert(*gone) {
+                self.transport.remove_peer(*gone);
+            }
         }
-        self.members = now;
+        self.introduce(members);
         let directory = Directory { cluster: self.cluster, members: members.to_vec() };
         *self.directory.lock() = directory.encode();
     }

@@ -211,7 +211,7 @@ fn assemble(
     let reader = keyspace.reader();
     let mut peers = Peers::new(transport.clone(), config.cluster, directory);
     peers.introduce(&config.members);
-    peers.update(&reader.members());
+    peers.update(&reader.members(), &reader.removed_members());
 
     let was_member = recovered.applied.membership.contains(me);
     board.membership.lock().clone_from(&recovered.applied.membership);
@@ -257,7 +257,8 @@ fn assemble(
         subscribers: shared.subscribers.clone(),
         failed: false,
         members_changed: Box::new(move |keyspace: &HostedKeyspace| {
-            peers.update(&keyspace.reader().members());
+            let reader = keyspace.reader();
+            peers.update(&reader.members(), &reader.removed_members());
         }),
     };
     let driver_thread = DriverThread {

@@ -23,6 +23,10 @@ use tokio::sync::Notify;
 const FRAME_GOAL_BYTES: usize = 256 << 10;
 /// More than this is written by the dialing task, not by whoever pushes.
 const DIRECT_LIMIT_BYTES: usize = 256 << 10;
+/// What is kept for a peer that is away: enough to find it in the midst of things when it comes
+/// back, not enough to drown it in the past.
+const AWAY_MESSAGES: usize = 256;
+const AWAY_BYTES: usize = 1 << 20;
 /// A buffer that grew larger than this is given back.
 const BUFFER_KEEP_BYTES: usize = 2 << 20;
 
@@ -99,9 +103,12 @@ impl Outbox {
 
     fn enqueue(&self, state: &mut State, message: PeerMessage) {
         let weight = codec::weight(&message);
+        let (mut messages, mut bytes) = (self.limits.queue_messages, self.limits.queue_bytes);
+        if state.link.is_none() && self.direct {
+            (messages, bytes) = (messages.min(AWAY_MESSAGES), bytes.min(AWAY_BYTES));
+        }
         let full = |s: &State| {
-            s.queue.len() >= self.limits.queue_messages
-                || (s.queued_bytes + weight > self.limits.queue_bytes && !s.queue.is_empty())
+            s.queue.len() >= messages || (s.queued_bytes + weight > bytes && !s.queue.is_empty())
         };
         if state.link.is_some() {
             if full(state) {

@@ -32,6 +32,11 @@ impl Members {
         matches!(self.0.get(&id), Some(None))
     }
 
+    /// Who left for ever, in order of id.
+    pub fn removed(&self) -> Vec<NodeId> {
+        self.0.iter().filter(|(_, member)| member.is_none()).map(|(id, _)| *id).collect()
+    }
+
     /// What etcd checks before it proposes a change; `max_learners` bounds the learners.
     pub fn check(&self, change: &MemberChange, max_learners: usize) -> Result<(), KeyspaceError> {
         match change {

@@ -187,6 +187,11 @@ impl<E: Engine> Reader<E> {
         self.shared.board().members.list()
     }
 
+    /// Who left the cluster for ever, in order of id.
+    pub fn removed_members(&self) -> Vec<NodeId> {
+        self.shared.board().members.removed()
+    }
+
     /// What is to be checked before a change of members is proposed.
     pub fn check_member(
         &self,

@@ -80,6 +80,8 @@ happenings! {
     EngineRolledBack => "engine rolled back",
     /// The log found damage when it was opened.
     DamageFound => "damage found",
+    /// The log was so damaged that it refused to be opened.
+    LogRefused => "log refused",
     /// A learner joined.
     LearnerAdded => "learner added",
     /// A learner became a voter.
@@ -88,8 +90,6 @@ happenings! {
     VoterAdded => "voter added",
     /// A member left.
     MemberRemoved => "member removed",
-    /// A removed node came back, empty, under a new identity.
-    NodeReplaced => "node replaced",
     /// Leadership was handed over.
     LeadershipTransferred => "leadership transferred",
     /// A node became leader.

@@ -9,13 +9,19 @@ use crate::counters::{Counters, Happening};
 use bytes::Bytes;
 use quorate_base::{Instant, Rng};
 use quorate_disk::{Completion, Disk, DiskError, Operation, OperationId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What a disk writes at once or not at all.
 pub const SECTOR_BYTES: usize = 512;
+
+/// Where a misdirected write lands is a multiple of this.
+const PAGE_BYTES: usize = 4096;
+
+/// Before this a log's file holds its header, which exists twice and is not damaged as a whole.
+const BLOCKS_FROM: usize = 2 * PAGE_BYTES;
 
 /// How a disk behaves.
 #[derive(Clone, Debug)]
@@ -51,6 +57,8 @@ struct State {
     /// Counts completions: what a sync covers was completed before the sync was submitted.
     completions: u64,
     pending: Vec<Pending>,
+    /// Whether an operation failed since it was last asked.
+    failed: bool,
     counters: Counters,
 }
 
@@ -60,7 +68,21 @@ struct File {
     durable: Vec<u8>,
     /// Writes completed and not durable, in order, each with its completion number.
     unsynced: Vec<(u64, u64, Bytes)>,
+    /// The latest writes made durable.
+    synced: VecDeque<Synced>,
 }
+
+/// A durable write, and what it replaced.
+#[derive(Clone, Debug)]
+struct Synced {
+    number: u64,
+    offset: usize,
+    new: Bytes,
+    old: Vec<u8>,
+}
+
+/// Durable writes that are remembered for each file, to be damaged.
+const REMEMBERED: usize = 6;
 
 #[derive(Clone, Debug)]
 enum NameChange {
@@ -95,6 +117,7 @@ impl SimDisk {
             next_operation: 0,
             completions: 0,
             pending: Vec::new(),
+            failed: false,
             counters: Counters::default(),
         })))
     }
@@ -143,14 +166,22 @@ impl SimDisk {
         self.state().crash();
     }
 
-    /// Loses everything (the node is replaced).
-    pub fn wipe(&self) {
+    /// Its user is gone, the power is not: what was under way completes or does not, what was
+    /// cached stays.
+    pub fn kill(&self) {
         let mut state = self.state();
-        state.files.clear();
-        state.names.clear();
-        state.durable_names.clear();
-        state.name_changes.clear();
-        state.pending.clear();
+        let pending = state.take_pending();
+        for p in pending {
+            if state.rng.below(2) == 0 {
+                let _ = state.complete(p.submitted, p.operation);
+            }
+        }
+        state.failed = false;
+    }
+
+    /// Whether an operation failed since this was last asked.
+    pub fn take_failed(&self) -> bool {
+        std::mem::take(&mut self.state().failed)
     }
 
     /// Takes what was counted.
@@ -158,14 +189,52 @@ impl SimDisk {
         std::mem::take(&mut self.state().counters)
     }
 
-    /// Shows a file as it is on the medium, and lets it be changed there.
-    pub fn medium<T>(&self, file: &str, change: impl FnOnce(&mut [u8]) -> T) -> Option<T> {
+    /// Flips bits in a durable write. Says where.
+    pub fn rot(&self, rng: &mut Rng) -> Option<String> {
         let mut state = self.state();
-        let inode = *state.names.get(file)?;
-        let file = state.files.get_mut(&inode)?;
-        let result = change(&mut file.durable);
+        let (name, write) = state.pick_synced(rng, |_, _| true)?;
+        let file = state.file_mut(&name).ok()?;
+        let bits = rng.between(1, 3);
+        for _ in 0..bits {
+            let at = write.offset + rng.below(write.new.len() as u64) as usize;
+            file.durable[at] ^= 1 << rng.below(8);
+        }
         file.cached.clone_from(&file.durable);
-        Some(result)
+        Some(format!("{bits} bits of {} bytes at {} of {name}", write.new.len(), write.offset))
+    }
+
+    /// Undoes a durable write, as if it had never been made. A later one is durable.
+    pub fn lose(&self, rng: &mut Rng) -> Option<String> {
+        let mut state = self.state();
+        let (name, write) = state.pick_synced(rng, |write, newest| write.number < newest)?;
+        let file = state.file_mut(&name).ok()?;
+        put(&mut file.durable, write.offset as u64, &write.old);
+        file.cached.clone_from(&file.durable);
+        Some(format!("{} bytes at {} of {name} are lost", write.new.len(), write.offset))
+    }
+
+    /// Undoes a durable write and puts its bytes on another page of the file.
+    pub fn misdirect(&self, rng: &mut Rng) -> Option<String> {
+        let mut state = self.state();
+        let (name, write) = state.pick_synced(rng, |write, newest| write.number < newest)?;
+        let file = state.file_mut(&name).ok()?;
+        let pages = (file.durable.len().checked_sub(write.new.len())? / PAGE_BYTES) as u64;
+        let to = rng.between(BLOCKS_FROM as u64 / PAGE_BYTES as u64, pages) as usize * PAGE_BYTES;
+        put(&mut file.durable, write.offset as u64, &write.old);
+        let newest = file.synced.back()?;
+        let spared = newest.offset..newest.offset + newest.new.len();
+        if to == write.offset || (to < spared.end && spared.start < to + write.new.len()) {
+            file.cached.clone_from(&file.durable);
+            return Some(format!(
+                "{} bytes at {} of {name} are lost",
+                write.new.len(),
+                write.offset
+            ));
+        }
+        put(&mut file.durable, to as u64, &write.new);
+        file.cached.clone_from(&file.durable);
+        let n = write.new.len();
+        Some(format!("{n} bytes at {} of {name} went to {to}", write.offset))
     }
 }
 
@@ -226,6 +295,35 @@ impl State {
         self.pending.iter().enumerate().map(at).min().map(|(at, _, i)| (at, i))
     }
 
+    fn take_pending(&mut self) -> Vec<Pending> {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.sort_by_key(|p| p.id);
+        pending
+    }
+
+    /// A durable write that nothing has overwritten since, among those that `fits`, which is told
+    /// the number of the newest of all.
+    fn pick_synced(
+        &self,
+        rng: &mut Rng,
+        fits: impl Fn(&Synced, u64) -> bool,
+    ) -> Option<(String, Synced)> {
+        let all = self.files.values().flat_map(|file| &file.synced);
+        let newest = all.map(|write| write.number).max()?;
+        let mut found = Vec::new();
+        for (name, inode) in &self.names {
+            let Some(file) = self.files.get(inode) else { continue };
+            for write in &file.synced {
+                let end = write.offset + write.new.len();
+                let whole = file.durable.get(write.offset..end) == Some(&write.new[..]);
+                if whole && write.offset >= BLOCKS_FROM && fits(write, newest) {
+                    found.push((name, write));
+                }
+            }
+        }
+        rng.pick(&found).map(|(name, write)| ((*name).clone(), (*write).clone()))
+    }
+
     fn submit(&mut self, operation: Operation) -> OperationId {
         self.next_operation += 1;
         let id = OperationId(self.next_operation);
@@ -247,6 +345,7 @@ impl State {
             Operation::Write { file, offset, parts } => {
                 if self.rng.chance_ppm(self.plan.write_failure_ppm) {
                     self.counters.add(Happening::WriteFailed);
+                    self.failed = true;
                     return Err(failed("writing", &file, io::Error::from_raw_os_error(5)));
                 }
                 let data = match <[Bytes; 1]>::try_from(parts) {
@@ -304,13 +403,20 @@ impl State {
         let target = self.file_mut(file).map_err(|e| failed("syncing", file, e))?;
         let covered = target.unsynced.partition_point(|(at, ..)| *at <= submitted);
         target.durable.resize(target.cached.len().max(target.durable.len()), 0);
-        for (_, offset, data) in target.unsynced.drain(..covered) {
+        for (number, offset, new) in target.unsynced.drain(..covered) {
             // A failed sync may have written any of it, and marks the rest as if it had.
             if !fails || rng.below(2) == 0 {
-                put(&mut target.durable, offset, &data);
+                let at = offset as usize;
+                let old = target.durable[at..at + new.len()].to_vec();
+                target.durable[at..at + new.len()].copy_from_slice(&new);
+                target.synced.push_back(Synced { number, offset: at, new, old });
+                if target.synced.len() > REMEMBERED {
+                    target.synced.pop_front();
+                }
             }
         }
         if fails {
+            self.failed = true;
             self.counters.add(Happening::SyncFailed);
             return Err(failed("syncing", file, io::Error::from_raw_os_error(5)));
         }
@@ -319,14 +425,14 @@ impl State {
 
     fn crash(&mut self) {
         // Whatever was under way may have reached the medium too.
-        let mut pending = std::mem::take(&mut self.pending);
-        pending.sort_by_key(|p| p.id);
+        let pending = self.take_pending();
         for p in pending {
             if matches!(p.operation, Operation::Sync { .. } | Operation::SyncDirectory) {
                 continue;
             }
             let _ = self.complete(u64::MAX, p.operation);
         }
+        self.failed = false;
         // A journalling file system keeps a prefix of the changes of names.
         let keep = self.rng.between(0, self.name_changes.len() as u64) as usize;
         for (_, change) in self.name_changes.drain(..).take(keep) {

@@ -1,0 +1,33 @@
+//! Runs seeds: `seeds FROM TO [NODES]`, or replays one with its trace: `seeds SEED trace [NODES]`.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use quorate_simulator::{Options, run_many, run_traced};
+use std::time::Instant;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let number = |i: usize| args.get(i).and_then(|arg| arg.parse::<u64>().ok());
+    let options = Options { nodes: number(2), ..Options::default() };
+    if args.get(1).is_some_and(|arg| arg == "trace") {
+        let report = run_traced(number(0).unwrap_or(0), &options, &mut |line| println!("{line}"));
+        println!("{:?}\nhash {:x}", report.violation, report.trace_hash);
+        return;
+    }
+    let (from, to) = (number(0).unwrap_or(0), number(1).unwrap_or(100));
+    let start = Instant::now();
+    let summary = run_many(from..to, &options, 1, |report| {
+        if let Some(violation) = &report.violation {
+            println!("seed {}: {:.600}", report.seed, violation.to_string());
+        }
+        true
+    });
+    let spent = start.elapsed().as_secs_f64();
+    let speed = summary.virtual_time.as_secs_f64() / spent;
+    println!("{:#?}", summary.counters);
+    println!(
+        "{} runs, {} failed, {:.1} ms each, {speed:.0} x real time",
+        summary.runs,
+        summary.failures.len(),
+        spent * 1e3 / summary.runs as f64
+    );
+}

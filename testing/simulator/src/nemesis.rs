@@ -1,0 +1,270 @@
+//! The nemesis: does harm at random moments, and undoes it after a while.
+
+use crate::clients::Wish;
+use crate::counters::Happening;
+use crate::plan::{Deed, draw_deed};
+use crate::world::{Happens, World};
+use quorate_base::NodeId;
+use quorate_checkers::End;
+use quorate_keyspace::Command;
+use quorate_keyspace::command::{Member, MemberChange};
+use quorate_replicated_log::{Change, Role};
+use std::time::Duration;
+
+impl World<'_> {
+    /// Does one deed and plans the next.
+    pub fn nemesis(&mut self) {
+        if self.healing {
+            return;
+        }
+        let deed = draw_deed(&mut self.rng, &self.plan.nemesis);
+        self.line(0, format_args!("nemesis: {deed:?}"));
+        self.trace.note(self.now, 0, 37, deed as u64);
+        match deed {
+            Deed::Crash => {
+                if let Some(id) = self.a_member() {
+                    self.crash(id);
+                }
+            }
+            Deed::CrashLeader => {
+                if let Some(id) = self.leader() {
+                    self.crash(id);
+                }
+            }
+            Deed::CrashAll => {
+                self.count(Happening::CrashAll);
+                for id in 1..=self.plan.ids {
+                    self.crash(id);
+                }
+            }
+            Deed::Pause => self.pause(),
+            Deed::Partition => self.partition(),
+            Deed::OneWay => self.one_way(),
+            Deed::Pair => self.pair(),
+            Deed::StallDisk => self.stall_disk(),
+            Deed::FillDisk => self.fill_disk(),
+            Deed::Damage => self.do_damage(),
+            Deed::FailPersist => {
+                if let Some(id) = self.a_member() {
+                    let node = self.node(id);
+                    node.engine.fail_next_persist();
+                    node.engine_failing = true;
+                }
+            }
+            Deed::Members => self.admin(0),
+            Deed::Transfer => self.transfer(),
+        }
+        let at = self.soon(self.plan.nemesis_every);
+        self.queue.push(at, 3_000, Happens::Nemesis);
+    }
+
+    fn a_member(&mut self) -> Option<u64> {
+        let up = |n: &&crate::node::Node| n.running.is_some();
+        let ids: Vec<u64> = self.nodes.iter().filter(up).map(|n| n.id).collect();
+        self.rng.pick(&ids).copied()
+    }
+
+    /// A node that believes that it leads.
+    pub fn leader(&self) -> Option<u64> {
+        let leads = |n: &&crate::node::Node| {
+            n.running.as_ref().is_some_and(|running| running.role == Role::Leader)
+        };
+        self.nodes.iter().rfind(leads).map(|node| node.id)
+    }
+
+    fn for_a_while(&mut self) -> Duration {
+        self.rng.duration(Duration::from_millis(50), Duration::from_millis(3_000))
+    }
+
+    fn pause(&mut self) {
+        let until = self.now + self.for_a_while();
+        if let Some(id) = self.a_member() {
+            self.count(Happening::Pause);
+            let node = self.node(id);
+            node.frozen_until = until;
+            node.hindered_until = until;
+        }
+    }
+
+    fn cut(&mut self, links: Vec<(u64, u64)>) {
+        for &(from, to) in &links {
+            self.network.set_cut(from, to, true);
+            // A broken cable resets nothing; a firewall may.
+            if self.rng.below(4) == 0 {
+                let at = self.soon(Duration::from_millis(5));
+                self.queue.push(at, to as u32, Happens::PeerLost { to, peer: from });
+            }
+        }
+        let at = self.now + self.for_a_while();
+        self.queue.push(at, 3_000, Happens::Mend(links));
+    }
+
+    /// Mends links.
+    pub fn mend(&mut self, links: &[(u64, u64)]) {
+        for &(from, to) in links {
+            self.network.set_cut(from, to, false);
+        }
+    }
+
+    /// Half of the time the leader is alone.
+    fn partition(&mut self) {
+        self.count(Happening::Partition);
+        let mut side: Vec<bool> = (0..self.plan.ids).map(|_| self.rng.below(2) == 0).collect();
+        if self.rng.below(2) == 0
+            && let Some(leader) = self.leader()
+        {
+            side = (1..=self.plan.ids).map(|id| id == leader).collect();
+        }
+        let across = |a: &u64, b: &u64| side[*a as usize - 1] != side[*b as usize - 1];
+        let ids = self.plan.ids;
+        let pairs = (1..=ids).flat_map(|a| (1..=ids).map(move |b| (a, b)));
+        let links: Vec<(u64, u64)> = pairs.filter(|(a, b)| across(a, b)).collect();
+        self.cut(links);
+    }
+
+    fn one_way(&mut self) {
+        let Some(id) = self.leader().filter(|_| self.rng_coin()).or_else(|| self.a_member()) else {
+            return;
+        };
+        self.count(Happening::PartitionOneWay);
+        let hears = self.rng_coin();
+        let others = (1..=self.plan.ids).filter(|other| *other != id);
+        let links = others.map(|other| if hears { (id, other) } else { (other, id) }).collect();
+        self.cut(links);
+    }
+
+    fn pair(&mut self) {
+        let (Some(a), Some(b)) = (self.a_member(), self.a_member()) else { return };
+        if a != b {
+            self.count(Happening::PartitionPartial);
+            self.cut(vec![(a, b), (b, a)]);
+        }
+    }
+
+    fn rng_coin(&self) -> bool {
+        self.now.0 & 1024 == 0
+    }
+
+    fn stall_disk(&mut self) {
+        let until = self.now + self.for_a_while();
+        let id = if self.rng.below(2) == 0 { self.leader() } else { None };
+        if let Some(id) = id.or_else(|| self.a_member()) {
+            let node = self.node(id);
+            node.disk.stall_until(until);
+            node.hindered_until = node.hindered_until.max(until);
+        }
+    }
+
+    fn fill_disk(&mut self) {
+        if let Some(id) = self.a_member() {
+            self.node(id).disk.set_full(true);
+            let at = self.now + self.for_a_while() * 3;
+            self.queue.push(at, 3_000, Happens::Room(id));
+        }
+    }
+
+    fn do_damage(&mut self) {
+        let Some(id) = self.atlas.next() else { return };
+        // With two voters left each copy may be the only spare one.
+        if self.members().voters.len() < 3 || !self.node(id).member || self.node(id).removed {
+            return;
+        }
+        self.crash(id);
+        if self.node(id).running.is_none() {
+            self.damage(id);
+        }
+    }
+
+    fn admin_seat(&self) -> usize {
+        self.seats.len() - 1
+    }
+
+    fn transfer(&mut self) {
+        let voters = self.members().voters;
+        if let Some(to) = self.rng.pick(&voters).copied() {
+            self.administer(Wish::Transfer(to.0));
+        }
+    }
+
+    /// Asks for something as the administrator, if he waits for nothing else.
+    fn administer(&mut self, wish: Wish) {
+        let seat = self.admin_seat();
+        let nodes = self.reachable();
+        if self.seats[seat].open.is_none()
+            && let Some(node) = self.rng.pick(&nodes).copied()
+        {
+            self.ask(seat, wish, node);
+        }
+    }
+
+    /// Changes the members, one step at a time.
+    pub fn admin(&mut self, step: u32) {
+        let members = self.members();
+        if self.healing || members.is_joint() || step > 3 {
+            return;
+        }
+        let spare = (1..=self.plan.ids).find(|id| {
+            let node = &self.nodes[*id as usize - 1];
+            !node.member && !node.removed && !members.contains(NodeId(*id))
+        });
+        let learner = members.learners.first().copied();
+        // Once data is damaged, fewer voters could mean too few whole copies.
+        let least = if self.atlas.any() { 4 } else { 3 };
+        let change = match (learner, spare) {
+            (Some(learner), _) if self.rng.below(4) > 0 => Some(promote(learner)),
+            (_, Some(spare)) if members.voters.len() < 5 && self.rng.below(3) > 0 => {
+                Some(add(NodeId(spare), self.rng.below(2) == 0))
+            }
+            _ if members.voters.len() >= least => {
+                self.rng.pick(&members.voters).map(|voter| remove(*voter))
+            }
+            (Some(learner), _) => Some(remove(learner)),
+            _ => None,
+        };
+        if let Some((change, command)) = change {
+            self.administer(Wish::Change(change, command));
+        }
+    }
+
+    /// The administrator was answered: he may have more to do.
+    pub fn admin_ended(&mut self, wish: &Wish, end: &End) {
+        if let (Wish::Change(change, _), End::Answered { .. }) = (wish, end) {
+            let what = match change {
+                Change::AddLearner(_) => Happening::LearnerAdded,
+                Change::AddVoter(node) if self.node(node.0).member => Happening::LearnerPromoted,
+                Change::AddVoter(_) => Happening::VoterAdded,
+                Change::Remove(_) | Change::Keep => Happening::MemberRemoved,
+            };
+            self.count(what);
+        }
+        if self.rng.below(2) == 0 {
+            let at = self.soon(Duration::from_secs(1));
+            self.queue.push(at, 3_000, Happens::Admin(self.rng.below(4) as u32));
+        }
+    }
+
+    /// The operator shuts a removed node down.
+    pub fn retire(&mut self, id: u64) {
+        if self.members().contains(NodeId(id)) {
+            return;
+        }
+        self.line(id, format_args!("is retired"));
+        self.node(id).removed = true;
+        self.stop(id);
+    }
+}
+
+fn add(id: NodeId, learner: bool) -> (Change, Command) {
+    let url = format!("http://n{}:2380", id.0);
+    let member = Member { id, peer_urls: vec![url], learner, ..Member::default() };
+    let change = if learner { Change::AddLearner(id) } else { Change::AddVoter(id) };
+    (change, Command::Member(MemberChange::Add(member)))
+}
+
+fn promote(id: NodeId) -> (Change, Command) {
+    (Change::AddVoter(id), Command::Member(MemberChange::Promote(id)))
+}
+
+fn remove(id: NodeId) -> (Change, Command) {
+    (Change::Remove(id), Command::Member(MemberChange::Remove(id)))
+}

@@ -1,0 +1,214 @@
+//! What a seed draws before its run: the cluster, the limits, and which faults how often ("swarm
+//! testing": Groce and others, 2012). Runs that lack some faults reach what the others prevent.
+//!
+//! Invariant: a plan is a function of the seed and the options alone.
+
+use crate::disk::DiskPlan;
+use crate::network::NetworkPlan;
+use crate::run::Options;
+use quorate_base::Rng;
+use std::time::Duration;
+
+/// Everything about a run that is drawn in advance.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Voters at the start.
+    pub nodes: u64,
+    /// Node ids that may ever exist: the voters, and spares that may join.
+    pub ids: u64,
+    /// Heartbeat and election timeout.
+    pub heartbeat: Duration,
+    /// Base of the election timeout.
+    pub election: Duration,
+    /// Whether leaders read by lease, and the drift they declare.
+    pub lease_drift_ppm: Option<u32>,
+    /// How far clocks really drift, either way, in parts per million.
+    pub drift_ppm: u32,
+    /// The network.
+    pub network: NetworkPlan,
+    /// The disks.
+    pub disk: DiskPlan,
+    /// The longest time between two deeds of the nemesis.
+    pub nemesis_every: Duration,
+    /// What the nemesis does, each with its weight.
+    pub nemesis: Vec<(Deed, u64)>,
+    /// How often a node loses power right after a disk operation of its log.
+    pub crash_at_disk_ppm: u32,
+    /// How often a node loses power between taking outputs and carrying them out.
+    pub crash_at_step_ppm: u32,
+    /// How long a service takes for a piece of work, at most.
+    pub apply_delay: Duration,
+    /// Applied entries kept in the log; few, so that snapshots are often needed.
+    pub catch_up_entries: u64,
+    /// Size of a part of a snapshot in bytes; small, so that it takes many.
+    pub part_bytes: usize,
+    /// How often a service is made durable.
+    pub persist_interval: Duration,
+    /// How often peers' messages go through their codec.
+    pub codec_ppm: u32,
+    /// Clients of each kind.
+    pub clients: Crowd,
+    /// A client's longest pause between two requests.
+    pub think: Duration,
+    /// How often leases' remaining times are replicated.
+    pub checkpoints: Option<Duration>,
+    /// Nodes whose durable data may be damaged: fewer than a quorum can spare.
+    pub damageable: Vec<u64>,
+}
+
+/// How many clients of each kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Crowd {
+    /// Reading, writing and comparing a few keys.
+    pub registers: usize,
+    /// Counting up by compare-and-swap.
+    pub counters: usize,
+    /// Making, keeping and leaving leases.
+    pub leases: usize,
+    /// Watching.
+    pub watchers: usize,
+    /// Compacting history.
+    pub compactors: usize,
+}
+
+/// What the nemesis may do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Deed {
+    /// A node loses power.
+    Crash,
+    /// The leader loses power.
+    CrashLeader,
+    /// All nodes lose power.
+    CrashAll,
+    /// A node is frozen.
+    Pause,
+    /// The cluster is cut in two.
+    Partition,
+    /// Some nodes are not heard, or do not hear.
+    OneWay,
+    /// Two nodes do not reach each other.
+    Pair,
+    /// A disk stalls.
+    StallDisk,
+    /// A disk is full for a while.
+    FillDisk,
+    /// Durable data is damaged, at a node that has lost power.
+    Damage,
+    /// The state engine of a node fails.
+    FailPersist,
+    /// The members change.
+    Members,
+    /// Leadership is handed over.
+    Transfer,
+}
+
+const DEEDS: [(Deed, u64); 13] = [
+    (Deed::Crash, 10),
+    (Deed::CrashLeader, 6),
+    (Deed::CrashAll, 2),
+    (Deed::Pause, 5),
+    (Deed::Partition, 8),
+    (Deed::OneWay, 5),
+    (Deed::Pair, 4),
+    (Deed::StallDisk, 4),
+    (Deed::FillDisk, 2),
+    (Deed::Damage, 4),
+    (Deed::FailPersist, 2),
+    (Deed::Members, 8),
+    (Deed::Transfer, 5),
+];
+
+impl Plan {
+    /// Draws the plan of `seed`.
+    pub fn draw(rng: &mut Rng, options: &Options) -> Plan {
+        let nodes = options.nodes.unwrap_or_else(|| if rng.below(4) == 0 { 5 } else { 3 });
+        let ms = Duration::from_millis;
+        let us = Duration::from_micros;
+        let heartbeat = ms(rng.between(30, 60));
+        let election = heartbeat * rng.between(4, 8) as u32;
+        let drift_ppm = maybe(rng, 2, 20_000);
+        let mut damageable: Vec<u64> = (1..=nodes).collect();
+        rng.shuffle(&mut damageable);
+        damageable.truncate((nodes as usize - 1) / 2);
+        Plan {
+            nodes,
+            ids: nodes + 3,
+            heartbeat,
+            election,
+            lease_drift_ppm: (rng.below(3) == 0).then_some(2 * drift_ppm + 1_000),
+            drift_ppm,
+            network: draw_network(rng),
+            disk: draw_disk(rng),
+            nemesis_every: ms(rng.between(300, 3_000)),
+            nemesis: draw_deeds(rng),
+            crash_at_disk_ppm: maybe(rng, 2, 800),
+            crash_at_step_ppm: maybe(rng, 2, 150),
+            apply_delay: us(*rng.pick(&[50, 200, 2_000, 20_000]).unwrap_or(&50)),
+            catch_up_entries: rng.between(5, 120),
+            part_bytes: rng.between(64, 2_000) as usize,
+            persist_interval: ms(rng.between(50, 2_000)),
+            codec_ppm: if rng.below(4) == 0 { 1_000_000 } else { 50_000 },
+            clients: Crowd {
+                registers: rng.between(2, 5) as usize,
+                counters: rng.between(0, 2) as usize,
+                leases: rng.between(0, 2) as usize,
+                watchers: rng.between(1, 2) as usize,
+                compactors: rng.below(2) as usize,
+            },
+            think: ms(rng.between(20, 400)),
+            checkpoints: (rng.below(2) == 0).then(|| ms(rng.between(300, 1_500))),
+            damageable,
+        }
+    }
+}
+
+/// Nothing in most seeds (one in `in_so_many` has it), else up to `most`.
+fn maybe(rng: &mut Rng, in_so_many: u64, most: u64) -> u32 {
+    if rng.below(in_so_many) == 0 { rng.between(most / 20 + 1, most) as u32 } else { 0 }
+}
+
+fn draw_network(rng: &mut Rng) -> NetworkPlan {
+    let least = Duration::from_micros(rng.between(50, 500));
+    NetworkPlan {
+        delay_least: least,
+        delay_most: least * rng.between(2, 10) as u32,
+        straggler_ppm: maybe(rng, 2, 50_000),
+        loss_ppm: maybe(rng, 2, 100_000),
+        duplicate_ppm: maybe(rng, 2, 100_000),
+        clog_ppm: maybe(rng, 3, 2_000),
+        reset_ppm: maybe(rng, 3, 500),
+    }
+}
+
+fn draw_disk(rng: &mut Rng) -> DiskPlan {
+    let least = Duration::from_micros(rng.between(20, 500));
+    DiskPlan {
+        latency: (least, least * rng.between(2, 20) as u32),
+        slow_ppm: maybe(rng, 3, 10_000),
+        sync_failure_ppm: maybe(rng, 4, 500),
+        write_failure_ppm: maybe(rng, 6, 200),
+    }
+}
+
+fn draw_deeds(rng: &mut Rng) -> Vec<(Deed, u64)> {
+    let mut deeds: Vec<(Deed, u64)> = DEEDS.to_vec();
+    // Each deed is left out of every second seed, but never all of them.
+    deeds.retain(|_| rng.below(2) == 0);
+    if deeds.is_empty() {
+        deeds.push((Deed::Crash, 1));
+    }
+    deeds
+}
+
+/// Draws one of the deeds by weight.
+pub fn draw_deed(rng: &mut Rng, deeds: &[(Deed, u64)]) -> Deed {
+    let total: u64 = deeds.iter().map(|(_, weight)| weight).sum();
+    let mut at = rng.below(total);
+    for (deed, weight) in deeds {
+        if at < *weight {
+            return *deed;
+        }
+        at -= weight;
+    }
+    Deed::Crash
+}

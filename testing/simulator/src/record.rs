@@ -1,0 +1,127 @@
+//! What is noted for the checkers while the world runs.
+
+use crate::counters::Happening;
+use crate::trace::StableHasher;
+use crate::world::{Happens, World};
+use quorate_base::Index;
+use quorate_checkers::{AppliedLogs, Elections, LeaseBook, Operation, StateHashes, Truth};
+use quorate_replicated_log::{Base, Entries, Entry, Membership};
+use quorate_wal::Batch;
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+/// Everything noted.
+pub struct Record {
+    /// What clients asked and were told.
+    pub history: Vec<Operation>,
+    /// What each revision changed.
+    pub truth: Truth,
+    /// What was written and applied.
+    pub logs: AppliedLogs,
+    /// The replicas' states.
+    pub hashes: StateHashes,
+    /// Who led.
+    pub elections: Elections,
+    /// What was promised about leases.
+    pub leases: LeaseBook,
+    /// Whether the latest members are in joint consensus.
+    pub joint: bool,
+    /// The latest members, and where they came into force.
+    pub membership: (Index, Membership),
+    /// Each node's last written index and its round, if known.
+    tails: Vec<Option<(Index, u64)>>,
+}
+
+impl Record {
+    /// Nothing yet, of so many nodes.
+    pub fn new(ids: u64) -> Record {
+        Record {
+            history: Vec::new(),
+            truth: Truth::default(),
+            logs: AppliedLogs::default(),
+            hashes: StateHashes::default(),
+            elections: Elections::default(),
+            leases: LeaseBook::default(),
+            joint: false,
+            membership: (0, Membership::default()),
+            tails: vec![None; ids as usize],
+        }
+    }
+}
+
+impl World<'_> {
+    /// A node's log is given a batch.
+    pub fn record_batch(&mut self, id: u64, batch: &Batch) {
+        for (_, write) in &batch.writes {
+            if write.truncate_from.is_some() {
+                self.count(Happening::LogTruncated);
+            }
+            if write.compact.is_some() {
+                self.count(Happening::LogCompacted);
+            }
+            if write.reset.is_some() || write.truncate_from.is_some() {
+                self.record.tails[id as usize - 1] = None;
+            }
+            for entry in write.entries.iter() {
+                let tail = &mut self.record.tails[id as usize - 1];
+                let before = tail.filter(|(index, _)| index + 1 == entry.index).map(|(_, r)| r);
+                *tail = Some((entry.index, entry.ballot.round));
+                let content = content(entry);
+                let result = self.record.logs.wrote(id, entry.index, entry.ballot, content, before);
+                self.check(result);
+            }
+        }
+    }
+
+    /// A node's service is given committed entries.
+    pub fn record_applied(&mut self, id: u64, entries: &Entries) {
+        for entry in entries.iter() {
+            let content = content(entry);
+            self.trace.note(self.now, id, 36, entry.index ^ content);
+            let result = self.record.logs.applied(id, entry.index, entry.ballot, content);
+            self.check(result);
+        }
+    }
+
+    /// A node says that the members changed.
+    pub fn record_members(&mut self, base: &Base) {
+        if base.position.index <= self.record.membership.0 {
+            return;
+        }
+        let before = std::mem::replace(
+            &mut self.record.membership,
+            (base.position.index, base.membership.clone()),
+        );
+        let now = &base.membership;
+        self.record.joint = now.is_joint();
+        for node in now.all() {
+            // The operator starts whoever was added.
+            if !self.node(node.0).member {
+                self.node(node.0).member = true;
+                let at = self.soon(Duration::from_millis(500));
+                self.queue.push(at, node.0 as u32, Happens::Boot(node.0));
+            }
+        }
+        for node in before.1.all() {
+            // And shuts down whoever was removed, in his own time.
+            if !now.contains(node) {
+                let at = self.soon(Duration::from_secs(3));
+                self.queue.push(at, node.0 as u32, Happens::Retire(node.0));
+            }
+        }
+    }
+
+    /// The members, as far as anybody has applied them.
+    pub fn members(&self) -> Membership {
+        match &self.record.membership {
+            (0, _) => Membership::of((1..=self.plan.nodes).map(quorate_base::NodeId)),
+            (_, membership) => membership.clone(),
+        }
+    }
+}
+
+fn content(entry: &Entry) -> u64 {
+    let mut hasher = StableHasher::default();
+    entry.payload.hash(&mut hasher);
+    hasher.finish()
+}

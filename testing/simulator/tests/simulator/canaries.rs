@@ -1,0 +1,49 @@
+//! The simulator can fail: every deliberate bug is found within a bounded number of seeds.
+
+use quorate_keyspace::canary::Bug as Keyspace;
+use quorate_mvcc::Bug as Store;
+use quorate_simulator::{Canary, Options, run_many};
+use std::fmt::Write;
+
+/// Seeds within which each must be found.
+const BOUND: u64 = 600;
+
+fn canaries() -> Vec<Canary> {
+    let keyspace = [
+        Keyspace::ApplyRetriedRequest,
+        Keyspace::InternalEntryConsumesRevision,
+        Keyspace::RevokeLeavesKey,
+        Keyspace::WatchSkipsAtResync,
+        Keyspace::LeaseExpiresEarly,
+        Keyspace::EmptyDeleteConsumesRevision,
+    ];
+    let store =
+        [Store::AppliedIndexApart, Store::CompactionDropsLatest, Store::OldRangeForgetsDeleted];
+    let wal = quorate_wal::Canary::ALL;
+    let raft = quorate_raft::Canary::ALL;
+    let all = raft.iter().map(|bug| Canary::Raft(*bug));
+    let all = all.chain(wal.iter().map(|bug| Canary::Wal(*bug)));
+    let all = all.chain(store.iter().map(|bug| Canary::Store(*bug)));
+    all.chain(keyspace.iter().map(|bug| Canary::Keyspace(*bug))).collect()
+}
+
+#[test]
+fn every_deliberate_bug_is_found() {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut table = format!("{:<48} {:>5}  what was violated\n", "bug", "seeds");
+    let mut silent = Vec::new();
+    for canary in canaries() {
+        let options = Options { canary, ..Options::default() };
+        let summary = run_many(0..BOUND, &options, threads, |report| report.violation.is_none());
+        let name = format!("{canary:?}");
+        match summary.failures.first() {
+            Some(report) => {
+                let violation = report.violation.as_ref().unwrap();
+                let _ = writeln!(table, "{name:<48} {:>5}  {}", summary.runs, violation.promise);
+            }
+            None => silent.push(name),
+        }
+    }
+    println!("{table}");
+    assert!(silent.is_empty(), "not found within {BOUND} seeds: {silent:?}\n{table}");
+}

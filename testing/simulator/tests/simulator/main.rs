@@ -1,0 +1,5 @@
+//! The simulator over many seeds, over itself, and over deliberate bugs.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod canaries;
+mod seeds;

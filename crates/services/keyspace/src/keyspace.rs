@@ -35,6 +35,8 @@ pub struct Config {
     pub lessor: LessorConfig,
     /// A deliberate bug, for tests.
     pub canary: Canary,
+    /// A deliberate bug of the store below, for tests.
+    pub store_canary: quorate_mvcc::Canary,
 }
 
 /// What a batch of entries changed, for watchers: every event of the revisions after `before` up
@@ -49,12 +51,19 @@ pub struct EventBatch {
     pub events: Arc<[Event]>,
 }
 
+/// Changes walked over after each batch, and before each persist, while there is something that
+/// compaction left to be removed.
+const SCRUB_PER_BATCH: usize = 256;
+const SCRUB_PER_PERSIST: usize = 8_192;
+
 /// etcd's data model, replicated.
 pub struct Keyspace<E: Engine> {
     store: Store<E>,
     state: State,
     lessor: Lessor,
     config: Config,
+    /// Whether compaction has left something to be removed.
+    scrubbing: bool,
     /// Why it cannot go on: what is in memory may be ahead of the store then.
     stopped: Option<ServiceError>,
 }
@@ -62,7 +71,7 @@ pub struct Keyspace<E: Engine> {
 impl<E: Engine> Keyspace<E> {
     /// The keyspace that an engine holds; an empty engine becomes a new keyspace as `config` says.
     pub fn open(engine: E, config: Config) -> Result<Self, ServiceError> {
-        let mut store = Store::open(engine).map_err(failed)?;
+        let mut store = Store::open_with(engine, config.store_canary).map_err(failed)?;
         let shared = Arc::new(Shared::default());
         let state = match State::load(&store, shared.clone())? {
             Some(state) => state,
@@ -79,17 +88,12 @@ impl<E: Engine> Keyspace<E> {
             )));
         }
         let lessor = Lessor::new(config.lessor, config.canary);
-        Ok(Keyspace { store, state, lessor, config, stopped: None })
+        Ok(Keyspace { store, state, lessor, config, scrubbing: true, stopped: None })
     }
 
     /// For reading from other threads.
     pub fn reader(&self) -> Reader<E> {
         Reader::new(self.store.reader(), self.state.shared.clone())
-    }
-
-    /// The store below, for its upkeep.
-    pub fn store_mut(&mut self) -> &mut Store<E> {
-        &mut self.store
     }
 }
 
@@ -181,6 +185,9 @@ impl<E: Engine> Service for Keyspace<E> {
     }
 
     fn persist(&mut self) -> Persist {
+        if let Err(why) = self.scrub(SCRUB_PER_PERSIST) {
+            return Box::new(move || Err(why));
+        }
         let job = self.store.persister();
         Box::new(move || job().map_err(failed))
     }
@@ -249,6 +256,7 @@ impl<E: Engine> Service for Keyspace<E> {
             return Err(ServiceError::Peer("the snapshot ends elsewhere than was said".into()));
         }
         self.state = state;
+        self.scrubbing = true;
         self.lessor.demote();
         Ok(())
     }
@@ -265,7 +273,7 @@ impl<E: Engine> Keyspace<E> {
         if last < first {
             return Ok(());
         }
-        let before = self.store.revision();
+        let (before, compacted) = (self.store.revision(), self.store.compacted_revision());
         let mut txn = self.store.begin();
         let mut batch = Batch {
             txn: &mut txn,
@@ -289,6 +297,15 @@ impl<E: Engine> Keyspace<E> {
         txn.commit(last).map_err(failed)?;
         if !events.is_empty() {
             applied.publications.push(EventBatch { before, revision, events: events.into() });
+        }
+        self.scrubbing |= self.store.compacted_revision() > compacted;
+        self.scrub(SCRUB_PER_BATCH)
+    }
+
+    /// Removes a bounded piece of what compaction freed: never enough to be noticed.
+    fn scrub(&mut self, max_changes: usize) -> Result<(), ServiceError> {
+        if self.scrubbing {
+            self.scrubbing = self.store.scrub(max_changes).map_err(failed)?;
         }
         Ok(())
     }

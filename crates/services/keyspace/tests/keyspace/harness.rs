@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate_base::{Ballot, NodeId, Position, RequestId};
 use quorate_keyspace::canary::Canary;
 use quorate_keyspace::command::{Member, MemberChange};
-use quorate_keyspace::{Command, Config, EventBatch, Keyspace, LessorConfig, Reply, codec};
+use quorate_keyspace::{Command, Config, EventBatch, Keyspace, Reply, codec};
 use quorate_mvcc::{Event, MemoryEngine};
 use quorate_replicated_log::{Base, Entries, Entry, Membership, Payload};
 use quorate_service::{Applied, Envelope, Service};
@@ -28,8 +28,8 @@ pub fn config(canary: Canary) -> Config {
             membership: Membership::of([NodeId(1), NodeId(2), NodeId(3)]),
         },
         members: vec![member(1), member(2), member(3)],
-        lessor: LessorConfig::default(),
         canary,
+        ..Config::default()
     }
 }
 

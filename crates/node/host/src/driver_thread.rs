@@ -11,7 +11,7 @@ use crate::waiting::Waiting;
 use quorate_base::{GroupId, Instant, NodeId};
 use quorate_disk::{Clock, OsClock};
 use quorate_driver::{Driver, Event, Notice, Outputs, Work};
-use quorate_replicated_log::{Base, StepDown};
+use quorate_replicated_log::{Base, Role, StepDown};
 use quorate_transport::Transport;
 use quorate_wal::Batch;
 use std::sync::Arc;
@@ -46,6 +46,9 @@ pub(crate) struct DriverThread<R, P, J> {
     pub board: Arc<Board>,
     pub group: GroupId,
     pub node: NodeId,
+    /// What the board shows.
+    pub shown: (Role, NodeId),
+    pub term: u64,
     /// Whether this node was ever among the group's members: then no longer being one is an end.
     pub was_member: bool,
     /// Set while the log waits for room on the disk: its writes stall, and that is no fault.
@@ -140,12 +143,21 @@ impl<R: Send + 'static, P: Send + 'static, J: Send + 'static> DriverThread<R, P,
         for notice in outputs.notices.drain(..) {
             self.notice(notice);
         }
+        // A learner is promoted, and a follower becomes one, without a notice.
+        if let Some(now) = self.driver.role(self.group)
+            && now != self.shown
+        {
+            self.shown = now;
+            self.board.set_role(now.0, now.1, self.term);
+        }
     }
 
     fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::RoleChanged { role, ballot, leader, .. } => {
-                self.board.set_role(role, leader, ballot.round);
+                self.term = ballot.round;
+                self.shown = (role, leader);
+                self.board.set_role(role, leader, self.term);
                 tracing::info!(?role, term = ballot.round, %leader, "role or leader changed");
             }
             Notice::SteppedDown { reason, .. } => {

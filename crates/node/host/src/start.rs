@@ -27,6 +27,7 @@ use quorate_disk::{Clock, DirectoryLock, OsClock, OsDisk};
 use quorate_driver::{Driver, DriverConfig, ServiceHost};
 use quorate_keyspace::{Config as KeyspaceConfig, LessorConfig, SpaceGuard};
 use quorate_mvcc::{FjallEngine, FjallSettings};
+use quorate_raft::Raft;
 use quorate_replicated_log::{
     Base, Config, Entries, Epoch, Limits, Membership, Recovered, ReplicatedLog, Write, WriteId,
 };
@@ -55,6 +56,16 @@ struct Opened {
 }
 
 impl Node {
+    /// Starts a node whose log is replicated by Raft: [`Node::start_with`].
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub fn start(config: NodeConfig, runtime: Handle) -> Result<Node, StartError> {
+        Node::start_with(config, runtime, |config, recovered, now| {
+            Box::new(Raft::new(config, now, recovered))
+        })
+    }
+
     /// Starts a node whose log is replicated by `engine`, with its network tasks on `runtime`. It
     /// serves at once; whether it has a leader yet is for [`NodeHandle::consensus`] to tell.
     ///
@@ -218,7 +229,8 @@ fn assemble(
     board.set_applied(recovered.applied.position.index);
     let log = engine(log_config(&config, seed), recovered, now);
     let mut driver = Driver::new(driver_config(&config, run));
-    board.set_role(log.role(), log.leader(), log.status().ballot.round);
+    let (shown, term) = ((log.role(), log.leader()), log.status().ballot.round);
+    board.set_role(shown.0, shown.1, term);
     driver.add_group(now, KEYSPACE, log);
 
     let (log_work, apply_work) = (Arc::new(Mailbox::new()), Arc::new(Mailbox::new()));
@@ -271,6 +283,8 @@ fn assemble(
         board,
         group: KEYSPACE,
         node: me,
+        shown,
+        term,
         was_member,
         disk_full,
     };

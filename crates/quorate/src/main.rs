@@ -1,2 +1,5 @@
-//! The Quorate binary.
-fn main() {}
+//! The `quorate` program.
+
+fn main() -> std::process::ExitCode {
+    quorate::main()
+}

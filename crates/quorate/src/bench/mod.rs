@@ -1,0 +1,92 @@
+//! `quorate bench`: closed-loop load on any server that speaks etcd's v3 API.
+//!
+//! Every client has one request under way at a time, so that throughput and latency belong
+//! together. Connections are spread over the endpoints, clients over the connections.
+
+mod cpu;
+mod load;
+mod report;
+mod watching;
+mod workload;
+
+use crate::exit::Failure;
+use crate::output::Output;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to do over and over.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub enum Workload {
+    /// Write random keys
+    Put,
+    /// Read random keys, which are written first
+    Range,
+    /// Compare and swap: each client a key of its own
+    Txn,
+    /// Write, while others watch all of it; counts what they are told
+    Watch,
+    /// Make leases, which live on for their time
+    Lease,
+}
+
+/// The arguments of `quorate bench`.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// What to do over and over
+    #[arg(value_enum)]
+    pub workload: Workload,
+    /// Whom to ask: `host:port`, separated by commas
+    #[arg(
+        long,
+        env = "QUORATE_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:2379",
+        value_name = "ENDPOINTS"
+    )]
+    pub endpoints: Vec<String>,
+    /// Connections, spread over the endpoints
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: u32,
+    /// Clients, spread over the connections
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub clients: u32,
+    /// Measure for so long
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// Run unmeasured before, for so long
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub warmup: Duration,
+    /// Bytes of each value
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
+    pub value_size: u32,
+    /// Different keys
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub keys: u64,
+    /// Watchers (watch)
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub watchers: u32,
+    /// Read what the asked node has, without asking the others (range)
+    #[arg(long)]
+    pub serializable: bool,
+    /// Processes of the servers, whose CPU time is to be told
+    #[arg(long, value_delimiter = ',', value_name = "PIDS")]
+    pub server_pids: Vec<u32>,
+    /// Data directory of a `quorate up`, where the servers' processes are looked up otherwise
+    #[arg(long, default_value = "quorate-data", value_name = "DIR")]
+    pub up_data: PathBuf,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Runs the load and prints what came of it.
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let figures = runtime.block_on(load::run(&arguments))?;
+    report::print(&arguments, &figures)?;
+    match figures.latency.len() {
+        0 => Err(Failure::Unavailable("not one request succeeded".to_owned())),
+        _ => Ok(()),
+    }
+}

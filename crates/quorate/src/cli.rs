@@ -1,0 +1,102 @@
+//! The command line: every subcommand and where it goes.
+
+use crate::client::{Connection, del, get, members, put, status, watch};
+use crate::exit::{CODES, Failure};
+use crate::{bench, sim, start, up};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use std::io::Write;
+
+/// A cluster that keeps its keys while machines, disks and networks fail.
+#[derive(Parser, Debug)]
+#[command(name = "quorate", version, after_help = CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Start a cluster on this machine, each node a process of its own, and stay with it
+    Up(up::Arguments),
+    /// Run one node; its flags have etcd's names
+    Start(Box<start::Arguments>),
+    /// Write a key
+    Put(Asked<put::Arguments>),
+    /// Read keys
+    Get(Asked<get::Arguments>),
+    /// Delete keys
+    Del(Asked<del::Arguments>),
+    /// Print changes of keys as they happen
+    Watch(Asked<watch::Arguments>),
+    /// Show how each endpoint is
+    Status(Asked<status::Arguments>),
+    /// List the members of the cluster
+    Members(Asked<members::Arguments>),
+    /// Run the simulator: a whole cluster in virtual time, under faults
+    Sim(sim::Arguments),
+    /// Measure any server that speaks etcd's v3 API, in a closed loop
+    Bench(Box<bench::Arguments>),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page, in roff
+    Man,
+}
+
+/// A command that asks a cluster.
+#[derive(Args, Debug)]
+struct Asked<T: Args> {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    arguments: T,
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    pub fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Up(arguments) => up::run(arguments),
+            Command::Start(arguments) => start::run(*arguments),
+            Command::Put(asked) => asked.connection.run(put::run, asked.arguments),
+            Command::Get(asked) => asked.connection.run(get::run, asked.arguments),
+            Command::Del(asked) => asked.connection.run(del::run, asked.arguments),
+            Command::Watch(asked) => asked.connection.run(watch::run, asked.arguments),
+            Command::Status(asked) => asked.connection.run(status::run, asked.arguments),
+            Command::Members(asked) => asked.connection.run(members::run, asked.arguments),
+            Command::Sim(arguments) => sim::run(&arguments),
+            Command::Bench(arguments) => bench::run(*arguments),
+            Command::Completions { shell } => {
+                let mut text = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut text);
+                print(&text)
+            }
+            Command::Man => {
+                let mut text = Vec::new();
+                clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+                print(&text)
+            }
+        }
+    }
+}
+
+/// Prints, and takes a closed pipe (`quorate man | head`) for a reader who has seen enough.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

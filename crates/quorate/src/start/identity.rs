@@ -1,0 +1,88 @@
+//! Who this node is: as its data directory says; else, founding a cluster, as its peer URLs and
+//! the token say; else, joining one, as the cluster says.
+
+use super::settings::Settings;
+use crate::exit::Failure;
+use quorate_base::{ClusterId, NodeId};
+use quorate_disk::OsDisk;
+use quorate_host::{Directory, cluster_id, member_id};
+use quorate_keyspace::command::Member;
+use quorate_wal::Identity;
+use std::time::Duration;
+
+/// A node's place in its cluster.
+#[derive(Debug)]
+pub struct Place {
+    pub cluster: ClusterId,
+    pub me: NodeId,
+    /// Founders, or whom a joiner can reach.
+    pub members: Vec<Member>,
+}
+
+/// How often a joiner asks again whether it was added, and for how long.
+const JOIN_INTERVAL: Duration = Duration::from_millis(500);
+const JOIN_ATTEMPTS: u32 = 20;
+
+/// Finds the node's place.
+pub async fn find(settings: &Settings) -> Result<Place, Failure> {
+    if !settings.join {
+        return Ok(founder(settings));
+    }
+    if let Some(identity) = stored(settings)? {
+        // It has joined before, and knows its peers from its own state.
+        return Ok(Place { cluster: identity.cluster, me: identity.node, members: Vec::new() });
+    }
+    joiner(settings).await
+}
+
+fn founder(settings: &Settings) -> Place {
+    let members: Vec<Member> = settings
+        .initial_cluster
+        .iter()
+        .map(|(name, peer_urls)| Member {
+            id: member_id(peer_urls, &settings.token),
+            name: name.clone(),
+            peer_urls: peer_urls.clone(),
+            client_urls: Vec::new(),
+            learner: false,
+        })
+        .collect();
+    let ids: Vec<NodeId> = members.iter().map(|member| member.id).collect();
+    let me = members.iter().find(|m| m.name == settings.name).map_or(NodeId::NONE, |m| m.id);
+    Place { cluster: cluster_id(&ids, &settings.token), me, members }
+}
+
+fn stored(settings: &Settings) -> Result<Option<Identity>, Failure> {
+    if !settings.data_dir.exists() {
+        return Ok(None);
+    }
+    let told = |e: &dyn std::fmt::Display| Failure::Machine(format!("data directory: {e}"));
+    let disk = OsDisk::open(&settings.data_dir).map_err(|e| told(&e))?;
+    Identity::read(&disk).map_err(|e| told(&e))
+}
+
+async fn joiner(settings: &Settings) -> Result<Place, Failure> {
+    let others = settings.initial_cluster.iter().filter(|(name, _)| *name != settings.name);
+    let urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
+    let mut last = String::new();
+    for _ in 0..JOIN_ATTEMPTS {
+        match Directory::discover(&urls).await {
+            Ok(directory) => match directory.find(&settings.peer_urls) {
+                Some(me) => {
+                    let (cluster, me) = (directory.cluster, me.id);
+                    return Ok(Place { cluster, me, members: directory.members });
+                }
+                None => {
+                    last = format!(
+                        "the cluster has no member with the peer URLs {}: add it first \
+                         (etcdctl member add)",
+                        settings.peer_urls.join(",")
+                    );
+                }
+            },
+            Err(error) => last = error.to_string(),
+        }
+        tokio::time::sleep(JOIN_INTERVAL).await;
+    }
+    Err(Failure::Unavailable(format!("cannot join: {last}")))
+}

@@ -1,0 +1,25 @@
+//! `quorate start`: one node, from its settings to its end.
+
+mod compaction;
+mod identity;
+mod options;
+mod run;
+mod settings;
+mod urls;
+
+pub use options::Arguments;
+
+use crate::exit::Failure;
+use settings::Settings;
+
+/// Runs a node until it is told to stop, or cannot go on.
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let options = arguments.resolved().map_err(Failure::Usage)?;
+    if arguments.print_config {
+        let text = toml::to_string(&options).map_err(|e| Failure::Usage(e.to_string()))?;
+        print!("{text}");
+        return Ok(());
+    }
+    let settings = Settings::of(&options).map_err(Failure::Usage)?;
+    run::run(&settings, arguments.stop_with_stdin)
+}

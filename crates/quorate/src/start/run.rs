@@ -1,0 +1,199 @@
+//! A node's life: logs, listen, start, serve, stop.
+
+use super::compaction::Compactor;
+use super::identity;
+use super::settings::Settings;
+use crate::exit::Failure;
+use quorate_etcd::backend::HostBackend;
+use quorate_etcd::{Options, serve};
+use quorate_host::{End, Node, NodeConfig, NodeHandle, StartError};
+use quorate_keyspace::codec;
+use quorate_keyspace::command::{Command, Member};
+use quorate_replicated_log::Role;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// How long an automatic compaction may take to be replicated.
+const COMPACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs the node to its end.
+pub fn run(settings: &Settings, stop_with_stdin: bool) -> Result<(), Failure> {
+    log_to_stderr(settings);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.worker_threads)
+        .thread_name("quorate-api")
+        .enable_all()
+        .build()?;
+    runtime.block_on(live(settings, stop_with_stdin))
+}
+
+fn log_to_stderr(settings: &Settings) {
+    // The state engine tells of every table it flushes; that is for its own debugging.
+    let level = settings.log_level;
+    let quiet = level.min(tracing_subscriber::filter::LevelFilter::WARN);
+    let filter = tracing_subscriber::EnvFilter::new(format!(
+        "{level},fjall={quiet},lsm_tree={quiet},h2={quiet},hyper={quiet},tonic={quiet}"
+    ));
+    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match settings.log_json {
+        true => logger.json().try_init(),
+        false => logger.with_ansi(false).try_init(),
+    };
+    if let Err(error) = set {
+        eprintln!("warning: no logs: {error}");
+    }
+}
+
+async fn live(settings: &Settings, stop_with_stdin: bool) -> Result<(), Failure> {
+    let clients = listen(&settings.listen_clients).await?;
+    let place = identity::find(settings).await?;
+    let me = Member {
+        id: place.me,
+        name: settings.name.clone(),
+        peer_urls: settings.peer_urls.clone(),
+        client_urls: settings.client_urls.clone(),
+        learner: false,
+    };
+    let mut config = NodeConfig::new(settings.data_dir.clone(), place.cluster, me);
+    config.members = place.members;
+    config.join = settings.join;
+    config.listen_peers.clone_from(&settings.listen_peers);
+    config.heartbeat = settings.heartbeat;
+    config.election_timeout = settings.election_timeout;
+    config.lease_clock_drift_ppm = settings.lease_clock_drift_ppm;
+    config.quota_bytes = settings.quota_bytes;
+    config.limits.catch_up_entries = settings.snapshot_count;
+    // A command is its request in another coding, and an envelope.
+    config.limits.command_bytes = settings.max_request_bytes.saturating_mul(2).max(1 << 20);
+    tracing::info!(
+        name = %settings.name, node = %place.me, cluster = %place.cluster,
+        data_dir = %settings.data_dir.display(), "starting"
+    );
+    let runtime = tokio::runtime::Handle::current();
+    let started = tokio::task::spawn_blocking(move || Node::start(config, runtime)).await;
+    let node = started.map_err(|e| Failure::Failed(e.to_string()))?.map_err(start_failure)?;
+    serve_until_end(settings, node, clients, stop_with_stdin).await
+}
+
+async fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Failure> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let listener = TcpListener::bind(address).await;
+        listeners.push(listener.map_err(|error| {
+            Failure::Machine(format!("cannot listen for clients on {address}: {error}"))
+        })?);
+    }
+    Ok(listeners)
+}
+
+/// Whose fault it is decides the exit code.
+fn start_failure(error: StartError) -> Failure {
+    match &error {
+        StartError::Config(_) => Failure::Usage(error.to_string()),
+        _ => Failure::Machine(error.to_string()),
+    }
+}
+
+async fn serve_until_end(
+    settings: &Settings,
+    node: Node,
+    clients: Vec<TcpListener>,
+    stop_with_stdin: bool,
+) -> Result<(), Failure> {
+    let handle = node.handle();
+    let options = Options {
+        max_request_bytes: settings.max_request_bytes,
+        max_txn_ops: settings.max_txn_ops,
+        max_concurrent_streams: settings.max_concurrent_streams,
+        election_timeout: settings.election_timeout,
+        progress_notify_interval: settings.progress_notify_interval,
+        ..Options::default()
+    };
+    let (stop, stopping) = oneshot::channel::<()>();
+    let backend = HostBackend::new(handle.clone());
+    let serving = tokio::spawn(serve(clients, backend, options, async {
+        // A dropped sender stops it as well.
+        let _ = stopping.await;
+    }));
+    let ready = tokio::spawn(announce(handle.clone(), settings.listen_clients.clone()));
+    let compacting = tokio::spawn(compact(
+        handle.clone(),
+        Compactor::new(settings.retention),
+        settings.retention.interval(),
+    ));
+    let asked = tokio::select! {
+        asked = told_to_stop(stop_with_stdin) => Some(asked?),
+        _ = handle.ended() => None,
+    };
+    if let Some(by) = asked {
+        tracing::info!(by, "stopping");
+    }
+    ready.abort();
+    compacting.abort();
+    // The clients first: what they already asked may still be answered.
+    drop(stop);
+    if serving.await.is_err() {
+        tracing::error!("serving clients failed");
+    }
+    let end = node.shutdown().await;
+    tracing::info!(%end, "ended");
+    match end {
+        End::Stopped => Ok(()),
+        End::Removed | End::Failed(_) => Err(Failure::Failed(end.to_string())),
+    }
+}
+
+/// Says so once there is a leader, and every time before that means waiting.
+async fn announce(handle: NodeHandle, addresses: Vec<SocketAddr>) {
+    let leader = handle.leader_changed(quorate_base::NodeId::NONE).await;
+    for address in addresses {
+        tracing::info!(%address, %leader, "ready to serve client requests");
+    }
+}
+
+async fn compact(handle: NodeHandle, mut compactor: Compactor, interval: Option<Duration>) {
+    let Some(interval) = interval else { return };
+    let mut ticks = tokio::time::interval(interval);
+    loop {
+        ticks.tick().await;
+        let revision = handle.reader().revision();
+        let Some(target) = compactor.look(revision) else { continue };
+        if handle.consensus().role != Role::Leader {
+            continue;
+        }
+        let command = Command::Compact { revision: target };
+        let Ok(body) = codec::encode(&command) else { continue };
+        match handle.propose(body, COMPACTION_TIMEOUT).await {
+            Ok(_) => tracing::info!(revision = target, "history is compacted"),
+            Err(error) => tracing::warn!(revision = target, ?error, "cannot compact history"),
+        }
+    }
+}
+
+/// Waits for Ctrl-C, SIGTERM or the end of standard input; tells which.
+async fn told_to_stop(stop_with_stdin: bool) -> Result<&'static str, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (gone, supervisor) = oneshot::channel::<()>();
+    if stop_with_stdin {
+        // A plain thread: reading standard input cannot be given up, and must not hold up the end.
+        std::thread::spawn(move || {
+            let mut rest = [0u8; 64];
+            let mut stdin = std::io::stdin();
+            while matches!(stdin.read(&mut rest), Ok(n) if n > 0) {}
+            // The node may have ended for another reason.
+            let _ = gone.send(());
+        });
+    } else {
+        std::mem::forget(gone);
+    }
+    Ok(tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+        _ = supervisor => "the end of the supervisor",
+    })
+}

@@ -188,7 +188,12 @@ impl Raft {
         self.note_vote(from, granted);
         match self.votes_so_far() {
             VoteResult::Won => self.lead(now, out),
-            VoteResult::Lost => self.role = self.resting_role(),
+            VoteResult::Lost => {
+                // Votes were split. Nobody leads: try again soon, but not all at once.
+                self.role = self.resting_role();
+                let timeout = self.config.election_timeout;
+                self.election_at = now + self.rng.duration(timeout / 50, timeout / 5);
+            }
             VoteResult::Pending => {}
         }
     }

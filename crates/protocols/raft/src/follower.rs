@@ -40,6 +40,7 @@ impl Raft {
         leader_commit: Index,
         out: &mut Effects,
     ) -> Option<AppendOutcome> {
+        let asked = previous.index;
         if previous.index < self.commit {
             // What is committed here agrees with every leader's log (leader completeness).
             let known = entries.iter().take_while(|e| e.index <= self.commit).count();
@@ -65,16 +66,28 @@ impl Raft {
             if first.index <= self.commit || first.ballot.round < self.log_round(first.index - 1) {
                 return None; // It contradicts what is committed: the peer lies.
             }
-            if first.index <= self.log.last_index() {
-                self.log.truncate_from(first.index);
-                self.journal.truncate_from(now, first.index, out);
+            let (from, overruled) = (first.index, first.index <= self.log.last_index());
+            if overruled {
+                self.log.truncate_from(from);
             }
             self.log.append(new.clone());
-            self.journal.append(now, new, out);
+            if self.is_damaged() {
+                self.repair_from = self.repair_from.min(from); // Not on disk yet: see `recovery`.
+            } else {
+                if overruled {
+                    self.journal.truncate_from(now, from, out);
+                }
+                self.journal.append(now, new, out);
+            }
             self.role = self.resting_role();
         }
         let limit = if self.is(Canary::CommitUnmatched) { self.log.last_index() } else { matched };
         self.commit = self.commit.max(leader_commit.min(limit));
+        if !self.try_repair(now, out) {
+            // Held in memory alone: nothing to count, but the leader may go on from there.
+            let hint = self.log.last();
+            return Some(AppendOutcome::Rejected { previous: asked, hint });
+        }
         Some(AppendOutcome::Accepted { matched })
     }
 
@@ -112,21 +125,29 @@ impl Raft {
         if index <= self.commit {
             return;
         }
+        self.repair_from = self.repair_from.max(index + 1);
         if self.log.holds(base.position) {
             self.log.compact(index);
             self.journal.compact(now, base, out);
         } else {
             self.log.reset(base.clone());
-            self.journal.reset(now, base, out);
+            self.repair_from = index + 1;
+            if self.promised_end.is_some_and(|end| end.index > index) {
+                self.journal.compact(now, base, out);
+            } else {
+                self.promised_end = None;
+                self.journal.reset(now, base, out);
+            }
         }
         self.commit = index;
+        self.try_repair(now, out);
         self.handed_out = index;
         self.applied = self.applied.max(index);
         self.role = match self.role {
             quorate_replicated_log::Role::Leader => self.role,
             _ => self.resting_role(),
         };
-        if from == self.leader {
+        if from == self.leader && !self.is_damaged() {
             let outcome = AppendOutcome::Accepted { matched: index };
             let reply = AppendReply { session, probe: 0, outcome };
             let after = self.journal.gate();

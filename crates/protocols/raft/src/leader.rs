@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use quorate_base::{Ballot, Index, Instant};
 use quorate_replicated_log::{
-    Body, Effects, Entries, Entry, Event, Payload, ProposalId, Refusal, Role, StepDown, WriteId,
+    Body, Effects, Entries, Entry, Event, Mode, Payload, ProposalId, Refusal, Role, StepDown,
+    WriteId,
 };
 
 impl Raft {
@@ -21,6 +22,7 @@ impl Raft {
         self.heartbeat_at = now;
         self.ready = false;
         self.transfer = None;
+        self.offered = false;
         self.lease_until = Instant::ZERO;
         self.probes.clear();
         self.uncommitted.clear();
@@ -175,11 +177,13 @@ impl Raft {
             }
         });
         let stalled = now - self.stall_timeout();
+        // A follower that takes in a snapshot moves on unseen; a new leader would only start over.
+        let catching_up = self.followers.iter().any(|p| p.mode == Mode::Snapshot);
         if heard + self.config.election_timeout < now {
             Some(StepDown::NoQuorum)
         } else if self.journal.waiting_since().is_some_and(|at| at < stalled) {
             Some(StepDown::DiskStalled)
-        } else if !self.uncommitted.is_empty() && self.progress_at < stalled {
+        } else if !self.uncommitted.is_empty() && self.progress_at < stalled && !catching_up {
             Some(StepDown::NoProgress)
         } else {
             None

@@ -92,6 +92,8 @@ impl Raft {
             self.followers.get(from).is_some_and(|p| p.matched == self.log.last_index());
         let awaited = self.transfer.is_some_and(|(to, _)| to == from);
         if self.role == Role::Leader && awaited && caught_up {
+            // No lease from here on: the successor's voters do not wait for its end.
+            self.offered = true;
             self.send(out, from, Body::TimeoutNow, None);
         }
     }

@@ -53,6 +53,8 @@ pub struct Raft {
     pub(crate) follower_reads: FollowerReads,
     /// Entries up to here may have been promised though the log no longer has them (damage).
     pub(crate) promised_end: Option<Position>,
+    /// While that is so: the disk is left as it is from here on, until all of it is repaired.
+    pub(crate) repair_from: Index,
 
     // As a leader.
     pub(crate) followers: Followers,
@@ -67,6 +69,8 @@ pub struct Raft {
     pub(crate) probes: VecDeque<(u64, Instant)>,
     pub(crate) lease_until: Instant,
     pub(crate) transfer: Option<(NodeId, Instant)>,
+    /// Another was told to stand, in this leadership: it may do so however late it hears of it.
+    pub(crate) offered: bool,
     /// When something was last committed, or nothing waited to be.
     pub(crate) progress_at: Instant,
     /// Last index and bytes of the runs that are not committed yet.
@@ -135,6 +139,7 @@ impl Raft {
             standing_by_transfer: false,
             follower_reads: FollowerReads::new(reads_from),
             promised_end: found.promised_end,
+            repair_from: found.repair_from,
             followers: Followers::default(),
             next_session: 0,
             heartbeat_at: now,
@@ -145,6 +150,7 @@ impl Raft {
             probes: VecDeque::new(),
             lease_until: Instant::ZERO,
             transfer: None,
+            offered: false,
             progress_at: now,
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,

@@ -99,7 +99,7 @@ impl Raft {
             let timeout = self.config.election_timeout;
             let drift = timeout.as_nanos() as u64 / 1_000_000 * u64::from(drift_ppm);
             let lease = timeout.saturating_sub(Duration::from_nanos(drift));
-            if self.transfer.is_none() {
+            if self.transfer.is_none() && !self.offered {
                 self.lease_until = self.lease_until.max(started + lease);
             }
         }

@@ -2,7 +2,9 @@
 //!
 //! An entry that was there and cannot be read may have been acknowledged (Alagappan and others,
 //! *Protocol-aware recovery*, 2018). Until a leader has repaired it, this replica neither stands
-//! for election nor votes for a log that might lack it.
+//! for election nor votes for a log that might lack it. What a leader sends again stays in memory
+//! until all of it is there, and reaches the disk in one write: a crash in between finds the
+//! damage, and so the doubt, again.
 
 use crate::raft::Raft;
 use alloc::vec::Vec;
@@ -18,6 +20,7 @@ pub(crate) struct Found {
     pub commit: Index,
     pub applied: Index,
     pub promised_end: Option<Position>,
+    pub repair_from: Index,
 }
 
 pub(crate) fn recover(recovered: Recovered, now: Instant) -> Found {
@@ -26,9 +29,6 @@ pub(crate) fn recover(recovered: Recovered, now: Instant) -> Found {
     let damaged_to = damaged.iter().map(|range| *range.end()).max().unwrap_or(0);
     let (log, rewrite) = contiguous(base, entries, &applied);
     let mut journal = Journal::new(log.last_index());
-    if rewrite {
-        restage(&mut journal, &log, now);
-    }
     let promised = hard_state
         .promised
         .max(Ballot::new(log.last().ballot.round, NodeId::NONE))
@@ -38,9 +38,13 @@ pub(crate) fn recover(recovered: Recovered, now: Instant) -> Found {
     if damaged_to > log.last_index() && end.is_none_or(|e| e.index < damaged_to) {
         lost = Some(Position::new(damaged_to, Ballot::new(promised.round, NodeId::NONE)));
     }
+    if rewrite {
+        restage(&mut journal, &log, lost.is_some(), now);
+    }
+    let repair_from = log.last_index() + 1;
     let applied = applied.position.index;
     let commit = hard_state.commit.min(log.last_index()).max(applied);
-    Found { promised, log, journal, commit, applied, promised_end: lost }
+    Found { promised, log, journal, commit, applied, promised_end: lost, repair_from }
 }
 
 fn key(position: &Position) -> (u64, Index) {
@@ -74,11 +78,16 @@ fn contiguous(base: Base, entries: Vec<Entries>, applied: &Base) -> (Log, bool) 
 }
 
 /// Stages the whole log for the disk again. The write leaves with the first step.
-fn restage(journal: &mut Journal, log: &Log, now: Instant) {
+fn restage(journal: &mut Journal, log: &Log, in_doubt: bool, now: Instant) {
     let mut early = Effects::default();
-    journal.reset(now, log.base().clone(), &mut early);
     let last = log.last_index();
-    if last >= log.first_index() {
+    if in_doubt {
+        // What the disk still has after the hole is the only trace of what was promised.
+        journal.compact(now, log.base().clone(), &mut early);
+    } else {
+        journal.reset(now, log.base().clone(), &mut early);
+    }
+    if last >= log.first_index() && !in_doubt {
         let all = log.runs(log.first_index(), last).flat_map(|run| run.to_vec()).collect();
         journal.append(now, Entries::new(all), &mut early);
     }
@@ -87,23 +96,36 @@ fn restage(journal: &mut Journal, log: &Log, now: Instant) {
 
 impl Raft {
     /// Whether damage may hide a promise that this replica cannot keep by its log alone.
-    pub(crate) fn is_damaged(&mut self) -> bool {
-        let last = self.log.last();
-        let repaired = self
-            .promised_end
-            .is_some_and(|end| self.commit >= end.index || (last.at_least_as_up_to_date_as(&end)));
-        if repaired {
-            self.promised_end = None;
-        }
+    pub(crate) fn is_damaged(&self) -> bool {
         self.promised_end.is_some()
     }
 
     /// The position that a candidate's log must not be behind of.
-    pub(crate) fn vote_floor(&mut self) -> Position {
+    pub(crate) fn vote_floor(&self) -> Position {
         let last = self.log.last();
-        match self.promised_end.filter(|_| self.is_damaged()) {
+        match self.promised_end {
             Some(end) if end.at_least_as_up_to_date_as(&last) => end,
             _ => last,
+        }
+    }
+
+    /// Writes what was repaired once that is all. Returns whether nothing is in doubt (any more).
+    pub(crate) fn try_repair(&mut self, now: Instant, out: &mut Effects) -> bool {
+        let Some(end) = self.promised_end else { return true };
+        let last = self.log.last();
+        if self.commit < end.index && !last.at_least_as_up_to_date_as(&end) {
+            return false;
+        }
+        self.promised_end = None;
+        self.rewrite_from(now, self.repair_from, out);
+        true
+    }
+
+    fn rewrite_from(&mut self, now: Instant, from: Index, out: &mut Effects) {
+        self.journal.truncate_from(now, from, out);
+        if from <= self.log.last_index() {
+            let tail = self.log.runs(from, self.log.last_index()).flat_map(|run| run.to_vec());
+            self.journal.append(now, Entries::new(tail.collect()), out);
         }
     }
 
@@ -118,15 +140,17 @@ impl Raft {
         if from > self.log.last_index() || range.end() < range.start() {
             return;
         }
-        let tail: Vec<_> =
-            self.log.runs(from, self.log.last_index()).flat_map(|run| run.to_vec()).collect();
-        self.journal.truncate_from(now, from, out);
-        self.journal.append(now, Entries::new(tail), out);
+        if self.is_damaged() {
+            self.repair_from = self.repair_from.min(from); // Written with the rest.
+        } else {
+            self.rewrite_from(now, from, out);
+        }
     }
 
     pub(crate) fn compact(&mut self, now: Instant, index: Index, out: &mut Effects) {
         if let Some(base) = self.log.compact(index.min(self.applied)) {
             let base = base.clone();
+            self.repair_from = self.repair_from.max(base.position.index + 1);
             self.journal.compact(now, base, out);
         }
     }

@@ -87,6 +87,7 @@ impl Raft {
                     return;
                 }
                 if progress.accepted(matched) {
+                    self.progress_at = now;
                     self.advance_commit(now, out);
                     self.transfer_caught_up(from, out);
                 }
@@ -100,9 +101,12 @@ impl Raft {
     /// time (Raft section 5.3, the accelerated backing up).
     fn rejected(&mut self, from: NodeId, previous: Index, hint: Position) {
         let base = self.log.base().position.index;
+        // A hint at or past `previous`: it agrees so far, but its disk is being repaired, and so
+        // it acknowledges nothing yet.
+        let is_repairing = hint.index >= previous;
         let agreeable = self
             .log
-            .last_agreeable(hint.index.min(previous.saturating_sub(1)), hint.ballot.round)
+            .last_agreeable(hint.index, hint.ballot.round)
             .map_or(base, |position| position.index);
         let Some(progress) = self.followers.get_mut(from) else { return };
         let stale = match progress.mode {
@@ -118,7 +122,12 @@ impl Raft {
         progress.matched = progress.matched.min(hint.index);
         // Before the base there is nothing to probe with: that asks for a snapshot.
         let next = if hint.index < base { hint.index + 1 } else { agreeable + 1 };
+        let unmoved = is_repairing && next == progress.next;
         progress.probe_from(next);
+        if unmoved {
+            // Not at once again: the next heartbeat's answer ends the pause.
+            progress.mode = Mode::Probe { paused: true };
+        }
     }
 
     pub(crate) fn heartbeat_answered(

@@ -8,6 +8,9 @@
 #![no_std]
 extern crate alloc;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 mod config;
 mod effects;
 mod entry;

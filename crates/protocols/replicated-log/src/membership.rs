@@ -132,7 +132,6 @@ fn insert(sorted: &mut Vec<NodeId>, node: NodeId) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
 
     fn group(voters: &[u64], outgoing: &[u64], learners: &[u64]) -> Membership {
         let nodes = |ids: &[u64]| ids.iter().map(|&n| NodeId(n)).collect();
@@ -161,7 +160,7 @@ mod tests {
     #[test]
     fn changes_that_make_no_sense_are_refused() {
         let start = group(&[1], &[], &[2]);
-        let refused = vec![
+        let refused = [
             Change::Remove(NodeId(1)),
             Change::Remove(NodeId(9)),
             Change::AddVoter(NodeId(1)),

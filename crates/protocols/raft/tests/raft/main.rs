@@ -1,0 +1,25 @@
+//! Raft against the suite that every engine passes, and its cost model against the count.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cost;
+
+use quorate_base::Instant;
+use quorate_raft::Raft;
+use quorate_replicated_log::conformance::random_schedule;
+use quorate_replicated_log::{Config, Recovered, ReplicatedLog};
+
+fn raft(config: Config, now: Instant, recovered: Recovered) -> Box<dyn ReplicatedLog> {
+    Box::new(Raft::new(config, now, recovered))
+}
+
+#[test]
+fn random_schedules_are_safe_and_heal() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(300);
+    let mut committed = 0;
+    for seed in 0..seeds {
+        // A failing seed must be told.
+        let run = std::panic::catch_unwind(|| random_schedule(raft, seed));
+        committed += run.unwrap_or_else(|_| panic!("seed {seed} failed"));
+    }
+    assert!(committed > seeds * 20, "the schedules get something done: {committed}");
+}

@@ -1,0 +1,13 @@
+//! What every engine must pass: a cluster of replicas in virtual time, with a network that loses
+//! and delays, disks that hold what was written and nothing else, and checks at every step.
+//!
+//! Invariants checked: a round has one leader; no two replicas commit different entries at an
+//! index; each hands out committed entries in order and without a gap; a read is ready at no lower
+//! index than was committed anywhere when it was asked; after healing, all catch up.
+
+mod cluster;
+mod disk;
+mod schedule;
+
+pub use cluster::{Cluster, Counts, Factory};
+pub use schedule::random_schedule;

@@ -1,0 +1,384 @@
+//! Replicas, a network and a clock, all in one place and all determined by a seed.
+
+use super::disk::Disk;
+use crate::{
+    Base, Body, Config, Effects, Entry, Epoch, Event, Input, Limits, Membership, Message,
+    ProposalId, ReadId, ReplicatedLog, Role, Send, Write, WriteId,
+};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::time::Duration;
+use quorate_base::{Index, Instant, NodeId, Position, Rng};
+
+/// Makes a replica of the engine under test.
+pub type Factory = fn(Config, Instant, crate::Recovered) -> Box<dyn ReplicatedLog>;
+
+/// What was counted since the last time it was reset.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// Append messages.
+    pub appends: u64,
+    /// Answers to them.
+    pub append_replies: u64,
+    /// Messages that only tell the commit index.
+    pub commit_notices: u64,
+    /// Heartbeats that want an answer, and those answers.
+    pub heartbeats: u64,
+    /// Votes and pre-votes, and their answers.
+    pub votes: u64,
+    /// Read index requests and their answers.
+    pub read_indexes: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
+enum Parcel {
+    Message(Message),
+    Snapshot { base: Base, session: u64 },
+    SnapshotSent { index: Option<Index> },
+    Written(u64, WriteId),
+}
+
+struct Node {
+    log: Option<Box<dyn ReplicatedLog>>,
+    run: u64,
+    disk: Disk,
+    applied: Base,
+    /// Not yet durable.
+    writing: VecDeque<Write>,
+    done: WriteId,
+    gated: Vec<Send>,
+    next_due: Option<Instant>,
+}
+
+/// A cluster under test. Nodes are numbered from 1.
+pub struct Cluster {
+    factory: Factory,
+    /// Virtual time.
+    pub now: Instant,
+    /// The source of all chance.
+    pub rng: Rng,
+    /// Messages lost, in parts per million.
+    pub loss_ppm: u32,
+    /// Every message takes from one to this many times a millisecond.
+    pub delay_max: u64,
+    /// Pairs between which nothing arrives, in that direction.
+    pub cut: BTreeSet<(u64, u64)>,
+    /// What was counted.
+    pub counts: Counts,
+    nodes: Vec<Node>,
+    parcels: BTreeMap<(Instant, u64), (NodeId, NodeId, Parcel)>,
+    parcel: u64,
+    chosen: BTreeMap<Index, Entry>,
+    leaders: BTreeMap<u64, NodeId>,
+    reads: BTreeMap<(NodeId, u64), (Index, Instant)>,
+    ready: u64,
+    next_id: u64,
+}
+
+/// The election timeout of every replica.
+pub(super) const ELECTION_TIMEOUT: Duration = Duration::from_millis(100);
+
+impl Cluster {
+    /// `nodes` replicas, of which the first `voters` vote and the rest wait to be added.
+    pub fn new(factory: Factory, seed: u64, nodes: u64, voters: u64) -> Self {
+        let membership = Membership::of((1..=voters).map(NodeId));
+        let founding = Base { position: Position::ZERO, membership };
+        let node = |id: u64| {
+            let base = if id <= voters { founding.clone() } else { Base::default() };
+            Node {
+                log: None,
+                run: 0,
+                disk: Disk::new(base.clone()),
+                applied: base,
+                writing: VecDeque::new(),
+                done: WriteId(0),
+                gated: Vec::new(),
+                next_due: None,
+            }
+        };
+        let mut cluster = Cluster {
+            factory,
+            now: Instant::ZERO,
+            rng: Rng::new(seed),
+            loss_ppm: 0,
+            delay_max: 1,
+            cut: BTreeSet::new(),
+            counts: Counts::default(),
+            nodes: (1..=nodes).map(node).collect(),
+            parcels: BTreeMap::new(),
+            parcel: 0,
+            chosen: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            ready: 0,
+            next_id: 0,
+        };
+        for id in 1..=nodes {
+            cluster.start(id);
+        }
+        cluster
+    }
+
+    fn node(&mut self, id: u64) -> &mut Node {
+        &mut self.nodes[id as usize - 1]
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> u64 {
+        self.nodes.len() as u64
+    }
+
+    /// Whether there are no nodes.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The replica of a node that runs.
+    pub fn replica(&self, id: u64) -> Option<&dyn ReplicatedLog> {
+        self.nodes[id as usize - 1].log.as_deref()
+    }
+
+    /// Highest index known to be committed anywhere.
+    pub fn chosen_up_to(&self) -> Index {
+        self.chosen.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// How many reads became ready.
+    pub fn reads_ready(&self) -> u64 {
+        self.ready
+    }
+
+    /// The node that leads with the highest ballot.
+    pub fn leader(&self) -> Option<u64> {
+        let leads = |id: &u64| self.replica(*id).is_some_and(|r| r.role() == Role::Leader);
+        (1..=self.len()).filter(leads).max_by_key(|&id| self.replica(id).map(|r| r.status().ballot))
+    }
+
+    /// Starts a node that does not run.
+    pub fn start(&mut self, id: u64) {
+        let (now, factory) = (self.now, self.factory);
+        let node = self.node(id);
+        if node.log.is_some() {
+            return;
+        }
+        node.run += 1;
+        let config = Config {
+            node: NodeId(id),
+            epoch: Epoch(0),
+            heartbeat: Duration::from_millis(20),
+            election_timeout: ELECTION_TIMEOUT,
+            lease_clock_drift_ppm: None,
+            seed: id * 1_000 + node.run,
+            limits: Limits { inflight_messages: 8, append_bytes: 400, ..Limits::default() },
+        };
+        node.log = Some(factory(config, now, node.disk.recover(&node.applied)));
+        node.done = WriteId(0);
+        self.step(id, Input::Tick);
+    }
+
+    /// Stops a node: what was not written is lost.
+    pub fn crash(&mut self, id: u64) {
+        let node = self.node(id);
+        node.log = None;
+        node.writing.clear();
+        node.gated.clear();
+        node.next_due = None;
+        self.reads.retain(|(reader, _), _| *reader != NodeId(id));
+    }
+
+    /// Makes one entry on a stopped node's disk unreadable. Returns false if any node's disk is
+    /// damaged already: then the last good copy might be lost.
+    pub fn damage(&mut self, id: u64, at: usize) -> bool {
+        if self.nodes.iter().any(|node| node.disk.is_damaged()) {
+            return false;
+        }
+        self.node(id).disk.damage(at);
+        true
+    }
+
+    /// Proposes `commands` commands at a node.
+    pub fn propose(&mut self, id: u64, commands: usize) {
+        self.next_id += 1;
+        let command = Bytes::copy_from_slice(&self.next_id.to_le_bytes());
+        let commands = vec![command; commands];
+        self.step(id, Input::Propose { id: ProposalId(self.next_id), commands });
+    }
+
+    /// Reads at a node.
+    pub fn read(&mut self, id: u64) {
+        self.next_id += 1;
+        let read = self.next_id;
+        if self.replica(id).is_some() {
+            self.reads.insert((NodeId(id), read), (self.chosen_up_to(), self.now));
+            self.step(id, Input::Read { id: ReadId(read) });
+        }
+    }
+
+    /// Gives a running node an input and carries out what follows.
+    pub fn step(&mut self, id: u64, input: Input) {
+        let now = self.now;
+        let mut out = Effects::default();
+        let node = &mut self.nodes[id as usize - 1];
+        let Some(log) = node.log.as_mut() else { return };
+        log.step(now, input, &mut out);
+        if let Some(index) = out.committed.last().and_then(|run| run.last_index()) {
+            // The service applies at once.
+            for entry in out.committed.iter().flat_map(|run| run.iter()) {
+                assert_eq!(entry.index, node.applied.position.index + 1, "in order, no gap");
+                node.applied.position = entry.position();
+                let before = self.chosen.entry(entry.index).or_insert_with(|| entry.clone());
+                assert_eq!(before, entry, "node {id} committed another entry");
+            }
+            log.step(now, Input::Applied { index }, &mut out);
+            node.applied = log.applied_base();
+        }
+        node.next_due = log.next_timeout();
+        let status = log.status();
+        assert!(status.commit <= status.last.index && status.applied <= status.commit);
+        if status.role == Role::Leader {
+            let leader = self.leaders.entry(status.ballot.round).or_insert(NodeId(id));
+            assert_eq!(*leader, NodeId(id), "two leaders of round {}", status.ballot.round);
+        }
+        self.carry_out(id, out);
+    }
+
+    fn carry_out(&mut self, id: u64, out: Effects) {
+        let slow = self.delay_max;
+        for write in out.writes {
+            self.counts.writes += 1;
+            let write_id = write.id;
+            let run = self.node(id).run;
+            self.node(id).writing.push_back(write);
+            let takes = Duration::from_micros(500 * self.rng.between(1, slow));
+            self.post(takes, NodeId(id), NodeId(id), Parcel::Written(run, write_id));
+        }
+        for send in out.sends {
+            let node = self.node(id);
+            if send.after.is_some_and(|after| after > node.done) {
+                node.gated.push(send);
+            } else {
+                self.transmit(id, send);
+            }
+        }
+        for wanted in out.snapshots {
+            let base = self.node(id).applied.clone();
+            let sent = Parcel::SnapshotSent { index: Some(base.position.index) };
+            let snapshot = Parcel::Snapshot { base, session: wanted.session };
+            self.post(Duration::from_millis(5), NodeId(id), wanted.to, snapshot);
+            self.post(Duration::from_millis(10), wanted.to, NodeId(id), sent);
+        }
+        for ready in out.reads {
+            let asked = self.reads.remove(&(NodeId(id), ready.id.0));
+            let (floor, _) = asked.unwrap_or_else(|| panic!("{:?} answered twice", ready.id));
+            assert!(ready.index >= floor, "a stale read at {id}: {} < {floor}", ready.index);
+            self.ready += 1;
+        }
+        for event in out.events {
+            if let Event::ReadFailed { id: read } = event {
+                assert!(self.reads.remove(&(NodeId(id), read.0)).is_some(), "{read:?} twice");
+            }
+        }
+    }
+
+    fn transmit(&mut self, from: u64, send: Send) {
+        match &send.message.body {
+            Body::Append(_) => self.counts.appends += 1,
+            Body::AppendReply(_) => self.counts.append_replies += 1,
+            Body::Heartbeat { probe: 0, .. } => self.counts.commit_notices += 1,
+            Body::Heartbeat { .. } | Body::HeartbeatReply { .. } => self.counts.heartbeats += 1,
+            Body::ReadIndex { .. } | Body::ReadIndexReply { .. } => self.counts.read_indexes += 1,
+            _ => self.counts.votes += 1,
+        }
+        if self.rng.chance_ppm(self.loss_ppm) {
+            return;
+        }
+        let delay = Duration::from_millis(self.rng.between(1, self.delay_max));
+        self.post(delay, NodeId(from), send.to, Parcel::Message(send.message.clone()));
+        if self.rng.chance_ppm(self.loss_ppm / 4) {
+            let later = delay + Duration::from_millis(self.rng.between(1, 4 * self.delay_max));
+            self.post(later, NodeId(from), send.to, Parcel::Message(send.message));
+        }
+    }
+
+    fn post(&mut self, delay: Duration, from: NodeId, to: NodeId, parcel: Parcel) {
+        self.parcel += 1;
+        self.parcels.insert((self.now + delay, self.parcel), (from, to, parcel));
+    }
+
+    /// Lets time pass up to `until`.
+    pub fn run_until(&mut self, until: Instant) {
+        loop {
+            let parcel = self.parcels.keys().next().map(|(at, _)| *at);
+            let due = self.nodes.iter().filter_map(|n| n.next_due).min();
+            let Some(next) = parcel.into_iter().chain(due).min().filter(|&at| at <= until) else {
+                break;
+            };
+            self.now = self.now.max(next);
+            if parcel.is_some_and(|at| at <= self.now) {
+                if let Some((_, (from, to, parcel))) = self.parcels.pop_first() {
+                    self.deliver(from, to, parcel);
+                }
+                continue;
+            }
+            let now = self.now;
+            let timers = |node: &Node| node.next_due.is_some_and(|at| at <= now);
+            let ids: Vec<u64> =
+                (1..=self.len()).filter(|&id| timers(&self.nodes[id as usize - 1])).collect();
+            for id in ids {
+                self.step(id, Input::Tick);
+                let due = self.nodes[id as usize - 1].next_due;
+                assert!(due.is_none_or(|at| at > now), "a tick leaves nothing due");
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// Lets this much time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        self.run_until(self.now + time);
+    }
+
+    fn deliver(&mut self, from: NodeId, to: NodeId, parcel: Parcel) {
+        if from != to && self.cut.contains(&(from.0, to.0)) {
+            return;
+        }
+        match parcel {
+            Parcel::Message(message) => self.step(to.0, Input::Message { from, message }),
+            Parcel::SnapshotSent { index } => {
+                self.step(to.0, Input::SnapshotSent { to: from, index });
+            }
+            Parcel::Snapshot { base, session } => {
+                let node = self.node(to.0);
+                if node.log.is_some() && base.position.index > node.applied.position.index {
+                    node.applied = base.clone();
+                    self.step(to.0, Input::SnapshotInstalled { base, from, session });
+                }
+            }
+            Parcel::Written(run, id) => self.written(to.0, run, id),
+        }
+    }
+
+    fn written(&mut self, id: u64, run: u64, write: WriteId) {
+        let node = self.node(id);
+        if node.run != run || node.log.is_none() || node.done >= write {
+            return;
+        }
+        // Durable means: this one and every earlier one.
+        while let Some(front) = node.writing.pop_front_if(|front| front.id <= write) {
+            node.disk.apply(front);
+        }
+        node.done = write;
+        let open = |send: &Send| send.after.is_none_or(|after| after <= write);
+        let (free, gated) = core::mem::take(&mut node.gated).into_iter().partition(open);
+        node.gated = gated;
+        let free: Vec<Send> = free;
+        for send in free {
+            self.transmit(id, send);
+        }
+        self.step(id, Input::Written { id: write });
+    }
+}

@@ -343,10 +343,13 @@ impl Cluster {
     }
 
     fn deliver(&mut self, from: NodeId, to: NodeId, parcel: Parcel) {
-        if from != to && self.cut.contains(&(from.0, to.0)) {
-            return;
-        }
+        let is_cut = from != to && self.cut.contains(&(from.0, to.0));
         match parcel {
+            // The driver always tells how sending a snapshot ended.
+            Parcel::SnapshotSent { .. } if is_cut => {
+                self.step(to.0, Input::SnapshotSent { to: from, index: None });
+            }
+            _ if is_cut => {}
             Parcel::Message(message) => self.step(to.0, Input::Message { from, message }),
             Parcel::SnapshotSent { index } => {
                 self.step(to.0, Input::SnapshotSent { to: from, index });

@@ -24,6 +24,7 @@ mod log_thread;
 mod mailbox;
 mod node;
 mod peers;
+mod recover;
 mod run_number;
 mod start;
 mod subscribers;

@@ -84,7 +84,7 @@ mod tests {
         std::fs::write(directory.path().join(DRAFT), b"half").unwrap();
         let mut disk = OsDisk::open(directory.path()).unwrap();
         assert_eq!(next(&mut disk).unwrap(), 3);
-        std::fs::write(directory.path().join(FILE), encode(3)[..20].to_vec()).unwrap();
+        std::fs::write(directory.path().join(FILE), &encode(3)[..20]).unwrap();
         assert_eq!(next(&mut disk).unwrap(), 4);
         let mut bytes = encode(4);
         bytes[9] ^= 1;

@@ -1,13 +1,14 @@
 //! What applying costs: CPU per put, from the entry's bytes to the committed batch.
 //!
 //! `cargo run --release -p quorate-keyspace --example apply -- DIRECTORY [PUTS] [KEYS]` applies
-//! PUTS puts of 256 bytes over KEYS keys, in batches of 1, 16 and 64 entries.
+//! PUTS puts of 256 bytes over KEYS keys, in batches of 1, 16 and 64 entries; first over the engine
+//! in memory, which shows what the keyspace itself costs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use quorate_base::{Ballot, NodeId, RequestId, Rng};
 use quorate_keyspace::command::Put;
 use quorate_keyspace::{Command, Config, Keyspace, codec};
-use quorate_mvcc::{FjallEngine, FjallSettings};
+use quorate_mvcc::{Engine, FjallEngine, FjallSettings, MemoryEngine};
 use quorate_replicated_log::{Entries, Entry, Payload};
 use quorate_service::{Applied, Envelope, Service};
 use std::time::Instant;
@@ -43,7 +44,14 @@ fn main() {
     let directory = args.next().expect("a directory");
     let mut number = |default: u64| args.next().map_or(default, |n| n.parse().unwrap());
     let (puts, keys) = (number(100_000), number(50_000));
+    println!("in memory");
+    measure(MemoryEngine::new(), puts, keys);
+    println!("on disk");
     let engine = FjallEngine::open(directory.as_ref(), FjallSettings::default()).unwrap();
+    measure(engine, puts, keys);
+}
+
+fn measure<E: Engine>(engine: E, puts: u64, keys: u64) {
     let mut keyspace = Keyspace::open(engine, Config::default()).unwrap();
     let mut rng = Rng::new(1);
     for batch in [1, 16, 64] {

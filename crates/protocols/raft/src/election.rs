@@ -11,7 +11,7 @@ impl Raft {
     /// Nothing was heard of a leader for long enough.
     pub(crate) fn election_timeout(&mut self, now: Instant, out: &mut Effects) {
         self.reset_election(now);
-        if !self.is_voter() || now < self.resting_until || self.is_damaged() {
+        if !self.is_electable() || now < self.resting_until || self.is_damaged() {
             if !self.leader.is_none() {
                 self.follow(now, self.promised.round, NodeId::NONE, out);
             }

@@ -191,6 +191,16 @@ impl Raft {
         self.membership().is_voter(self.me())
     }
 
+    /// Whether it stands for election when nobody leads. One that is being removed does so until
+    /// its removal is committed: it may hold the only log that can be elected (Ongaro's thesis,
+    /// section 4.2.2).
+    pub(crate) fn is_electable(&self) -> bool {
+        let changed_at = self.log.membership_index();
+        let is_pending = changed_at > self.commit && changed_at >= self.log.first_index();
+        self.is_voter()
+            || (is_pending && self.log.membership_at(changed_at - 1).is_voter(self.me()))
+    }
+
     pub(crate) fn is_only_voter(&self) -> bool {
         let members = self.membership();
         members.voters == [self.me()] && !members.is_joint()
@@ -346,7 +356,7 @@ impl ReplicatedLog for Raft {
         let reads = self.follower_reads_timeout();
         match self.role {
             Role::Leader => Some(self.heartbeat_at),
-            _ if self.is_voter() => {
+            _ if self.is_electable() => {
                 Some(reads.map_or(self.election_at, |r| r.min(self.election_at)))
             }
             _ => reads,

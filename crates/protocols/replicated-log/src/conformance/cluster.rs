@@ -371,8 +371,8 @@ impl Cluster {
             return;
         }
         // Durable means: this one and every earlier one.
-        while let Some(front) = node.writing.pop_front_if(|front| front.id <= write) {
-            node.disk.apply(front);
+        while node.writing.front().is_some_and(|front| front.id <= write) {
+            node.writing.drain(..1).for_each(|front| node.disk.apply(front));
         }
         node.done = write;
         let open = |send: &Send| send.after.is_none_or(|after| after <= write);

@@ -72,7 +72,9 @@ fn heal(cluster: &mut Cluster) {
         cluster.start(id);
     }
     cluster.run_for(ELECTION_TIMEOUT * 30);
-    let leader = cluster.leader().expect("somebody leads after healing");
+    let leader = cluster.leader();
+    assert!(leader.is_some(), "somebody leads after healing");
+    let leader = leader.unwrap_or_default();
     let before = cluster.chosen_up_to();
     cluster.propose(leader, 1);
     let ready = cluster.reads_ready();

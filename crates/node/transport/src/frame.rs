@@ -131,7 +131,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_flipped_bit_is_always_seen(payload in proptest::collection::vec(any::<u8>(), 0..200), bit: u64) {
+        fn a_flipped_bit_is_always_seen(
+            payload in proptest::collection::vec(any::<u8>(), 0..200),
+            bit: u64,
+        ) {
             let mut bytes = whole(kind::MESSAGES, &payload);
             let bit = bit as usize % (bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);

@@ -32,6 +32,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// How the storage stands.
     fn storage(&self) -> Storage;
 
+    /// Whether a write that adds so many bytes still fits this member's quota.
+    fn fits(&self, bytes: u64) -> bool;
+
     /// Reads this node's state.
     fn reader(&self) -> &Reader<Self::Engine>;
 

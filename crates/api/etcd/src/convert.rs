@@ -184,3 +184,12 @@ pub fn txn_response(header: pb::ResponseHeader, outcome: TxnOutcome) -> pb::TxnR
             .collect(),
     }
 }
+
+/// Whether a transaction may write keys.
+pub fn puts(txn: &pb::TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match &op.request {
+        Some(Op::RequestPut(_)) => true,
+        Some(Op::RequestTxn(nested)) => puts(nested),
+        _ => false,
+    })
+}

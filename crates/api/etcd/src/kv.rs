@@ -49,6 +49,7 @@ impl<B: Backend> KvService<B> {
         self.0.admit(&call, false)?;
         validate::put(&request)?;
         self.0.metrics.put();
+        self.0.make_sure_it_fits(&call).await?;
         match self.0.propose(Command::Put(convert::put(request)), &call).await? {
             (header, Outcome::Put(outcome)) => Ok(convert::put_response(header, outcome)),
             _ => Err(wrong_outcome()),
@@ -78,6 +79,9 @@ impl<B: Backend> KvService<B> {
         node.admit(&call, false)?;
         validate::txn(&request, node.options.max_txn_ops)?;
         node.metrics.txn();
+        if convert::puts(&request) {
+            node.make_sure_it_fits(&call).await?;
+        }
         match node.propose(Command::Txn(convert::txn(request)?), &call).await? {
             (header, Outcome::Txn(outcome)) => Ok(convert::txn_response(header, outcome)),
             _ => Err(wrong_outcome()),

@@ -31,6 +31,7 @@ impl<B: Backend> LeaseService<B> {
         call: Call,
     ) -> Result<pb::LeaseGrantResponse, Status> {
         self.0.admit(&call, false)?;
+        self.0.make_sure_it_fits(&call).await?;
         let id = if request.id == 0 { self.0.lease_ids.next() } else { request.id };
         let ttl_seconds = request.ttl.max(self.0.options.min_lease_ttl_seconds());
         match self.0.propose(Command::LeaseGrant { id, ttl_seconds }, &call).await? {

@@ -9,7 +9,7 @@ use crate::lease_ids::LeaseIds;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::watch::Hub;
-use quorate_keyspace::command::{Command, Range};
+use quorate_keyspace::command::{Alarm, Command, Range};
 use quorate_keyspace::reply::{Outcome, RangeOutcome};
 use quorate_mvcc::Revision;
 use quorate_wire::etcdserverpb::ResponseHeader;
@@ -102,6 +102,20 @@ impl<B: Backend> Node<B> {
     pub fn read(&self, range: &Range) -> Result<(ResponseHeader, RangeOutcome), Status> {
         let (revision, outcome) = self.backend.reader().range_at(range).map_err(unread)?;
         Ok((self.header(revision), outcome))
+    }
+
+    /// Refuses what this member's quota has no room for, and raises the alarm that says so, as
+    /// etcd does: it is cleared once there is room again.
+    pub async fn make_sure_it_fits(&self, call: &Call) -> Result<(), Status> {
+        if self.backend.fits(call.size as u64) {
+            return Ok(());
+        }
+        let member = self.identity.member;
+        if !self.backend.reader().raised(Alarm::NoSpace, Some(member)) {
+            let raise = Command::Alarm { raise: true, member, alarm: Alarm::NoSpace };
+            self.propose(raise, call).await?;
+        }
+        Err(Refusal::NoSpace.into())
     }
 
     /// Proposes a command and tells the revision and outcome of a success.

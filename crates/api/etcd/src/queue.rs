@@ -181,8 +181,10 @@ impl<B: Backend> Departure<B> {
 impl<B: Backend> Drop for Departure<B> {
     fn drop(&mut self) {
         let Some((key, created)) = self.place.take() else { return };
+        // Without a runtime the process is ending, and the lease will end soon.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let node = self.node.clone();
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             let timeout: Duration = node.options.request_timeout();
             let call = Call { timeout, require_leader: false, size: 0 };
             // If it fails, the lease ends the place in line.

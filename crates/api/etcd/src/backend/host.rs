@@ -96,6 +96,11 @@ impl Backend for HostBackend {
         Storage { size, quota: self.0.space().quota_bytes }
     }
 
+    fn fits(&self, bytes: u64) -> bool {
+        let space = self.0.space();
+        space.quota_bytes == 0 || space.fits(self.0.reader().sizes().logical_bytes, bytes)
+    }
+
     fn reader(&self) -> &Reader<FjallEngine> {
         self.0.reader()
     }

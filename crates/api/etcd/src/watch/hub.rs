@@ -56,6 +56,11 @@ fn weight(batch: &EventBatch) -> usize {
 impl Listener for Hub {
     fn publish(&self, batches: &[EventBatch]) {
         let mut arrived = self.arrived.lock();
+        if self.streams.load(Ordering::SeqCst) == 0 {
+            // Nobody is interested; the next stream to open asks the state where it is.
+            arrived.lose();
+            return;
+        }
         for batch in batches {
             arrived.bytes += weight(batch);
             arrived.batches.push_back(batch.clone());
@@ -64,12 +69,12 @@ impl Listener for Hub {
             arrived.lose();
         }
         drop(arrived);
-        self.wake();
+        self.published.notify_one();
     }
 
     fn jump(&self) {
         self.arrived.lock().lose();
-        self.wake();
+        self.published.notify_one();
     }
 }
 
@@ -92,13 +97,6 @@ impl Hub {
             behind: Notify::new(),
             streams: AtomicUsize::new(0),
         })
-    }
-
-    fn wake(&self) {
-        // Without streams nobody is interested; the next one to open takes what has arrived.
-        if self.streams.load(Ordering::SeqCst) > 0 {
-            self.published.notify_one();
-        }
     }
 
     /// Locks the hub with everything in it that has arrived.

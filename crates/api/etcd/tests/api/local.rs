@@ -29,6 +29,7 @@ struct Shared {
     reader: Reader<MemoryEngine>,
     leader: AtomicU64,
     learner: AtomicBool,
+    quota: AtomicU64,
     started: std::time::Instant,
 }
 
@@ -58,6 +59,7 @@ impl Local {
             reader,
             leader: AtomicU64::new(MEMBER.0),
             learner: AtomicBool::new(false),
+            quota: AtomicU64::new(1 << 40),
             started: std::time::Instant::now(),
         }));
         tokio::spawn(local.clone().tick());
@@ -70,6 +72,10 @@ impl Local {
 
     pub fn set_learner(&self, learner: bool) {
         self.0.learner.store(learner, Ordering::Relaxed);
+    }
+
+    pub fn set_quota(&self, bytes: u64) {
+        self.0.quota.store(bytes, Ordering::Relaxed);
     }
 
     fn now(&self) -> Instant {
@@ -136,6 +142,11 @@ impl Backend for Local {
 
     fn storage(&self) -> Storage {
         Storage { size: 4096, quota: 1 << 31 }
+    }
+
+    fn fits(&self, bytes: u64) -> bool {
+        let logical = self.0.reader.sizes().logical_bytes;
+        logical + bytes <= self.0.quota.load(Ordering::Relaxed)
     }
 
     fn reader(&self) -> &Reader<MemoryEngine> {

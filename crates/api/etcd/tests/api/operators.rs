@@ -76,6 +76,21 @@ async fn status_tells_version_leader_and_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_write_beyond_the_quota_is_refused_and_raises_the_alarm() {
+    let server = Server::start().await;
+    server.put("k", "v").await;
+    server.backend.set_quota(10_000);
+    let text = "etcdserver: mvcc: database space exceeded";
+    let large = put("large", &"v".repeat(20_000));
+    refused(server.kv().put(large).await, Code::ResourceExhausted, text);
+    let listed = server.maintenance().alarm(pb::AlarmRequest::default()).await.unwrap();
+    assert_eq!(listed.into_inner().alarms, [pb::AlarmMember { member_id: MEMBER.0, alarm: 1 }]);
+    refused(server.kv().put(put("small", "v")).await, Code::ResourceExhausted, text);
+    let delete = crate::harness::delete("k", "");
+    assert_eq!(server.kv().delete_range(delete).await.unwrap().into_inner().deleted, 1);
+}
+
+#[tokio::test]
 async fn hashes_tell_states_apart() {
     let server = Server::start().await;
     server.put("k", "1").await;

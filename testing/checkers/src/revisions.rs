@@ -185,7 +185,12 @@ impl<'a> Replay<'a> {
             same(&made, changes).then_some(reply)
         };
         let here = self.answered.get(&revision).map_or(&[][..], |list| list);
-        let writers = || here.iter().copied().filter(|&i| self.history[i].request.writes());
+        let refused = |i: usize| {
+            let answer = self.history[i].answer();
+            answer.is_some_and(|(_, reply)| matches!(reply.outcome, Outcome::Refused(_)))
+        };
+        let writes = |i: &usize| self.history[*i].request.writes() && !refused(*i);
+        let writers = || here.iter().copied().filter(writes);
         let told = |i: usize, reply: &Reply| self.history[i].answer().is_some_and(|a| a.1 == reply);
         if let Some(i) = writers().find(|&i| makes(i).is_some_and(|reply| told(i, &reply))) {
             return Ok(Some(i));

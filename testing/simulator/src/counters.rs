@@ -60,8 +60,8 @@ happenings! {
     WriteTorn => "write torn",
     /// A crash lost a whole write that was not yet durable.
     WriteLost => "write lost",
-    /// A crash kept a later write and lost an earlier one.
-    WriteReordered => "write reordered",
+    /// A crash kept a later sector and lost an earlier one.
+    WriteReordered => "sectors reordered",
     /// A bit of durable data flipped.
     BitRot => "bit rot",
     /// Sectors of the log were found where others belong.

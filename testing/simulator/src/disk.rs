@@ -501,9 +501,8 @@ impl CrashMode {
         rng: &mut Rng,
         counters: &mut Counters,
     ) {
-        let mut lost_before = false;
         for (_, offset, data) in unsynced {
-            let (mut kept, mut lost) = (false, false);
+            let (mut kept, mut lost, mut reordered) = (false, false, false);
             let mut at = 0;
             while at < data.len() {
                 let absolute = *offset as usize + at;
@@ -520,6 +519,7 @@ impl CrashMode {
                 if keep && absolute + n <= durable.len() {
                     durable[absolute..absolute + n].copy_from_slice(&data[at..at + n]);
                 }
+                reordered |= keep && lost;
                 kept |= keep;
                 lost |= !keep;
                 at += n;
@@ -527,10 +527,11 @@ impl CrashMode {
             match (kept, lost) {
                 (true, true) => counters.add(Happening::WriteTorn),
                 (false, true) => counters.add(Happening::WriteLost),
-                (true, false) if lost_before => counters.add(Happening::WriteReordered),
                 _ => {}
             }
-            lost_before |= lost;
+            if reordered {
+                counters.add(Happening::WriteReordered);
+            }
         }
     }
 }

@@ -228,14 +228,14 @@ impl World<'_> {
 
     /// The administrator was answered: he may have more to do.
     pub fn admin_ended(&mut self, wish: &Wish, end: &End) {
-        if let (Wish::Change(change, _), End::Answered { .. }) = (wish, end) {
-            let what = match change {
+        if let (Wish::Change(change, command), End::Answered { .. }) = (wish, end) {
+            let promoted = matches!(command, Command::Member(MemberChange::Promote(_)));
+            self.count(match change {
                 Change::AddLearner(_) => Happening::LearnerAdded,
-                Change::AddVoter(node) if self.node(node.0).member => Happening::LearnerPromoted,
+                Change::AddVoter(_) if promoted => Happening::LearnerPromoted,
                 Change::AddVoter(_) => Happening::VoterAdded,
                 Change::Remove(_) | Change::Keep => Happening::MemberRemoved,
-            };
-            self.count(what);
+            });
         }
         if self.rng.below(2) == 0 {
             let at = self.soon(Duration::from_secs(1));

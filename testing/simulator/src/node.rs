@@ -69,6 +69,7 @@ pub struct Running {
     outputs: Outputs<Reply>,
     /// Batches that the log has no room for at the moment, in order.
     waiting: VecDeque<Batch>,
+    full_until: Instant,
     work: VecDeque<Work>,
     finished: Finished,
     serving: bool,
@@ -196,6 +197,7 @@ impl World<'_> {
             hub,
             outputs: Outputs::default(),
             waiting: VecDeque::new(),
+            full_until: Instant::ZERO,
             work: VecDeque::new(),
             finished: Vec::new(),
             serving: false,
@@ -492,11 +494,16 @@ impl World<'_> {
                 }
                 quiet = false;
             }
-            if let Some(batch) = running.waiting.pop_front() {
+            if running.full_until <= now
+                && let Some(batch) = running.waiting.pop_front()
+            {
                 let batch_id = batch.id;
                 match running.wal.submit(batch) {
                     Ok(()) => quiet = false,
-                    Err(WalError::Full { batch }) => running.waiting.push_front(batch),
+                    Err(WalError::Full { batch }) => {
+                        running.waiting.push_front(batch);
+                        running.full_until = now + Duration::from_millis(20);
+                    }
                     Err(error) => refused = Some((batch_id, error.to_string())),
                 }
             }
@@ -504,7 +511,7 @@ impl World<'_> {
                 break;
             }
         }
-        let full = !running.waiting.is_empty();
+        let (full, full_until) = (!running.waiting.is_empty(), running.full_until);
         let ready = running.wal.is_ready() && !running.founding && running.driver.is_none();
         let next = node.disk.next_completion();
         let alive = node.alive();
@@ -524,7 +531,7 @@ impl World<'_> {
         if ready {
             self.take_part(id);
         }
-        let again = if full { Some(now + Duration::from_millis(20)) } else { None };
+        let again = full.then(|| full_until);
         if let Some(at) = [next, again].into_iter().flatten().min() {
             let at = at.max(Instant(now.0 + 1));
             if let Some(running) = &mut self.node(id).running

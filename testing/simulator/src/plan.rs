@@ -145,7 +145,7 @@ impl Plan {
             crash_at_step_ppm: maybe(rng, 2, 150),
             apply_delay: us(*rng.pick(&[50, 200, 2_000, 20_000]).unwrap_or(&50)),
             catch_up_entries: rng.between(5, 120),
-            part_bytes: rng.between(64, 2_000) as usize,
+            part_bytes: rng.between(200, 4_000) as usize,
             persist_interval: ms(rng.between(50, 2_000)),
             codec_ppm: if rng.below(4) == 0 { 1_000_000 } else { 50_000 },
             clients: Crowd {

@@ -1,7 +1,7 @@
 //! What a unary call costs the server, in processor time: a server and its clients in one process,
 //! told apart by the names of their threads. Linux only (it reads `/proc`).
 //!
-//! `cargo run --release -p quorate-etcd --example cost [seconds] [connections] [calls per connection]`
+//! `cargo run --release -p quorate-etcd --example cost [seconds] [connections] [calls each]`
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../tests/api/local.rs"]

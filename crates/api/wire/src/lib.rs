@@ -3,28 +3,38 @@
 //! Invariant: everything under `generated/` is written by `cargo xtask proto` and by nobody else;
 //! a test there compares. Features `client` and `server` add the stubs and the service traits.
 
-macro_rules! packages {
-    ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {$(
-        $(#[$doc])*
-        #[allow(missing_docs, clippy::all, clippy::expect_used, clippy::unwrap_used)]
-        #[rustfmt::skip]
-        pub mod $name {
-            include!(concat!("generated/", $file));
-        }
-    )*};
-}
+/// Users, roles and permissions.
+#[allow(missing_docs, clippy::all, clippy::expect_used, clippy::unwrap_used)]
+#[rustfmt::skip]
+#[path = "generated/authpb.rs"]
+pub mod authpb;
 
-packages! {
-    /// Users, roles and permissions.
-    authpb = "authpb.rs";
-    /// The services and their messages.
-    etcdserverpb = "etcdserverpb.rs";
-    /// Keys and events.
-    mvccpb = "mvccpb.rs";
-    /// Elections.
-    v3electionpb = "v3electionpb.rs";
-    /// Locks.
-    v3lockpb = "v3lockpb.rs";
-    /// The gRPC health checking protocol.
-    health = "grpc.health.v1.rs";
-}
+/// The services and their messages.
+#[allow(missing_docs, clippy::all, clippy::expect_used, clippy::unwrap_used)]
+#[rustfmt::skip]
+#[path = "generated/etcdserverpb.rs"]
+pub mod etcdserverpb;
+
+/// The gRPC health checking protocol.
+#[allow(missing_docs, clippy::all, clippy::expect_used, clippy::unwrap_used)]
+#[rustfmt::skip]
+#[path = "generated/grpc.health.v1.rs"]
+pub mod health;
+
+/// Keys and events.
+#[allow(missing_docs, clippy::all, clippy::expect_used, clippy::unwrap_used)]
+#[rustfmt::skip]
+#[path = "generated/mvccpb.rs"]
+pub mod mvccpb;
+
+/// Elections.
+#[allow(missing_docs, clippy::all, clippy::expect_used, clippy::unwrap_used)]
+#[rustfmt::skip]
+#[path = "generated/v3electionpb.rs"]
+pub mod v3electionpb;
+
+/// Locks.
+#[allow(missing_docs, clippy::all, clippy::expect_used, clippy::unwrap_used)]
+#[rustfmt::skip]
+#[path = "generated/v3lockpb.rs"]
+pub mod v3lockpb;

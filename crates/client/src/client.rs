@@ -125,8 +125,8 @@ impl Client {
         for round in 0u32.. {
             let (endpoint, channel) = match self.channel(deadline).await {
                 Ok(found) => found,
-                Err(error) => {
-                    last = error.to_string();
+                Err(why) => {
+                    last = why;
                     if !self.pause(round, deadline).await {
                         break;
                     }
@@ -164,8 +164,8 @@ impl Client {
         Err(Error::Unavailable { last })
     }
 
-    /// A connection to whoever's turn it is.
-    pub(crate) async fn channel(&self, deadline: Instant) -> Result<(Endpoint, Channel), Error> {
+    /// A connection to whoever's turn it is, or why there is none.
+    pub(crate) async fn channel(&self, deadline: Instant) -> Result<(Endpoint, Channel), String> {
         let (endpoint, channel) = {
             let mut links = self.links();
             let i = links.balancer.pick(std::time::Instant::now());
@@ -185,7 +185,10 @@ impl Client {
             }
             Err(error) => {
                 self.failed(&endpoint);
-                Err(error)
+                Err(match error {
+                    Error::Unavailable { last } => last,
+                    other => other.to_string(),
+                })
             }
         }
     }

@@ -127,7 +127,7 @@ impl Watcher {
                         }
                     }
                 }
-                Err(error) => error.to_string(),
+                Err(why) => why,
             };
             last = opened;
             if !self.client.pause(round, deadline).await {

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// How long a node may take to stop in good order.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Running {
     pub pid: u32,
     child: Child,
+    /// The node runs until this is closed. Kept apart from the child, for waiting closes its own.
+    _stdin: Option<ChildStdin>,
 }
 
 /// Starts a node; `members` is its `--initial-cluster`.
@@ -39,8 +41,9 @@ pub fn start(seat: &Seat, members: &str) -> Result<Running, Failure> {
         .stderr(log)
         // A Ctrl-C in the terminal is for the supervisor, which then stops the nodes in order.
         .process_group(0);
-    let child = command.spawn().map_err(|e| machine("cannot start a process", e))?;
-    Ok(Running { pid: child.id().unwrap_or_default(), child })
+    let mut child = command.spawn().map_err(|e| machine("cannot start a process", e))?;
+    let stdin = child.stdin.take();
+    Ok(Running { pid: child.id().unwrap_or_default(), child, _stdin: stdin })
 }
 
 impl Running {

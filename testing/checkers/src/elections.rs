@@ -4,14 +4,18 @@ use crate::violation::Violation;
 use quorate_base::{Ballot, NodeId};
 use std::collections::BTreeMap;
 
-/// Who led which round.
+/// Who led which round, and who voted for whom.
 #[derive(Clone, Default, Debug)]
-pub struct Elections(BTreeMap<u64, NodeId>);
+pub struct Elections {
+    leaders: BTreeMap<u64, NodeId>,
+    /// For each voter and round: who got the vote.
+    votes: BTreeMap<(NodeId, u64), NodeId>,
+}
 
 impl Elections {
     /// `node` says that it leads `ballot`'s round.
     pub fn leads(&mut self, node: NodeId, ballot: Ballot) -> Result<(), Violation> {
-        let known = *self.0.entry(ballot.round).or_insert(node);
+        let known = *self.leaders.entry(ballot.round).or_insert(node);
         if known != node {
             let text = format!("{known} and {node} both lead round {}", ballot.round);
             return Err(Violation::new("election safety", text));
@@ -19,9 +23,20 @@ impl Elections {
         Ok(())
     }
 
+    /// `voter` told `candidate` that it has its vote. A vote is given once in a round, whatever
+    /// happens to the voter.
+    pub fn voted(&mut self, voter: NodeId, round: u64, candidate: NodeId) -> Result<(), Violation> {
+        let known = *self.votes.entry((voter, round)).or_insert(candidate);
+        if known != candidate {
+            let text = format!("{voter} votes for {known} and for {candidate} in round {round}");
+            return Err(Violation::new("one vote for each round", text));
+        }
+        Ok(())
+    }
+
     /// How many rounds had a leader.
     pub fn rounds(&self) -> usize {
-        self.0.len()
+        self.leaders.len()
     }
 }
 
@@ -38,5 +53,13 @@ mod tests {
         assert!(elections.leads(NodeId(2), ballot(2, 2)).is_ok());
         assert!(elections.leads(NodeId(2), ballot(1, 2)).is_err());
         assert_eq!(elections.rounds(), 2);
+    }
+
+    #[test]
+    fn one_vote_for_each_round() {
+        let mut elections = Elections::default();
+        let mut vote = |round, candidate| elections.voted(NodeId(3), round, NodeId(candidate));
+        assert!(vote(1, 1).is_ok() && vote(1, 1).is_ok() && vote(2, 2).is_ok());
+        assert!(vote(1, 2).is_err());
     }
 }

@@ -28,11 +28,6 @@ impl Atlas {
         self.damaged.contains(&id)
     }
 
-    /// Whether any was.
-    pub fn any(&self) -> bool {
-        !self.damaged.is_empty()
-    }
-
     /// A node whose data may still be damaged.
     pub fn next(&self) -> Option<u64> {
         self.damageable.iter().copied().find(|id| !self.damaged.contains(id))

@@ -67,7 +67,8 @@ impl World<'_> {
     fn demand_progress(&mut self, deadline: Instant) {
         let seat = self.seats.len() - 1;
         for id in self.sound_members() {
-            loop {
+            // A change of members that was under way may still end.
+            while self.members().contains(NodeId(id)) {
                 self.let_settle(seat, deadline);
                 let before = self.record.history.len();
                 let value = Bytes::from(format!("end.{id}.{before}"));

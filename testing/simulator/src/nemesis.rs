@@ -73,7 +73,12 @@ impl World<'_> {
     }
 
     fn for_a_while(&mut self) -> Duration {
-        self.rng.duration(Duration::from_millis(50), Duration::from_millis(3_000))
+        // Half of the time about as long as an election takes, which is when most is undecided.
+        let longest = match self.rng.below(2) {
+            0 => self.plan.election * 3,
+            _ => Duration::from_millis(3_000),
+        };
+        self.rng.duration(Duration::from_millis(10), longest)
     }
 
     fn pause(&mut self) {
@@ -90,7 +95,7 @@ impl World<'_> {
         for &(from, to) in &links {
             self.network.set_cut(from, to, true);
             // A broken cable resets nothing; a firewall may.
-            if self.rng.below(4) == 0 {
+            if self.rng.below(2) == 0 {
                 let at = self.soon(Duration::from_millis(5));
                 self.queue.push(at, to as u32, Happens::PeerLost { to, peer: from });
             }
@@ -203,27 +208,38 @@ impl World<'_> {
         if self.healing || members.is_joint() || step > 3 {
             return;
         }
-        let spare = (1..=self.plan.ids).find(|id| {
-            let node = &self.nodes[*id as usize - 1];
-            !node.member && !node.removed && !members.contains(NodeId(*id))
-        });
+        // An identity never comes back.
+        let spare = (1..=self.plan.ids).find(|id| !self.record.members_ever.contains(id));
         let learner = members.learners.first().copied();
-        // Once data is damaged, fewer voters could mean too few whole copies.
-        let least = if self.atlas.any() { 4 } else { 3 };
         let change = match (learner, spare) {
             (Some(learner), _) if self.rng.below(4) > 0 => Some(promote(learner)),
             (_, Some(spare)) if members.voters.len() < 5 && self.rng.below(3) > 0 => {
+                self.start_soon(spare);
                 Some(add(NodeId(spare), self.rng.below(2) == 0))
             }
-            _ if members.voters.len() >= least => {
-                self.rng.pick(&members.voters).map(|voter| remove(*voter))
-            }
-            (Some(learner), _) => Some(remove(learner)),
-            _ => None,
+            _ => match self.rng.pick(&members.voters).copied() {
+                Some(voter) if self.can_be_spared(voter) => Some(remove(voter)),
+                _ => learner.map(remove),
+            },
         };
         if let Some((change, command)) = change {
             self.administer(Wish::Change(change, command));
         }
+    }
+
+    /// The operator starts a node that is to join.
+    fn start_soon(&mut self, id: u64) {
+        self.node(id).member = true;
+        let at = self.soon(Duration::from_millis(500));
+        self.queue.push(at, id as u32, Happens::Boot(id));
+    }
+
+    /// Without this voter there is still a quorum of voters whose data was never damaged.
+    fn can_be_spared(&self, voter: NodeId) -> bool {
+        let voters = self.members().voters;
+        let whole = |node: &&NodeId| **node != voter && !self.atlas.was_damaged(node.0);
+        let left = voters.len() - 1;
+        left >= 2 && voters.iter().filter(whole).count() * 2 > left
     }
 
     /// The administrator was answered: he may have more to do.

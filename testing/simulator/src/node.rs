@@ -177,6 +177,7 @@ impl World<'_> {
             }
         };
         let founding = recovery.groups.is_empty();
+        let was_member = recovered.applied.membership.contains(NodeId(id));
         let text = format!(
             "starts: {} at applied {:?}",
             found_text(&recovered),
@@ -188,6 +189,7 @@ impl World<'_> {
             self.counters.add(Happening::EngineRolledBack);
         }
         let node = &mut self.nodes[id as usize - 1];
+        node.was_member = was_member;
         node.running = Some(Running {
             driver: None,
             recovered: Some(recovered),
@@ -260,7 +262,7 @@ impl World<'_> {
             lease_clock_drift_ppm: self.plan.lease_drift_ppm,
             seed: self.seed ^ id << 32 ^ life << 48,
             limits: Limits {
-                append_bytes: 2_000,
+                append_bytes: self.plan.append_bytes,
                 inflight_messages: 8,
                 inflight_bytes: 64 << 10,
                 uncommitted_bytes: 256 << 10,
@@ -722,8 +724,9 @@ impl World<'_> {
             }
         }
         if comes_back {
-            let longest = if self.healing { 200 } else { 2_500 };
-            let at = self.soon(Duration::from_millis(longest));
+            // Half of the time it is back before anybody has missed it.
+            let quick = self.healing || self.rng.below(2) == 0;
+            let at = self.soon(Duration::from_millis(if quick { 60 } else { 2_500 }));
             self.queue.push(at, id as u32, Happens::Boot(id));
         }
     }

@@ -38,6 +38,8 @@ pub struct Plan {
     pub crash_at_step_ppm: u32,
     /// How long a service takes for a piece of work, at most.
     pub apply_delay: Duration,
+    /// Entry bytes in one append message; few, so that a run of entries takes several.
+    pub append_bytes: usize,
     /// Applied entries kept in the log; few, so that snapshots are often needed.
     pub catch_up_entries: u64,
     /// Size of a part of a snapshot in bytes; small, so that it takes many.
@@ -139,11 +141,12 @@ impl Plan {
             drift_ppm,
             network: draw_network(rng),
             disk: draw_disk(rng),
-            nemesis_every: ms(rng.between(300, 3_000)),
+            nemesis_every: ms(*rng.pick(&[200, 500, 1_000, 3_000]).unwrap_or(&500)),
             nemesis: draw_deeds(rng),
             crash_at_disk_ppm: maybe(rng, 2, 800),
             crash_at_step_ppm: maybe(rng, 2, 150),
             apply_delay: us(*rng.pick(&[50, 200, 2_000, 20_000]).unwrap_or(&50)),
+            append_bytes: *rng.pick(&[1, 200, 2_000, 20_000]).unwrap_or(&2_000),
             catch_up_entries: rng.between(5, 120),
             part_bytes: rng.between(200, 4_000) as usize,
             persist_interval: ms(rng.between(50, 2_000)),
@@ -155,7 +158,7 @@ impl Plan {
                 watchers: rng.between(1, 2) as usize,
                 compactors: rng.below(2) as usize,
             },
-            think: ms(rng.between(20, 400)),
+            think: ms(*rng.pick(&[15, 50, 150, 400]).unwrap_or(&150)),
             checkpoints: (rng.below(2) == 0).then(|| ms(rng.between(300, 1_500))),
             damageable,
         }

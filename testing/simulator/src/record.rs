@@ -3,10 +3,12 @@
 use crate::counters::Happening;
 use crate::trace::StableHasher;
 use crate::world::{Happens, World};
-use quorate_base::Index;
+use quorate_base::{Index, NodeId};
 use quorate_checkers::{AppliedLogs, Elections, LeaseBook, Operation, StateHashes, Truth};
-use quorate_replicated_log::{Base, Entries, Entry, Membership};
+use quorate_driver::PeerMessage;
+use quorate_replicated_log::{Base, Body, Entries, Entry, Membership};
 use quorate_wal::Batch;
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
@@ -28,13 +30,15 @@ pub struct Record {
     pub joint: bool,
     /// The latest members, and where they came into force.
     pub membership: (Index, Membership),
+    /// Whoever was a member at any time.
+    pub members_ever: BTreeSet<u64>,
     /// Each node's last written index and its round, if known.
     tails: Vec<Option<(Index, u64)>>,
 }
 
 impl Record {
     /// Nothing yet, of so many nodes.
-    pub fn new(ids: u64) -> Record {
+    pub fn new(ids: u64, founders: u64) -> Record {
         Record {
             history: Vec::new(),
             truth: Truth::default(),
@@ -44,6 +48,7 @@ impl Record {
             leases: LeaseBook::default(),
             joint: false,
             membership: (0, Membership::default()),
+            members_ever: (1..=founders).collect(),
             tails: vec![None; ids as usize],
         }
     }
@@ -83,6 +88,16 @@ impl World<'_> {
         }
     }
 
+    /// A node sends a message: the vote it gives, it has given for ever.
+    pub fn record_sent(&mut self, from: NodeId, to: NodeId, message: &PeerMessage) {
+        if let PeerMessage::Log { message, .. } = message
+            && message.body == (Body::VoteReply { granted: true })
+        {
+            let result = self.record.elections.voted(from, message.ballot.round, to);
+            self.check(result);
+        }
+    }
+
     /// A node says that the members changed.
     pub fn record_members(&mut self, base: &Base) {
         if base.position.index <= self.record.membership.0 {
@@ -94,16 +109,9 @@ impl World<'_> {
         );
         let now = &base.membership;
         self.record.joint = now.is_joint();
-        for node in now.all() {
-            // The operator starts whoever was added.
-            if !self.node(node.0).member {
-                self.node(node.0).member = true;
-                let at = self.soon(Duration::from_millis(500));
-                self.queue.push(at, node.0 as u32, Happens::Boot(node.0));
-            }
-        }
+        self.record.members_ever.extend(now.all().iter().map(|node| node.0));
         for node in before.1.all() {
-            // And shuts down whoever was removed, in his own time.
+            // The operator shuts down whoever was removed, in his own time.
             if !now.contains(node) {
                 let at = self.soon(Duration::from_secs(3));
                 self.queue.push(at, node.0 as u32, Happens::Retire(node.0));
@@ -114,7 +122,7 @@ impl World<'_> {
     /// The members, as far as anybody has applied them.
     pub fn members(&self) -> Membership {
         match &self.record.membership {
-            (0, _) => Membership::of((1..=self.plan.nodes).map(quorate_base::NodeId)),
+            (0, _) => Membership::of((1..=self.plan.nodes).map(NodeId)),
             (_, membership) => membership.clone(),
         }
     }

@@ -129,6 +129,7 @@ impl World<'_> {
         let node = self.node(id);
         if node.frozen_until > now {
             let at = node.frozen_until;
+            let at = at + self.rng.duration(Duration::ZERO, Duration::from_millis(2));
             self.queue.push(at, 1_000 + seat as u32, Happens::Arrive(seat, attempt));
             return;
         }

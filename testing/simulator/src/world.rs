@@ -151,7 +151,7 @@ impl<'t> World<'t> {
             nodes,
             seats,
             watchers,
-            record: Record::new(plan.ids),
+            record: Record::new(plan.ids, plan.nodes),
             atlas,
             counters: Counters::default(),
             trace,
@@ -200,7 +200,9 @@ impl<'t> World<'t> {
         if let Some(node) = what.node() {
             let frozen = self.node(node).frozen_until;
             if frozen > self.now {
-                self.queue.push(frozen, node as u32, what);
+                // Not in the old order: a socket may be read before another.
+                let jitter = self.rng.duration(Duration::ZERO, Duration::from_millis(2));
+                self.queue.push(frozen + jitter, node as u32, what);
                 return;
             }
         }
@@ -270,6 +272,7 @@ impl<'t> World<'t> {
         if to == from || to == 0 || to > self.plan.ids {
             return;
         }
+        self.record_sent(NodeId(from), NodeId(to), &message);
         let fate = self.network.send(self.now, from, to, &mut self.counters);
         if fate.reset {
             self.count(Happening::ConnectionReset);

@@ -2,11 +2,18 @@
 
 use quorate_keyspace::canary::Bug as Keyspace;
 use quorate_mvcc::Bug as Store;
+use quorate_raft::Canary as Raft;
 use quorate_simulator::{Canary, Options, run_many};
 use std::fmt::Write;
 
 /// Seeds within which each must be found.
 const BOUND: u64 = 300;
+
+/// What a whole cluster never shows, and Raft's own tests must find: an identity never comes back
+/// after its removal, so that no session but the first exists; one node is added or removed at a
+/// time, so that the majorities of old and new voters intersect anyway; and disturbing a leader
+/// breaks no promise.
+const OUT_OF_SIGHT: [Raft; 3] = [Raft::SkipSession, Raft::SingleQuorumInJoint, Raft::NoStickiness];
 
 fn canaries() -> Vec<Canary> {
     let keyspace = [
@@ -20,8 +27,8 @@ fn canaries() -> Vec<Canary> {
     let store =
         [Store::AppliedIndexApart, Store::CompactionDropsLatest, Store::OldRangeForgetsDeleted];
     let wal = quorate_wal::Canary::ALL;
-    let raft = quorate_raft::Canary::ALL;
-    let all = raft.iter().map(|bug| Canary::Raft(*bug));
+    let raft = Raft::ALL.iter().filter(|bug| !OUT_OF_SIGHT.contains(bug));
+    let all = raft.map(|bug| Canary::Raft(*bug));
     let all = all.chain(wal.iter().map(|bug| Canary::Wal(*bug)));
     let all = all.chain(store.iter().map(|bug| Canary::Store(*bug)));
     all.chain(keyspace.iter().map(|bug| Canary::Keyspace(*bug))).collect()

@@ -19,7 +19,8 @@ impl Raft {
         self.votes.clear();
         self.led_since = now;
         self.progress_at = now;
-        self.heartbeat_at = now;
+        // The empty entry, which goes to everybody at once, tells who leads.
+        self.heartbeat_at = now + self.config.heartbeat;
         self.ready = false;
         self.transfer = None;
         self.offered = false;

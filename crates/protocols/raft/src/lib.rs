@@ -8,6 +8,7 @@ extern crate alloc;
 
 mod canary;
 mod election;
+mod fingerprint;
 mod follower;
 mod leader;
 mod members;

@@ -21,7 +21,7 @@ pub struct Raft {
     pub(crate) config: Config,
     pub(crate) spec: QuorumSpec,
     pub(crate) rng: Rng,
-    canary: Option<Canary>,
+    pub(crate) canary: Option<Canary>,
 
     // What is, or is becoming, durable.
     /// The highest round seen, and who has this replica's vote in it.
@@ -39,7 +39,7 @@ pub struct Raft {
     pub(crate) role: Role,
     pub(crate) leader: NodeId,
     /// What the driver was last told of role, ballot and leader.
-    announced: (Role, u64, NodeId),
+    pub(crate) announced: (Role, u64, NodeId),
 
     // As a follower or candidate.
     pub(crate) election_at: Instant,

@@ -137,7 +137,7 @@ impl Raft {
         out: &mut Effects,
     ) {
         let from = (*range.start()).max(self.log.first_index());
-        if from > self.log.last_index() || range.end() < range.start() {
+        if from > self.log.last_index().min(*range.end()) {
             return;
         }
         if self.is_damaged() {

@@ -146,6 +146,23 @@ impl Journal {
         }
     }
 
+    /// How many more writes must end before `id` is durable; zero if it is.
+    pub fn until_done(&self, id: WriteId) -> u64 {
+        id.0.saturating_sub(self.done.0)
+    }
+
+    /// Feeds `state` with what decides the journal's future, apart from time and from how many
+    /// writes there were before: for exhaustive checking, between steps.
+    pub fn fingerprint<H: core::hash::Hasher>(&self, state: &mut H) {
+        use core::hash::Hash;
+        let Journal { staged: _, has_staged, done: _, under_way, end, durable } = self;
+        debug_assert!(!has_staged, "a step leaves nothing staged");
+        for (id, _, end) in under_way {
+            (self.until_done(*id), end).hash(state);
+        }
+        (end, durable).hash(state);
+    }
+
     /// Nothing after `index` counts as durable, nor will by a write already handed over.
     fn cut(&mut self, index: Index) {
         self.end = self.end.min(index);

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use quorate_base::{Ballot, Index, Position};
 
 /// The entries after a base, and the memberships they bring.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Hash, Debug, Default)]
 pub struct Log {
     base: Base,
     last: Position,
@@ -20,7 +20,7 @@ pub struct Log {
     memberships: Vec<(Index, Membership)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 struct Run {
     first: Index,
     /// Weight of all its entries.

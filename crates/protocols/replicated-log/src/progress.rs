@@ -130,6 +130,25 @@ impl Progress {
         }
     }
 
+    /// Feeds `state` with all but the time: for exhaustive checking.
+    pub fn fingerprint<H: core::hash::Hasher>(&self, state: &mut H) {
+        use core::hash::Hash;
+        let Progress {
+            node,
+            session,
+            matched,
+            next,
+            mode,
+            heard: _,
+            probe,
+            commit_told,
+            matched_at_heartbeat,
+            window,
+        } = self;
+        (node, session, matched, next, mode, probe).hash(state);
+        (commit_told, matched_at_heartbeat, window).hash(state);
+    }
+
     /// Whether messages are under way.
     pub fn is_waiting(&self) -> bool {
         !self.window.sent.is_empty()
@@ -137,7 +156,7 @@ impl Progress {
 }
 
 /// What is under way: the last index and the bytes of each message.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Hash, Debug, Default)]
 struct Window {
     sent: VecDeque<(Index, usize)>,
     bytes: usize,

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use quorate_base::{Index, Instant, NodeId};
 
 /// Whose read it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Reader {
     /// This replica's own.
     Local(ReadId),
@@ -21,7 +21,7 @@ pub enum Reader {
 }
 
 /// The leader's side.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Hash, Debug, Default)]
 pub struct LeaderReads {
     /// Number of the latest probe. Zero is never one.
     probe: u64,

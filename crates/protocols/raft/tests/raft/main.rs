@@ -1,15 +1,27 @@
-//! Raft against the suite that every engine passes, and its cost model against the count.
+//! Raft against the suite that every engine passes, against scripts, against every interleaving
+//! within bounds, against hostile peers and against its own deliberate bugs; and its cost model
+//! against the count.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cost;
+mod disk;
+mod lab;
+mod transcripts;
+mod words;
 
 use quorate_base::Instant;
-use quorate_raft::Raft;
+use quorate_raft::{Canary, Raft};
 use quorate_replicated_log::conformance::random_schedule;
 use quorate_replicated_log::{Config, Recovered, ReplicatedLog};
+use std::cell::Cell;
+
+thread_local! {
+    /// The deliberate bug of replicas that this thread makes.
+    static CANARY: Cell<Option<Canary>> = const { Cell::new(None) };
+}
 
 fn raft(config: Config, now: Instant, recovered: Recovered) -> Box<dyn ReplicatedLog> {
-    Box::new(Raft::new(config, now, recovered))
+    Box::new(Raft::with_canary(config, now, recovered, CANARY.get()))
 }
 
 #[test]

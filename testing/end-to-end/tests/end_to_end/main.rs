@@ -1,0 +1,20 @@
+//! Clusters of real processes under stock clients and real faults.
+//!
+//! Every test starts with [`begin`], which makes them run one at a time. Those that need a program
+//! that is not there say so on standard error, and fail where `QUORATE_E2E_REQUIRE=1`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod command_line;
+mod etcdctl;
+mod faults;
+mod machine;
+mod membership;
+mod stock_clients;
+mod up;
+
+use std::sync::MutexGuard;
+
+/// Waits for this test's turn.
+fn begin() -> MutexGuard<'static, ()> {
+    quorate_end_to_end::alone(env!("CARGO_BIN_EXE_quorate-under-test"))
+}

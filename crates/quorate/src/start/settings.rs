@@ -194,8 +194,10 @@ fn json(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Half of the processors serve clients: the driver, the log and the services have threads of their
+/// own. Fewer threads answer more requests with one system call.
 fn usual_threads() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
+    (std::thread::available_parallelism().map_or(2, usize::from) / 2).clamp(1, 8)
 }
 
 #[cfg(test)]

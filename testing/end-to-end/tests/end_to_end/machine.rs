@@ -73,16 +73,21 @@ fn a_full_disk_refuses_writes_and_recovers_by_itself() {
     cluster.nodes[0].start(&arguments);
     cluster.settled();
     cluster.put("before", "yes").unwrap();
-    // Somebody else fills the disk.
+    // Somebody else fills the disk, all but what the node must see as too little.
     let filler = folder.join("filler");
     let mut file = File::create(&filler).unwrap();
-    while file.write_all(&[7; 1 << 16]).is_ok() {}
+    while free_bytes(&folder) > 3 << 20 {
+        file.write_all(&[7; 1 << 16]).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
     drop(file);
     let value = "x".repeat(100_000);
     let refused = eventually_refused(&cluster, &value);
     assert!(refused.contains("database space exceeded"), "{refused}");
     assert!(cluster.nodes[0].runs(), "a full disk is no reason to die");
     assert_eq!(cluster.get_from(0, "before").unwrap().as_deref(), Some("yes"));
+    let deleted = delete(&cluster, "before").expect("deletes go on");
+    assert_eq!(deleted, 1);
     fs::remove_file(&filler).unwrap();
     eventually("writes succeed again", Duration::from_secs(20), || {
         cluster.put("after", "yes").is_ok()
@@ -104,6 +109,19 @@ fn eventually_refused(cluster: &Cluster, value: &str) -> String {
         }
     });
     refusal
+}
+
+fn free_bytes(folder: &Path) -> u64 {
+    let stat = rustix::fs::statvfs(folder).unwrap();
+    stat.f_bavail * stat.f_frsize
+}
+
+fn delete(cluster: &Cluster, key: &str) -> Result<i64, quorate_client::Error> {
+    let request = quorate_wire::etcdserverpb::DeleteRangeRequest {
+        key: key.as_bytes().to_vec().into(),
+        ..Default::default()
+    };
+    cluster.runtime.block_on(cluster.client().delete_range(request)).map(|r| r.deleted)
 }
 
 struct Unmount(std::path::PathBuf);

@@ -81,6 +81,15 @@ impl World<'_> {
         self.rng.duration(Duration::from_millis(10), longest)
     }
 
+    /// A new leader may die at once.
+    pub fn strike_new_leader(&mut self, id: u64) {
+        if !self.healing && self.rng.chance_ppm(self.plan.crash_new_leader_ppm) {
+            let alive = self.node(id).alive();
+            let at = self.soon(Duration::from_millis(4));
+            self.queue.push(at, 3_000, Happens::Strike(alive));
+        }
+    }
+
     fn pause(&mut self) {
         let until = self.now + self.for_a_while();
         if let Some(id) = self.a_member() {

@@ -75,6 +75,8 @@ pub struct Running {
     serving: bool,
     persist: Option<Persist>,
     poll_at: Option<Instant>,
+    /// When the driver is polled at the latest, whatever happens.
+    timer_at: Option<Instant>,
     disk_at: Option<Instant>,
     pub role: Role,
 }
@@ -205,6 +207,7 @@ impl World<'_> {
             serving: false,
             persist: None,
             poll_at: None,
+            timer_at: None,
             disk_at: None,
             role: Role::Follower,
         });
@@ -325,16 +328,25 @@ impl World<'_> {
     /// A poll follows every event, a little later, so that what comes together is taken together.
     fn poll_soon(&mut self, id: u64) {
         let at = self.soon(Duration::from_micros(20));
-        self.poll_at(id, at);
-    }
-
-    fn poll_at(&mut self, id: u64, at: Instant) {
         let node = self.node(id);
         let alive = node.alive();
         if let Some(running) = &mut node.running
-            && running.poll_at.is_none_or(|planned| planned > at)
+            && running.poll_at.is_none()
         {
             running.poll_at = Some(at);
+            self.queue.push(at, id as u32, Happens::Poll(alive));
+        }
+    }
+
+    /// One timer is set at a time, never later than wanted: deadlines mostly move away, and a
+    /// timer that comes too early is set anew.
+    fn set_timer(&mut self, id: u64, at: Instant) {
+        let node = self.node(id);
+        let alive = node.alive();
+        if let Some(running) = &mut node.running
+            && running.timer_at.is_none_or(|planned| planned > at)
+        {
+            running.timer_at = Some(at);
             self.queue.push(at, id as u32, Happens::Poll(alive));
         }
     }
@@ -358,10 +370,12 @@ impl World<'_> {
         let node = self.node(id);
         let local = node.clock.read(now);
         let Some(running) = &mut node.running else { return };
-        if running.poll_at.is_none_or(|at| at > now) {
-            return; // An earlier poll came instead.
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if !due(running.poll_at) && !due(running.timer_at) {
+            return; // An earlier timer was set instead.
         }
-        running.poll_at = None;
+        running.poll_at = running.poll_at.filter(|at| *at > now);
+        running.timer_at = running.timer_at.filter(|at| *at > now);
         let Some(driver) = &mut running.driver else { return };
         driver.poll(local, &mut running.outputs);
         let timeout = driver.next_timeout().map(|at| node.clock.when(at));
@@ -378,11 +392,13 @@ impl World<'_> {
         if node.life != life {
             return;
         }
-        if let Some(running) = &mut node.running {
-            running.outputs = outputs;
+        if let Some(running) = &mut node.running
+            && running.poll_at.is_none()
+        {
+            running.outputs = outputs; // For its memory; nothing new has come meanwhile.
         }
         if let Some(at) = timeout {
-            self.poll_at(id, at.max(Instant(now.0 + 1)));
+            self.set_timer(id, at.max(Instant(now.0 + 1)));
         }
     }
 
@@ -427,13 +443,11 @@ impl World<'_> {
         }
         match notice {
             Notice::RoleChanged { role, ballot, leader, .. } => {
-                if let Some(running) = &mut self.node(id).running {
-                    if role == Role::Leader && running.role != Role::Leader {
-                        self.counters.add(Happening::LeaderElected);
-                    }
-                    if let Some(running) = &mut self.nodes[id as usize - 1].running {
-                        running.role = role;
-                    }
+                let known = self.node(id).running.as_mut();
+                let before = known.map(|running| std::mem::replace(&mut running.role, role));
+                if role == Role::Leader && before != Some(Role::Leader) {
+                    self.count(Happening::LeaderElected);
+                    self.strike_new_leader(id);
                 }
                 self.trace.note(self.now, id, 33, ballot.round << 8 | leader.0);
                 if role == Role::Leader {

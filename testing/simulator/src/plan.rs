@@ -32,6 +32,9 @@ pub struct Plan {
     pub nemesis_every: Duration,
     /// What the nemesis does, each with its weight.
     pub nemesis: Vec<(Deed, u64)>,
+    /// How often a leader loses power within milliseconds of its election, which is when Raft's
+    /// figure 8 happens.
+    pub crash_new_leader_ppm: u32,
     /// How often a node loses power right after a disk operation of its log.
     pub crash_at_disk_ppm: u32,
     /// How often a node loses power between taking outputs and carrying them out.
@@ -143,6 +146,7 @@ impl Plan {
             disk: draw_disk(rng),
             nemesis_every: ms(*rng.pick(&[200, 500, 1_000, 3_000]).unwrap_or(&500)),
             nemesis: draw_deeds(rng),
+            crash_new_leader_ppm: maybe(rng, 3, 600_000),
             crash_at_disk_ppm: maybe(rng, 2, 800),
             crash_at_step_ppm: maybe(rng, 2, 150),
             apply_delay: us(*rng.pick(&[50, 200, 2_000, 20_000]).unwrap_or(&50)),

@@ -77,6 +77,8 @@ pub enum Happens {
     Room(u64),
     /// A change of members is to be tried.
     Admin(u32),
+    /// A node loses power.
+    Strike(Alive),
     /// A removed node is shut down.
     Retire(u64),
     /// A reader's answer arrives at a client.
@@ -225,6 +227,7 @@ impl<'t> World<'t> {
             Happens::Mend(links) => self.mend(&links),
             Happens::Room(node) => self.node(node).disk.set_full(false),
             Happens::Admin(step) => self.admin(step),
+            Happens::Strike(alive) => self.if_alive(alive, World::crash),
             Happens::Retire(node) => self.retire(node),
             Happens::Told(seat, attempt, reply) => self.told(seat, attempt, *reply),
         }
@@ -325,6 +328,7 @@ impl Happens {
             | Happens::Mend(_)
             | Happens::Room(_)
             | Happens::Admin(_)
+            | Happens::Strike(_)
             | Happens::Retire(_)
             | Happens::Told(..) => None,
         }
@@ -351,6 +355,7 @@ impl Happens {
             Happens::Admin(_) => 17,
             Happens::Retire(_) => 18,
             Happens::Told(..) => 19,
+            Happens::Strike(_) => 20,
         }
     }
 
@@ -361,7 +366,8 @@ impl Happens {
             Happens::Poll(alive)
             | Happens::Disk(alive)
             | Happens::Service(alive)
-            | Happens::Persist(alive) => alive.life,
+            | Happens::Persist(alive)
+            | Happens::Strike(alive) => alive.life,
             Happens::Boot(node) | Happens::Room(node) | Happens::Retire(node) => *node,
             Happens::Want(n) | Happens::Watch(n) => *n as u64,
             Happens::Arrive(n, attempt)

@@ -7,7 +7,7 @@ use quorate_simulator::{Canary, Options, run_many};
 use std::fmt::Write;
 
 /// Seeds within which each must be found.
-const BOUND: u64 = 300;
+const BOUND: u64 = 400;
 
 /// What a whole cluster never shows, and Raft's own tests must find: an identity never comes back
 /// after its removal, so that no session but the first exists; one node is added or removed at a

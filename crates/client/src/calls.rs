@@ -21,7 +21,10 @@ use quorate_wire::etcdserverpb::{
 const LARGEST_ANSWER_BYTES: usize = i32::MAX as usize;
 
 macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident($stub:ident, $request:ty) -> $response:ty, $safety:ident;)*) => {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident($stub:ident, $request:ty) -> $response:ty, $safety:ident;
+    )*) => {
         impl Client {$(
             $(#[$doc])*
             ///

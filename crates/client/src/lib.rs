@@ -10,7 +10,8 @@
 //! use quorate_wire::etcdserverpb::PutRequest;
 //!
 //! let client = Client::new(Config::of(["127.0.0.1:2379", "127.0.0.1:2381"])?);
-//! client.put(PutRequest { key: "greeting".into(), value: "hello".into(), ..Default::default() }).await?;
+//! let put = PutRequest { key: "greeting".into(), value: "hello".into(), ..Default::default() };
+//! client.put(put).await?;
 //! # Ok(())
 //! # }
 //! ```

@@ -21,7 +21,7 @@ pub enum Output {
 /// A table without frills, so that it can also be cut by columns.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(header.iter().copied());
     table
 }

@@ -47,7 +47,10 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
             }
         }
         findings.extend(inherits(&path, &manifest.text));
-        findings.extend(named_after_folder(&path, folder, &manifest.text));
+        // A workspace of its own is nobody's crate, only a program beside the others.
+        if !parsed(&manifest.text).contains_key("workspace") {
+            findings.extend(named_after_folder(&path, folder, &manifest.text));
+        }
     }
     findings
 }

@@ -94,7 +94,7 @@ async fn locks_and_elections(client: &mut Client) -> Result<(), Error> {
 }
 
 async fn cluster(client: &mut Client) -> Result<(), Error> {
-    assert_eq!(client.member_list(None).await?.members().len(), 3);
+    assert_eq!(client.member_list().await?.members().len(), 3);
     let status = client.status().await?;
     assert_eq!(status.version(), "3.7.0");
     assert!(status.leader() != 0);

@@ -75,7 +75,7 @@ async fn work(
         sequence += 1;
         let key = Bytes::from(format!("{PREFIX}{}", rng.next_u64() % KEYS));
         let called = now();
-        let (request, end) = if rng.next_u64() % 2 == 0 {
+        let (request, end) = if rng.next_u64().is_multiple_of(2) {
             let value = Bytes::from(format!("{number}/{sequence}"));
             let put = PutRequest { key: key.clone(), value: value.clone(), ..Default::default() };
             let answer = client.put(put).await;

@@ -7,11 +7,8 @@ use std::time::Duration;
 
 /// Adds a member and starts it; `learner` first, as is prudent.
 fn join(cluster: &mut Cluster, mut node: Node) -> u64 {
-    let request = MemberAddRequest {
-        peer_ur_ls: vec![format!("http://{}", node.peer)],
-        is_learner: true,
-        ..Default::default()
-    };
+    let request =
+        MemberAddRequest { peer_ur_ls: vec![format!("http://{}", node.peer)], is_learner: true };
     let client = cluster.client();
     let added = cluster.runtime.block_on(client.member_add(request)).unwrap();
     let id = added.member.unwrap().id;

@@ -10,6 +10,10 @@ use quorate_mvcc::{FjallEngine, FjallSettings, KeyRange, RangeRequest, Store};
 use std::path::Path;
 use std::time::Instant;
 
+/// The allocator that the binary uses, too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// User and system time of this process in microseconds: the clock ticks are hundredths.
 fn cpu_us() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();

@@ -16,6 +16,12 @@ pub const FORMAT_VERSION: u8 = 1;
 /// What is counted for a version beside its key and value, in bytes: about what the tables hold.
 pub const VERSION_OVERHEAD_BYTES: u64 = 64;
 
+/// Between two versions of a key that have index entries a walk takes so many steps, or fewer.
+const STEPS_PER_INDEX_ENTRY: u8 = 16;
+
+/// A version counts as another step for each so many bytes of its value: a walk reads them.
+const BYTES_PER_STEP: u64 = 4096;
+
 /// Ends a key within an index key; sorts before any escaped byte.
 const END: [u8; 2] = [0, 1];
 /// A zero byte within an index key.
@@ -108,17 +114,44 @@ pub fn read_index_key(encoded: &[u8]) -> Result<(Bytes, RevisionSub), Error> {
     Ok((Bytes::from(key), read_history_key(at)?))
 }
 
+/// The latest version of a key, as the current table holds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Latest {
+    /// What is known of the version.
+    pub meta: KeyMeta,
+    /// Steps of a walk from this version down to the latest one that has an index entry, or to
+    /// the first; zero if this one has. Below [`STEPS_PER_INDEX_ENTRY`].
+    pub steps: u8,
+}
+
+impl Latest {
+    /// The version `meta`, which superseded `previous`.
+    pub fn after(previous: Option<Latest>, meta: KeyMeta) -> Latest {
+        // The first version superseded nothing that would have to be found.
+        let Some(previous) = previous else { return Latest { meta, steps: 1 } };
+        let step = 1 + u64::from(meta.value_bytes) / BYTES_PER_STEP;
+        let steps = u8::try_from(u64::from(previous.steps) + step).unwrap_or(u8::MAX);
+        Latest { meta, steps: if steps < STEPS_PER_INDEX_ENTRY { steps } else { 0 } }
+    }
+
+    /// Whether the version has an index entry.
+    pub fn is_indexed(&self) -> bool {
+        self.steps == 0
+    }
+}
+
 /// The value of a pair of the current table.
-pub fn write_meta(meta: &KeyMeta) -> Bytes {
+pub fn write_latest(latest: &Latest) -> Bytes {
+    let meta = &latest.meta;
     let mut w = Writer::with_capacity(24);
     w.varint(meta.at.main).varint(u64::from(meta.at.sub));
     w.varint(meta.create_revision).varint(meta.version).signed(meta.lease);
-    w.varint(u64::from(meta.value_bytes));
+    w.varint(u64::from(meta.value_bytes)).u8(latest.steps);
     w.into_bytes()
 }
 
 /// Reads the value of a pair of the current table.
-pub fn read_meta(bytes: Bytes) -> Result<KeyMeta, Error> {
+pub fn read_latest(bytes: Bytes) -> Result<Latest, Error> {
     let read = |mut r: Reader| {
         let meta = KeyMeta {
             at: RevisionSub { main: r.varint()?, sub: narrow(r.varint()?)? },
@@ -127,8 +160,12 @@ pub fn read_meta(bytes: Bytes) -> Result<KeyMeta, Error> {
             lease: r.signed()?,
             value_bytes: narrow(r.varint()?)?,
         };
+        let steps = r.u8()?;
+        if steps >= STEPS_PER_INDEX_ENTRY {
+            return Err(DecodeError::Unknown { field: "steps", value: u64::from(steps) });
+        }
         r.finish()?;
-        Ok(meta)
+        Ok(Latest { meta, steps })
     };
     read(Reader::new(bytes)).map_err(damaged("the facts of a key"))
 }
@@ -137,9 +174,21 @@ fn narrow(v: u64) -> Result<u32, DecodeError> {
     u32::try_from(v).map_err(|_| DecodeError::TooLong { claimed: v, limit: u64::from(u32::MAX) })
 }
 
-/// The value of a pair of the index table: a version's facts, or nothing for a deletion.
-pub fn read_index_value(bytes: Bytes) -> Result<Option<KeyMeta>, Error> {
-    if bytes.is_empty() { Ok(None) } else { read_meta(bytes).map(Some) }
+/// The value of a pair of the index table: the version that was superseded.
+pub fn write_index_value(previous: RevisionSub) -> Bytes {
+    let mut w = Writer::with_capacity(12);
+    w.varint(previous.main).varint(u64::from(previous.sub));
+    w.into_bytes()
+}
+
+/// Reads the value of a pair of the index table.
+pub fn read_index_value(bytes: Bytes) -> Result<RevisionSub, Error> {
+    let read = |mut r: Reader| {
+        let previous = RevisionSub { main: r.varint()?, sub: narrow(r.varint()?)? };
+        r.finish()?;
+        Ok(previous)
+    };
+    read(Reader::new(bytes)).map_err(damaged("an index entry"))
 }
 
 /// One pair of the history table, but for its revision.
@@ -151,6 +200,8 @@ pub struct Record {
     pub key: Bytes,
     /// The version of the key that this one superseded.
     pub previous: Option<RevisionSub>,
+    /// Whether that version has an index entry: scrubbing removes both.
+    pub previous_is_indexed: bool,
     /// Bytes superseded by this and every earlier record, ever.
     pub superseded_bytes: u64,
 }
@@ -168,14 +219,17 @@ pub struct PutRecord {
     pub value: Bytes,
 }
 
-const DELETE: u8 = 0;
+/// A bit of a record's first byte: it is a put, not a deletion.
 const PUT: u8 = 1;
+/// Another: what it superseded has an index entry.
+const PREVIOUS_IS_INDEXED: u8 = 2;
 
 /// The value of a pair of the history table.
 pub fn write_record(record: &Record) -> Bytes {
     let value_len = record.put.as_ref().map_or(0, |p| p.value.len());
     let mut w = Writer::with_capacity(40 + record.key.len() + value_len);
-    w.u8(if record.put.is_some() { PUT } else { DELETE });
+    let put = if record.put.is_some() { PUT } else { 0 };
+    w.u8(put | if record.previous_is_indexed { PREVIOUS_IS_INDEXED } else { 0 });
     let previous = record.previous.unwrap_or_default();
     w.varint(previous.main).varint(u64::from(previous.sub)).varint(record.superseded_bytes);
     w.bytes(&record.key);
@@ -189,26 +243,27 @@ pub fn write_record(record: &Record) -> Bytes {
 pub fn read_record(bytes: Bytes) -> Result<Record, Error> {
     let read = |mut r: Reader| {
         let kind = r.u8()?;
+        if kind & !(PUT | PREVIOUS_IS_INDEXED) != 0 {
+            return Err(DecodeError::Unknown { field: "record", value: u64::from(kind) });
+        }
         let previous = RevisionSub { main: r.varint()?, sub: narrow(r.varint()?)? };
         let superseded_bytes = r.varint()?;
         let key = r.bytes(MAX_KEY_BYTES as u64)?;
-        let put = match kind {
+        let put = match kind & PUT {
             PUT => Some(PutRecord {
                 create_revision: r.varint()?,
                 version: r.varint()?,
                 lease: r.signed()?,
                 value: r.rest(),
             }),
-            DELETE => {
+            _ => {
                 r.finish()?;
                 None
             }
-            other => {
-                return Err(DecodeError::Unknown { field: "record", value: u64::from(other) });
-            }
         };
         let previous = (previous.main != 0).then_some(previous);
-        Ok(Record { put, key, previous, superseded_bytes })
+        let previous_is_indexed = kind & PREVIOUS_IS_INDEXED != 0;
+        Ok(Record { put, key, previous, previous_is_indexed, superseded_bytes })
     };
     read(Reader::new(bytes)).map_err(damaged("a record of history"))
 }

@@ -4,7 +4,7 @@
 //! Invariant: what is remembered is what the engine's last batch says. It changes no result, and
 //! its memory is bounded: two maps of [`CAPACITY`] keys, of which the older is forgotten whole.
 
-use crate::key_value::KeyMeta;
+use crate::format::Latest;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -16,7 +16,7 @@ const CAPACITY: usize = 64 * 1024;
 const MAX_KEY_BYTES: usize = 256;
 
 /// A hasher without a random state: the same run twice is the same run.
-type Map = HashMap<Bytes, Option<KeyMeta>, BuildHasherDefault<DefaultHasher>>;
+type Map = HashMap<Bytes, Option<Latest>, BuildHasherDefault<DefaultHasher>>;
 
 /// What is known of keys; that a key does not exist is known, too.
 #[derive(Default)]
@@ -27,24 +27,24 @@ pub struct Recent {
 
 impl Recent {
     /// What is remembered of a key, if anything.
-    pub fn get(&self, key: &[u8]) -> Option<Option<KeyMeta>> {
+    pub fn get(&self, key: &[u8]) -> Option<Option<Latest>> {
         self.young.get(key).or_else(|| self.old.get(key)).copied()
     }
 
     /// Remembers what a key is now.
-    pub fn set(&mut self, key: Bytes, meta: Option<KeyMeta>) {
+    pub fn set(&mut self, key: Bytes, latest: Option<Latest>) {
         if key.len() > MAX_KEY_BYTES {
             return;
         }
         if let Some(slot) = self.young.get_mut(&key[..]) {
-            *slot = meta;
+            *slot = latest;
             return;
         }
         if self.young.len() >= CAPACITY {
             self.old = std::mem::take(&mut self.young);
         }
         // The key may share the memory of a whole batch, which must not be kept for it.
-        self.young.insert(Bytes::copy_from_slice(&key), meta);
+        self.young.insert(Bytes::copy_from_slice(&key), latest);
     }
 
     /// Forgets everything: the engine's content was replaced, or is in doubt.
@@ -56,12 +56,16 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key_value::KeyMeta;
 
     #[test]
     fn the_last_word_counts_and_memory_is_bounded() {
         let mut recent = Recent::default();
         let key = |n: usize| Bytes::from(n.to_string());
-        let meta = |version| Some(KeyMeta { version, ..KeyMeta::default() });
+        let meta = |version| {
+            let meta = KeyMeta { version, ..KeyMeta::default() };
+            Some(Latest { meta, steps: 1 })
+        };
         for n in 0..3 * CAPACITY {
             recent.set(key(n), meta(1));
             recent.set(key(7), meta(n as u64));

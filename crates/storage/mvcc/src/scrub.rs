@@ -41,8 +41,10 @@ fn write_position(at: RevisionSub) -> Change {
     (Table::Meta, Bytes::from_static(SCRUB_NAME), Some(w.into_bytes()))
 }
 
-fn remove(batch: &mut Vec<Change>, key: &[u8], at: RevisionSub) {
-    batch.push((Table::Index, Bytes::from(index_key(key, at)), None));
+fn remove(batch: &mut Vec<Change>, key: &[u8], at: RevisionSub, is_indexed: bool) {
+    if is_indexed {
+        batch.push((Table::Index, Bytes::from(index_key(key, at)), None));
+    }
     batch.push((Table::History, Bytes::copy_from_slice(&history_key(at)), None));
 }
 
@@ -71,15 +73,15 @@ pub fn piece(
         walked += 1;
         let record = read_record(value)?;
         if let Some(previous) = record.previous {
-            remove(&mut batch, &record.key, previous);
+            remove(&mut batch, &record.key, previous, record.previous_is_indexed);
         }
         if record.put.is_none() {
-            remove(&mut batch, &record.key, at);
+            remove(&mut batch, &record.key, at, true);
         }
         if canary.sings(Bug::CompactionDropsLatest)
-            && versions::latest(source, &record.key)?.is_some_and(|m| m.at == at)
+            && versions::latest(source, &record.key)?.is_some_and(|l| l.meta.at == at)
         {
-            remove(&mut batch, &record.key, at);
+            remove(&mut batch, &record.key, at, true);
             batch.push((Table::Current, record.key, None));
         }
     }

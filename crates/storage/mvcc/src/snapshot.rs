@@ -10,7 +10,7 @@ use crate::engine::{Engine, Source, Staging, Table};
 use crate::error::Error;
 use crate::format::{
     HEADER_NAME, Header, MAX_KEY_BYTES, read_history_key, read_index_key, read_index_value,
-    read_meta, read_record,
+    read_latest, read_record,
 };
 use crate::hash::Fingerprint;
 use crate::reader::ReadState;
@@ -190,7 +190,7 @@ fn check_item(table: Table, key: &[u8], value: &Bytes) -> Result<(), Error> {
     let check = || match table {
         Table::Meta if key == HEADER_NAME => Header::decode(value.clone()).map(|_| ()),
         Table::Meta => Ok(()),
-        Table::Current => read_meta(value.clone()).map(|_| ()),
+        Table::Current => read_latest(value.clone()).map(|_| ()),
         Table::Index => {
             read_index_key(key)?;
             read_index_value(value.clone()).map(|_| ())

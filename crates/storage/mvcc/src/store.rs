@@ -3,7 +3,7 @@
 use crate::canary::{Bug, Canary};
 use crate::engine::{Change, Engine, Source, Table};
 use crate::error::Error;
-use crate::format::{HEADER_NAME, Header, read_meta, service_name};
+use crate::format::{HEADER_NAME, Header, read_latest, service_name};
 use crate::key_value::Revision;
 use crate::reader::{Board, Published, ReadState, Reader};
 use crate::recent::Recent;
@@ -140,7 +140,7 @@ impl<E: Engine> Store<E> {
     /// Remembers what keys become.
     fn remember(&mut self, batch: &[Change]) -> Result<(), Error> {
         for (_, key, value) in batch.iter().filter(|(table, _, _)| *table == Table::Current) {
-            self.recent.set(key.clone(), value.clone().map(read_meta).transpose()?);
+            self.recent.set(key.clone(), value.clone().map(read_latest).transpose()?);
         }
         Ok(())
     }

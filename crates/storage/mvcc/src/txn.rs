@@ -6,8 +6,8 @@
 use crate::engine::{Engine, Source, Table};
 use crate::error::Error;
 use crate::format::{
-    HEADER_NAME, Header, MAX_KEY_BYTES, PutRecord, Record, history_key, index_key, read_meta,
-    service_name, version_bytes, write_meta, write_record,
+    HEADER_NAME, Header, Latest, MAX_KEY_BYTES, PutRecord, Record, history_key, index_key,
+    read_latest, service_name, version_bytes, write_index_value, write_latest, write_record,
 };
 use crate::key_value::{Event, KeyMeta, KeyRange, KeyValue, LeaseId, Revision, RevisionSub};
 use crate::overlay::Overlay;
@@ -16,7 +16,6 @@ use crate::store::Store;
 use crate::versions;
 use bytes::Bytes;
 use quorate_base::Index;
-use std::ops::ControlFlow;
 
 /// What a put did to the key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,8 +93,12 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
 
     /// What is known of a key now.
     pub fn get(&self, key: &[u8]) -> Result<Option<KeyMeta>, Error> {
+        Ok(self.latest(key)?.map(|l| l.meta))
+    }
+
+    fn latest(&self, key: &[u8]) -> Result<Option<Latest>, Error> {
         if let Some(pending) = self.overlay.pending(Table::Current, key) {
-            return pending.map(read_meta).transpose();
+            return pending.map(read_latest).transpose();
         }
         match self.store.recent().get(key) {
             Some(known) => Ok(known),
@@ -137,11 +140,10 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
         at
     }
 
-    /// Moves the version that is being superseded from the current table to the index.
-    fn supersede(&mut self, key: &Bytes, previous: &KeyMeta) {
-        let encoded = Bytes::from(index_key(key, previous.at));
-        self.overlay.set(Table::Index, encoded, Some(write_meta(previous)));
-        self.header.superseded_bytes += version_bytes(key, previous.value_bytes);
+    /// The index entry of a change that superseded `previous`.
+    fn set_index(&mut self, key: &Bytes, at: RevisionSub, previous: RevisionSub) {
+        let encoded = Bytes::from(index_key(key, at));
+        self.overlay.set(Table::Index, encoded, Some(write_index_value(previous)));
     }
 
     /// Writes one key.
@@ -150,10 +152,11 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
         if key.len() > MAX_KEY_BYTES {
             return Err(Error::KeyTooLong { bytes: key.len() });
         }
-        let previous = self.get(&key)?;
+        let superseded = self.latest(&key)?;
+        let previous = superseded.map(|l| l.meta);
         let at = self.next_place();
         match &previous {
-            Some(previous) => self.supersede(&key, previous),
+            Some(p) => self.header.superseded_bytes += version_bytes(&key, p.value_bytes),
             None => self.header.keys += 1,
         }
         let now = KeyMeta {
@@ -163,16 +166,21 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
             lease,
             value_bytes,
         };
+        let latest = Latest::after(superseded, now);
+        if let Some(previous) = previous.filter(|_| latest.is_indexed()) {
+            self.set_index(&key, at, previous.at);
+        }
         self.header.written_bytes += version_bytes(&key, value_bytes);
         let (create_revision, version) = (now.create_revision, now.version);
         let record = Record {
             put: Some(PutRecord { create_revision, version, lease, value: value.clone() }),
             key: key.clone(),
             previous: previous.map(|p| p.at),
+            previous_is_indexed: superseded.is_some_and(|l| l.is_indexed()),
             superseded_bytes: self.header.superseded_bytes,
         };
         self.set_history(at, &record);
-        self.overlay.set(Table::Current, key.clone(), Some(write_meta(&now)));
+        self.overlay.set(Table::Current, key.clone(), Some(write_latest(&latest)));
         self.events.push(Event::Put(now.with(key, value)));
         Ok(Written { previous, now })
     }
@@ -184,14 +192,11 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
 
     /// Deletes keys; what they were, ascending.
     pub fn delete(&mut self, range: &KeyRange) -> Result<Vec<(Bytes, KeyMeta)>, Error> {
-        let mut deleted = Vec::new();
-        self.visit(range, |key, meta| {
-            deleted.push((key, meta));
-            Ok(ControlFlow::Continue(()))
-        })?;
-        for (key, previous) in &deleted {
+        let found = self.latest_of(range)?;
+        for (key, superseded) in &found {
+            let previous = &superseded.meta;
             let at = self.next_place();
-            self.supersede(key, previous);
+            self.header.superseded_bytes += version_bytes(key, previous.value_bytes);
             // The deletion itself is gone, too, once it is compacted.
             self.header.written_bytes += version_bytes(key, 0);
             self.header.superseded_bytes += version_bytes(key, 0);
@@ -200,14 +205,26 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
                 put: None,
                 key: key.clone(),
                 previous: Some(previous.at),
+                previous_is_indexed: superseded.is_indexed(),
                 superseded_bytes: self.header.superseded_bytes,
             };
             self.set_history(at, &record);
-            self.overlay.set(Table::Index, Bytes::from(index_key(key, at)), Some(Bytes::new()));
+            self.set_index(key, at, previous.at);
             self.overlay.set(Table::Current, key.clone(), None);
             self.events.push(Event::Delete { key: key.clone(), revision: at.main });
         }
-        Ok(deleted)
+        Ok(found.into_iter().map(|(key, latest)| (key, latest.meta)).collect())
+    }
+
+    /// The keys of a range, ascending.
+    fn latest_of(&self, range: &KeyRange) -> Result<Vec<(Bytes, Latest)>, Error> {
+        if let KeyRange::One(key) = range {
+            let found = self.latest(key)?;
+            return Ok(found.map(|latest| (key.clone(), latest)).into_iter().collect());
+        }
+        let (from, to) = range.bounds();
+        let pairs = self.overlay.scan(Table::Current, &from, to.as_deref());
+        pairs.map(|pair| pair.and_then(|(key, value)| Ok((key, read_latest(value)?)))).collect()
     }
 
     /// Makes `revision` the oldest that can be read. What that frees is physically removed by

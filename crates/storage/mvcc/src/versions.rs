@@ -1,29 +1,31 @@
 //! Reading versions of keys from any [`Source`]: the present one, an old one, or all changes.
 //!
-//! The latest version of a key is in the current table. An older one is found through the index
-//! table: the greatest revision not above the one asked for. Values are in the history table.
+//! The latest version of a key is in the current table. Every version's record in history names
+//! the version it superseded: an older one is found by walking from version to version. Deletions
+//! and every few puts have an entry in the index table: a walk starts at the first one above the
+//! revision asked for, and so it is short.
 
 use crate::canary::{Bug, Canary};
 use crate::engine::{Pair, Scan, Source, Table};
 use crate::error::Error;
 use crate::format::{
-    PutRecord, Record, history_key, index_end, index_key, index_start, read_history_key,
-    read_index_key, read_index_value, read_meta, read_record,
+    Latest, PutRecord, Record, history_key, index_end, index_key, index_start, read_history_key,
+    read_index_key, read_index_value, read_latest, read_record,
 };
 use crate::key_value::{Event, KeyMeta, KeyRange, KeyValue, Revision, RevisionSub};
 use bytes::Bytes;
 use std::iter::Peekable;
 use std::ops::ControlFlow;
 
-/// So many versions of one key are walked over before the rest of them is jumped over.
+/// So many index entries of one key are walked over before the rest of them is jumped over.
 const STEPS_BEFORE_SEEK: usize = 16;
 
 /// What a visitor of keys says about going on.
 pub type Visit = Result<ControlFlow<()>, Error>;
 
 /// The latest version of a key.
-pub fn latest(source: &impl Source, key: &[u8]) -> Result<Option<KeyMeta>, Error> {
-    source.get(Table::Current, key)?.map(read_meta).transpose()
+pub fn latest(source: &impl Source, key: &[u8]) -> Result<Option<Latest>, Error> {
+    source.get(Table::Current, key)?.map(read_latest).transpose()
 }
 
 /// The version of a key that was the latest at `revision`.
@@ -32,24 +34,57 @@ pub fn at_revision(
     key: &[u8],
     revision: Revision,
 ) -> Result<Option<KeyMeta>, Error> {
-    match latest(source, key)? {
+    let latest = latest(source, key)?.map(|l| l.meta);
+    match latest {
         Some(meta) if meta.at.main <= revision => Ok(Some(meta)),
-        _ => superseded(source, key, revision),
+        _ => {
+            let indexed = first_superseded_after(source, key, revision)?;
+            walk(source, indexed.or(latest.map(|meta| meta.at)), revision)
+        }
     }
 }
 
-/// The greatest version in the index not above `revision`.
-fn superseded(
+/// What the first change of `key` after `revision` that has an index entry superseded.
+fn first_superseded_after(
     source: &impl Source,
     key: &[u8],
     revision: Revision,
-) -> Result<Option<KeyMeta>, Error> {
+) -> Result<Option<RevisionSub>, Error> {
     let after = RevisionSub { main: revision.saturating_add(1), sub: 0 };
-    let (from, to) = (index_start(key), index_key(key, after));
-    match source.scan_back(Table::Index, &from, Some(&to)).next().transpose()? {
-        Some((_, value)) => read_index_value(value),
+    let (from, to) = (index_key(key, after), index_end(key));
+    match source.scan(Table::Index, &from, Some(&to)).next().transpose()? {
+        Some((_, value)) => read_index_value(value).map(Some),
         None => Ok(None),
     }
+}
+
+/// The first version not above `revision` on the way from the version `from` to what it
+/// superseded, and so on.
+fn walk(
+    source: &impl Source,
+    from: Option<RevisionSub>,
+    revision: Revision,
+) -> Result<Option<KeyMeta>, Error> {
+    let mut next = from;
+    while let Some(at) = next {
+        let Record { put, previous, .. } = record(source, at)?;
+        if at.main <= revision {
+            return put.map(|put| meta(at, &put)).transpose();
+        }
+        if previous.is_some_and(|previous| previous >= at) {
+            let (main, sub) = (at.main, at.sub);
+            return Err(Error::Corrupt(format!("revision {main}.{sub} superseded a later one")));
+        }
+        next = previous;
+    }
+    Ok(None)
+}
+
+fn meta(at: RevisionSub, put: &PutRecord) -> Result<KeyMeta, Error> {
+    let PutRecord { create_revision, version, lease, .. } = *put;
+    let too_long = |_| Error::Corrupt(format!("a value of {} bytes", put.value.len()));
+    let value_bytes = u32::try_from(put.value.len()).map_err(too_long)?;
+    Ok(KeyMeta { at, create_revision, version, lease, value_bytes })
 }
 
 /// The record of one change. Whoever knows the revision knows that it is there.
@@ -79,7 +114,7 @@ pub fn visit(
     if let KeyRange::One(key) = range {
         let meta = match revision {
             Some(revision) => at_revision(source, key, revision)?,
-            None => latest(source, key)?,
+            None => latest(source, key)?.map(|l| l.meta),
         };
         if let Some(meta) = meta {
             visit(key.clone(), meta)?.is_break();
@@ -94,7 +129,7 @@ pub fn visit(
     let Some(revision) = revision else {
         for pair in current {
             let (key, value) = pair?;
-            if visit(key, read_meta(value)?)?.is_break() {
+            if visit(key, read_latest(value)?.meta)?.is_break() {
                 break;
             }
         }
@@ -142,26 +177,24 @@ impl<S: Source> Old<'_, S> {
             (Some((a, _)), None) => a.clone(),
             (None, Some(b)) => b.clone(),
         };
-        let mut found = None;
+        let mut from = None;
         if index.is_some_and(|b| b == key) {
-            found = self.next_superseded(&key, revision)?;
+            from = self.skip_index(&key, revision)?;
         }
         if let Some((_, value)) = current.filter(|(a, _)| *a == key) {
             self.current.next();
-            let meta = read_meta(value)?;
+            let meta = read_latest(value)?.meta;
             if meta.at.main <= revision {
-                found = Some(meta);
+                return Ok(Some((key, Some(meta))));
             }
+            from = from.or(Some(meta.at));
         }
+        let found = walk(self.source, from, revision)?;
         Ok(Some((key, found)))
     }
 
-    /// Consumes all versions of `key` from the index; the greatest not above `revision`.
-    fn next_superseded(
-        &mut self,
-        key: &[u8],
-        revision: Revision,
-    ) -> Result<Option<KeyMeta>, Error> {
+    /// Consumes all entries of `key` from the index; see [`first_superseded_after`].
+    fn skip_index(&mut self, key: &[u8], revision: Revision) -> Result<Option<RevisionSub>, Error> {
         let prefix = index_start(key);
         let mut found = None;
         for step in 0.. {
@@ -171,10 +204,13 @@ impl<S: Source> Old<'_, S> {
                 let rest =
                     self.source.scan(Table::Index, &index_end(key), self.index_to.as_deref());
                 self.index = rest.peekable();
-                return superseded(self.source, key, revision);
+                return match found {
+                    Some(found) => Ok(Some(found)),
+                    None => first_superseded_after(self.source, key, revision),
+                };
             }
-            if read_history_key(at)?.main <= revision {
-                found = read_index_value(value)?;
+            if found.is_none() && read_history_key(at)?.main > revision {
+                found = Some(read_index_value(value)?);
             }
             self.index.next();
         }

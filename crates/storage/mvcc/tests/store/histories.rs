@@ -5,7 +5,7 @@ use crate::world::{Command, Home, InMemory, OnDisk, Operation, World};
 use bytes::Bytes;
 use quorate_mvcc::{
     Canary, ChangesRequest, Engine, Error, FjallEngine, FjallSettings, KeyRange, MemoryEngine,
-    RangeRequest, Store,
+    RangeRequest, Source, Store, Table,
 };
 
 fn put(key: &str, value: &str) -> Command {
@@ -60,6 +60,49 @@ fn a_key_with_many_versions_is_jumped_over_at_an_old_revision() {
         world.apply(&[one(Operation::Delete(KeyRange::One(Bytes::from_static(b"m"))))]);
         world.check();
     });
+}
+
+#[test]
+fn hot_keys_are_found_at_every_revision_through_compaction() {
+    on_both(|world| {
+        for round in 0..6 {
+            for n in 0..24 {
+                let value = format!("{round} {n}");
+                world.apply(&[put("hot", &value), put("hot\0", &value)]);
+            }
+            if round == 3 {
+                world.apply(&[one(Operation::Delete(KeyRange::One(Bytes::from_static(b"hot"))))]);
+                world.check();
+            }
+        }
+        world.check();
+        world.reopen();
+        world.apply(&[one(Operation::Compact(100))]);
+        world.check();
+        world.scrub_all();
+        world.check();
+        world.apply(&[one(Operation::Compact(200))]);
+        world.scrub_all();
+        world.check();
+    });
+}
+
+#[test]
+fn a_walk_over_large_values_is_short() {
+    let mut store = Store::open(MemoryEngine::new()).unwrap();
+    let key = Bytes::from_static(b"large");
+    for n in 0..=8u8 {
+        let mut txn = store.begin();
+        txn.begin_command();
+        txn.put(key.clone(), Bytes::from(vec![n; 64 << 10]), 0).unwrap();
+        txn.commit(u64::from(n) + 1).unwrap();
+    }
+    // Every version but the first: from each one, the one before is one step away.
+    assert_eq!(store.engine().view().scan(Table::Index, &[], None).count(), 8);
+    for n in 0..=8u8 {
+        let request = RangeRequest { revision: u64::from(n) + 2, ..RangeRequest::of(everything()) };
+        assert_eq!(store.reader().range(&request).unwrap().kvs[0].value[0], n);
+    }
 }
 
 #[test]

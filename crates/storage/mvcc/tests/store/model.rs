@@ -96,6 +96,21 @@ impl Model {
         left
     }
 
+    /// How many of `versions` have an index entry: deletions, and every 16th version of a key
+    /// since it was created. The values here are too small to count for more.
+    pub fn indexed(&self, versions: &[&Version]) -> usize {
+        let mut steps: BTreeMap<&Bytes, u64> = BTreeMap::new();
+        let mut indexed: Vec<RevisionSub> = Vec::new();
+        for version in &self.versions {
+            let steps = steps.entry(&version.key).or_default();
+            *steps = if version.put.is_some() { (*steps + 1) % 16 } else { 0 };
+            if *steps == 0 {
+                indexed.push(version.at);
+            }
+        }
+        versions.iter().filter(|v| indexed.binary_search(&v.at).is_ok()).count()
+    }
+
     pub fn logical_bytes(&self) -> u64 {
         let bytes = |v: &&Version| {
             let value = v.put.as_ref().map_or(0, |(value, _)| value.len());

@@ -69,9 +69,22 @@ fn command() -> impl Strategy<Value = Command> {
         .prop_map(|(operations, roll_back)| Command { operations, roll_back })
 }
 
+/// Many versions of one key: so many that some are found through the index.
+fn burst() -> impl Strategy<Value = Vec<Command>> {
+    (key(), 1..40usize).prop_map(|(key, count)| {
+        let put = |n: usize| {
+            let value = Bytes::from(n.to_string());
+            let operations = vec![Operation::Put { key: key.clone(), value, lease: 0 }];
+            Command { operations, roll_back: false }
+        };
+        (0..count).map(put).collect()
+    })
+}
+
 pub fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         10 => prop::collection::vec(command(), 1..6).prop_map(Step::Batch),
+        1 => burst().prop_map(Step::Batch),
         2 => Just(Step::Persist),
         2 => (0..3u64).prop_map(|keep| Step::Crash { keep }),
         1 => Just(Step::Reopen),

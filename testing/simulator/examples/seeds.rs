@@ -1,13 +1,18 @@
-//! Runs seeds: `seeds FROM TO [NODES]`, or replays one with its trace: `seeds SEED trace [NODES]`.
+//! Runs seeds: `seeds FROM TO [NODES] [BUG]`, or replays one with its trace: `seeds SEED trace`.
+//! NODES `-` draws them from the seed; BUG is a canary of Raft or of the log, by name.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use quorate_simulator::{Options, run_many, run_traced};
+use quorate_simulator::{Canary, Options, run_many, run_traced};
 use std::time::Instant;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |i: usize| args.get(i).and_then(|arg| arg.parse::<u64>().ok());
-    let options = Options { nodes: number(2), ..Options::default() };
+    let raft = quorate_raft::Canary::ALL.map(Canary::Raft);
+    let bugs = raft.into_iter().chain(quorate_wal::Canary::ALL.map(Canary::Wal));
+    let named = |bug: &Canary| args.get(3).is_some_and(|arg| format!("{bug:?}").contains(&arg[..]));
+    let canary = bugs.into_iter().find(named).unwrap_or_default();
+    let options = Options { nodes: number(2), canary, ..Options::default() };
     if args.get(1).is_some_and(|arg| arg == "trace") {
         let report = run_traced(number(0).unwrap_or(0), &options, &mut |line| println!("{line}"));
         println!("{:?}\nhash {:x}", report.violation, report.trace_hash);

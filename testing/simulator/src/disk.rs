@@ -497,7 +497,7 @@ impl CrashMode {
     fn settle(
         self,
         unsynced: &[(u64, u64, Bytes)],
-        durable: &mut Vec<u8>,
+        durable: &mut [u8],
         rng: &mut Rng,
         counters: &mut Counters,
     ) {

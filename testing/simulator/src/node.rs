@@ -166,7 +166,11 @@ impl World<'_> {
         let found = recovery.report.damaged_records + recovery.report.lost_blocks;
         let begun = service.map_err(|error| error.to_string()).and_then(|mut service| {
             let recovered = match recovery.groups.get(&GROUP) {
-                Some(group) => resume(group, service.base()),
+                // As a host does: what a killed process left in the cache is not yet durable.
+                Some(group) => match service.persist()() {
+                    Ok(_) => resume(group, service.base()),
+                    Err(error) => Err(error.to_string()),
+                },
                 None => begin(&mut wal, &mut service, &first),
             };
             recovered.map(|recovered| (service, recovered))
@@ -547,7 +551,7 @@ impl World<'_> {
         if ready {
             self.take_part(id);
         }
-        let again = full.then(|| full_until);
+        let again = full.then_some(full_until);
         if let Some(at) = [next, again].into_iter().flatten().min() {
             let at = at.max(Instant(now.0 + 1));
             if let Some(running) = &mut self.node(id).running

@@ -55,7 +55,12 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
         KeyspaceConfig { base: first.clone(), members, lessor, ..KeyspaceConfig::default() };
     let mut keyspace = HostedKeyspace::open(engine, keyspace_config).map_err(|e| state(&e))?;
     let recovered = match recovery.groups.remove(&KEYSPACE) {
-        Some(group) => resume(group, keyspace.base())?,
+        Some(group) => {
+            // What a killed process left in the machine's cache is found, yet not durable: a
+            // replica that took it for durable might let go of the log that it would need.
+            keyspace.persist()().map_err(|e| state(&e))?;
+            resume(group, keyspace.base())?
+        }
         None => found(&mut wal, &mut keyspace, first)?,
     };
     Ok(Opened { lock, disk, run, wal, keyspace, recovered })

@@ -27,7 +27,8 @@ pub(crate) enum Verdict {
 }
 
 /// Refusals that certainly came before anything was done.
-const NOT_EXECUTED: [&str; 2] = ["etcdserver: no leader", "etcdserver: too many requests"];
+const NOT_EXECUTED: [&str; 3] =
+    ["etcdserver: no leader", "etcdserver: too many requests", "etcdserver: unhealthy cluster"];
 
 /// Judges the status an attempt ended with.
 pub(crate) fn judge(status: &Status, safety: Safety) -> Verdict {

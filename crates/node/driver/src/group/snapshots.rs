@@ -33,6 +33,8 @@ struct Receiving {
     next: u64,
     busy: bool,
     idle_at: Instant,
+    /// How often part 0 came since another part was taken.
+    restarts: u32,
 }
 
 /// Both directions.
@@ -44,6 +46,10 @@ pub(super) struct Snapshots {
 
 /// A part that stays unanswered so often in a row ends the attempt; the log will want another.
 const MAX_RETRIES: u32 = 20;
+
+/// Part 0 coming again and again means that the sender has begun anew, and can no longer produce
+/// the part that is wanted here: then this side begins anew as well.
+const MAX_RESTARTS: u32 = 3;
 
 impl Snapshots {
     pub fn is_empty(&self) -> bool {
@@ -161,12 +167,18 @@ impl Group {
             }
             let base = base.clone();
             self.snapshots.receiving =
-                Some(Receiving { from, session, base, next: 0, busy: false, idle_at });
+                Some(Receiving { from, session, base, next: 0, busy: false, idle_at, restarts: 0 });
         }
         let Some(receiving) = &mut self.snapshots.receiving else { return };
         receiving.idle_at = idle_at;
         if receiving.busy {
             return;
+        }
+        if part == 0 && receiving.next > 0 {
+            receiving.restarts += 1;
+            if receiving.restarts > MAX_RESTARTS {
+                (receiving.next, receiving.restarts) = (0, 0);
+            }
         }
         if part != receiving.next {
             let next = receiving.next;
@@ -191,6 +203,9 @@ impl Group {
         let outcome = match state {
             ReceiveState::Wants(part) => {
                 if let Some(receiving) = &mut self.snapshots.receiving {
+                    if part > receiving.next {
+                        receiving.restarts = 0;
+                    }
                     receiving.next = part;
                     receiving.busy = false;
                 }

@@ -111,6 +111,12 @@ fn read(root: &Path, keys: u64) {
         let one = RangeRequest::of(KeyRange::One(key(rng.below(keys))));
         reader.range(&one).unwrap();
     });
+    let (first, last) = (reader.compacted_revision().max(2), reader.revision());
+    timed("get of one key at a random revision", 20_000, &mut || {
+        let one = KeyRange::One(key(rng.below(keys)));
+        let revision = first + rng.below(last + 1 - first);
+        reader.range(&RangeRequest { revision, ..RangeRequest::of(one) }).unwrap();
+    });
     timed("range of 100 keys", 2_000, &mut || {
         let from = rng.below(keys);
         let range = KeyRange::Between(key(from), key(from + 100));

@@ -39,7 +39,8 @@ impl Default for FjallSettings {
             // though they are compacted more often; history is inserted in order.
             memtable_bytes: [MIB, 2 * MIB, 2 * MIB, 16 * MIB],
             journal_bytes: 128 * MIB,
-            worker_threads: 2,
+            // With two, the first asks the queue over and over while the second compacts.
+            worker_threads: 3,
         }
     }
 }
@@ -124,11 +125,16 @@ impl Generation {
 
     fn write(&self, batch: impl ExactSizeIterator<Item = Change>) -> Result<(), Error> {
         let mut out = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch.len());
+        // fjall keeps short keys in place: one buffer for all of them spares an allocation each.
+        let mut lsm_key = Vec::with_capacity(64);
         for (table, key, value) in batch {
             let keyspace = &self.tables[table as usize];
+            lsm_key.clear();
+            lsm_key.push(KEY_PREFIX);
+            lsm_key.extend_from_slice(&key);
             match value {
-                Some(value) => out.insert(keyspace, lsm_key(&key), &value[..]),
-                None => out.remove(keyspace, lsm_key(&key)),
+                Some(value) => out.insert(keyspace, &lsm_key[..], &value[..]),
+                None => out.remove(keyspace, &lsm_key[..]),
             }
         }
         out.commit().map_err(engine_error("writing the state"))
@@ -167,9 +173,12 @@ fn options(settings: &FjallSettings, table: Table) -> KeyspaceCreateOptions {
 }
 
 /// fjall has no empty keys: each of ours has a byte in front.
+const KEY_PREFIX: u8 = b'k';
+
+/// The key as fjall has it.
 fn lsm_key(key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.len() + 1);
-    out.push(b'k');
+    out.push(KEY_PREFIX);
     out.extend_from_slice(key);
     out
 }

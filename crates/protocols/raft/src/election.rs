@@ -168,7 +168,9 @@ impl Raft {
         let up_to_date = last.at_least_as_up_to_date_as(&floor) || self.is(Canary::IgnoreLogInVote);
         let granted = current && free && up_to_date;
         if granted {
-            self.promise(ballot);
+            if self.promised != ballot {
+                self.promise(ballot); // Asked again, it needs no further write.
+            }
             self.reset_election(now);
         }
         let after = self.journal.gate_of(self.promise_write);

@@ -42,6 +42,12 @@ impl Disk {
         }
     }
 
+    /// Whether it has this very entry.
+    pub fn holds(&self, entry: &Entry) -> bool {
+        let first = self.base.position.index + 1;
+        entry.index >= first && self.entries.get((entry.index - first) as usize) == Some(entry)
+    }
+
     fn keep(&mut self, stays: impl Fn(Index) -> bool) {
         self.entries.retain(|e| stays(e.index));
         let kept = self.damaged.take().into_iter().flatten().filter(|&i| stays(i));

@@ -6,6 +6,7 @@
 mod cost;
 mod disk;
 mod lab;
+mod model;
 mod transcripts;
 mod words;
 

@@ -1,6 +1,7 @@
 //! What can be chosen about the API, and the limits it keeps.
 
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// The version of etcd this server is compatible with, as told to clients.
 pub const SERVER_VERSION: &str = "3.7.0";
@@ -30,6 +31,8 @@ pub struct Options {
     /// How many bytes of events may wait to be handed to watchers. Beyond it they are read from
     /// history instead.
     pub recent_event_bytes: usize,
+    /// Runtimes that serve connections in turn with the one that `serve` runs on.
+    pub workers: Vec<Handle>,
 }
 
 impl Default for Options {
@@ -42,6 +45,7 @@ impl Default for Options {
             election_timeout: Duration::from_secs(1),
             progress_notify_interval: Duration::from_secs(600),
             recent_event_bytes: 16 << 20,
+            workers: Vec::new(),
         }
     }
 }

@@ -42,6 +42,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as flag};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
@@ -98,6 +99,9 @@ async fn accept<B: Backend>(
 ) {
     // Dropped with this task, which ends what outlives the grace.
     let mut connections = JoinSet::new();
+    let mut runtimes = server.node.options.workers.clone();
+    runtimes.push(Handle::current());
+    let mut turns = (0..runtimes.len()).cycle();
     loop {
         // Without a permit the next client waits in the backlog.
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
@@ -109,8 +113,10 @@ async fn accept<B: Backend>(
             Ok((stream, _)) => {
                 // Losing this costs latency only.
                 let _ = stream.set_nodelay(true);
+                let runtime = turns.next().and_then(|turn| runtimes.get(turn));
+                let (Some(runtime), Ok(stream)) = (runtime, stream.into_std()) else { continue };
                 let connection = connection(stream, server.clone(), permit, stopping.clone());
-                connections.spawn(connection);
+                connections.spawn_on(connection, runtime);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client's connection");
@@ -130,11 +136,13 @@ async fn stopped(stopping: &mut flag::Receiver<bool>) {
 }
 
 async fn connection<B: Backend>(
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     server: Server<B>,
     permit: OwnedSemaphorePermit,
     mut stopping: flag::Receiver<bool>,
 ) {
+    // Only here, for a socket belongs to the runtime it was registered with.
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
     let node = server.node.clone();
     node.metrics.connection_opened();
     let mut builder = Builder::new(TokioExecutor::new());

@@ -137,6 +137,7 @@ impl<R: Send + 'static, P: Send + 'static, J: Send + 'static> DriverThread<R, P,
         for (token, result) in outputs.replies.drain(..) {
             waiting.answer(token, result);
         }
+        waiting.end_round();
         if let Some(base) = self.driver.applied(self.group) {
             self.board.set_applied(base.position.index);
         }

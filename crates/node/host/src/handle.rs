@@ -5,8 +5,10 @@ use crate::board::{Board, Consensus};
 use crate::driver_thread::{ApplyWork, LogWork};
 use crate::error::End;
 use crate::inbox::{INBOX_ITEMS, Inbox, Item};
+use crate::lanes::Lane;
 use crate::mailbox::Mailbox;
 use crate::subscribers::{Subscriber, Subscribers};
+use crate::waiting;
 use bytes::Bytes;
 use quorate_base::{ClusterId, GroupId, Index, NodeId};
 use quorate_disk::{Clock, OsClock};
@@ -16,6 +18,7 @@ use quorate_mvcc::FjallEngine;
 use quorate_replicated_log::{Change, Membership, Status};
 use quorate_service::{Service, ServiceError, SnapshotSource};
 use quorate_transport::{PeerStats, Transport};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -47,6 +50,18 @@ pub(crate) struct Shared {
 /// Every request ends: with its answer, or with an error soon after its timeout at the latest.
 #[derive(Clone)]
 pub struct NodeHandle(pub(crate) Arc<Shared>);
+
+thread_local! {
+    /// The way back to the runtime that this thread works for.
+    static LANE: RefCell<Option<Lane<Reply>>> = const { RefCell::new(None) };
+}
+
+fn lane() -> Lane<Reply> {
+    LANE.with_borrow_mut(|known| match known {
+        Some(lane) if !lane.is_closed() => lane.clone(),
+        _ => known.insert(Lane::open()).clone(),
+    })
+}
 
 impl NodeHandle {
     /// The cluster.
@@ -130,7 +145,8 @@ impl NodeHandle {
             return Err(RequestError::Stopped);
         }
         let deadline = self.0.clock.now() + timeout;
-        let (reply, answer) = oneshot::channel();
+        let (to, answer) = oneshot::channel();
+        let reply = waiting::Reply { to, lane: lane() };
         let item = Item::Request { group: KEYSPACE, deadline, request, reply };
         if self.0.inbox.items.try_push(item, INBOX_ITEMS).is_err() {
             return Err(RequestError::TooManyRequests);

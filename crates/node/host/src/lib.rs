@@ -20,6 +20,7 @@ mod driver_thread;
 mod error;
 mod handle;
 mod inbox;
+mod lanes;
 mod log_thread;
 mod mailbox;
 mod node;

@@ -3,16 +3,24 @@
 //! Invariant: a token is given to one waiter and never again, so that an answer that comes twice
 //! or late meets nobody.
 
+use crate::lanes::{Lane, Round};
 use quorate_driver::{Answer, RequestError, Token};
 use tokio::sync::oneshot;
 
-/// Where an answer goes.
-pub(crate) type Reply<R> = oneshot::Sender<Result<Answer<R>, RequestError>>;
+/// What became of a request.
+pub(crate) type Outcome<R> = Result<Answer<R>, RequestError>;
+
+/// Where an answer goes: to whom, and by which way.
+pub(crate) struct Reply<R> {
+    pub to: oneshot::Sender<Outcome<R>>,
+    pub lane: Lane<R>,
+}
 
 /// The waiters.
 pub(crate) struct Waiting<R> {
     slots: Vec<Slot<R>>,
     free: Vec<u32>,
+    round: Round<R>,
 }
 
 struct Slot<R> {
@@ -20,10 +28,10 @@ struct Slot<R> {
     reply: Option<Reply<R>>,
 }
 
-impl<R> Waiting<R> {
+impl<R: Send + 'static> Waiting<R> {
     /// Nobody.
     pub fn new() -> Self {
-        Waiting { slots: Vec::new(), free: Vec::new() }
+        Waiting { slots: Vec::new(), free: Vec::new(), round: Round::new() }
     }
 
     /// Somebody waits: the token that names it.
@@ -39,8 +47,8 @@ impl<R> Waiting<R> {
         Token(u64::from(slot.generation) << 32 | u64::from(at))
     }
 
-    /// Answers, if anybody still waits.
-    pub fn answer(&mut self, token: Token, result: Result<Answer<R>, RequestError>) {
+    /// Answers with the end of this round, if anybody still waits.
+    pub fn answer(&mut self, token: Token, outcome: Outcome<R>) {
         let (generation, at) = ((token.0 >> 32) as u32, token.0 as u32);
         let Some(slot) = self.slots.get_mut(at as usize) else { return };
         if slot.generation != generation {
@@ -48,9 +56,13 @@ impl<R> Waiting<R> {
         }
         if let Some(reply) = slot.reply.take() {
             self.free.push(at);
-            // Whoever asked may have gone: nobody to tell.
-            let _ = reply.send(result);
+            self.round.add(reply.lane, reply.to, outcome);
         }
+    }
+
+    /// Ends a round: its answers leave.
+    pub fn end_round(&mut self) {
+        self.round.finish();
     }
 }
 
@@ -58,20 +70,25 @@ impl<R> Waiting<R> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_answer_meets_its_waiter_once() {
+    #[tokio::test]
+    async fn an_answer_meets_its_waiter_once() {
+        let lane = Lane::open();
         let mut waiting = Waiting::<u32>::new();
-        let (sender, mut first) = oneshot::channel();
-        let token = waiting.enter(sender);
+        let (to, first) = oneshot::channel();
+        let token = waiting.enter(Reply { to, lane: lane.clone() });
         waiting.answer(token, Ok(Answer::Applied(1)));
-        assert_eq!(first.try_recv(), Ok(Ok(Answer::Applied(1))));
-        let (sender, mut second) = oneshot::channel();
-        let again = waiting.enter(sender);
+        waiting.end_round();
+        assert_eq!(first.await, Ok(Ok(Answer::Applied(1))));
+        let (to, mut second) = oneshot::channel();
+        let again = waiting.enter(Reply { to, lane });
         assert_ne!(token, again);
         waiting.answer(token, Ok(Answer::Applied(2)));
+        waiting.end_round();
+        tokio::task::yield_now().await;
         assert!(second.try_recv().is_err(), "the late answer is not its own");
         waiting.answer(again, Err(RequestError::Unavailable));
-        assert_eq!(second.try_recv(), Ok(Err(RequestError::Unavailable)));
+        waiting.end_round();
+        assert_eq!(second.await, Ok(Err(RequestError::Unavailable)));
         assert_eq!(waiting.slots.len(), 1);
     }
 }

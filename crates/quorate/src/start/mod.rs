@@ -4,6 +4,7 @@ mod compaction;
 mod identity;
 mod options;
 mod run;
+mod runtimes;
 mod settings;
 mod urls;
 

@@ -2,6 +2,7 @@
 
 use super::compaction::Compactor;
 use super::identity;
+use super::runtimes::{self, Beside};
 use super::settings::Settings;
 use crate::exit::Failure;
 use quorate_etcd::backend::HostBackend;
@@ -14,6 +15,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -23,12 +25,23 @@ const COMPACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Runs the node to its end.
 pub fn run(settings: &Settings, stop_with_stdin: bool) -> Result<(), Failure> {
     log_to_stderr(settings);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(settings.worker_threads)
-        .thread_name("quorate-api")
-        .enable_all()
-        .build()?;
-    runtime.block_on(live(settings, stop_with_stdin))
+    let peers = Beside::start("quorate-peers")?;
+    let mut workers = Vec::new();
+    for number in 1..settings.worker_threads {
+        workers.push(Beside::start(&format!("quorate-api-{number}"))?);
+    }
+    let runtimes = Runtimes {
+        peers: peers.handle().clone(),
+        workers: workers.iter().map(|worker| worker.handle().clone()).collect(),
+    };
+    runtimes::here()?.block_on(live(settings, runtimes, stop_with_stdin))
+}
+
+/// Where the node's tasks run, beside the main thread.
+struct Runtimes {
+    peers: Handle,
+    /// Serve connections of clients, together with the main thread.
+    workers: Vec<Handle>,
 }
 
 fn log_to_stderr(settings: &Settings) {
@@ -48,7 +61,11 @@ fn log_to_stderr(settings: &Settings) {
     }
 }
 
-async fn live(settings: &Settings, stop_with_stdin: bool) -> Result<(), Failure> {
+async fn live(
+    settings: &Settings,
+    runtimes: Runtimes,
+    stop_with_stdin: bool,
+) -> Result<(), Failure> {
     let clients = listen(&settings.listen_clients).await?;
     let place = identity::find(settings).await?;
     let me = Member {
@@ -73,10 +90,10 @@ async fn live(settings: &Settings, stop_with_stdin: bool) -> Result<(), Failure>
         name = %settings.name, node = %place.me, cluster = %place.cluster,
         data_dir = %settings.data_dir.display(), "starting"
     );
-    let runtime = tokio::runtime::Handle::current();
-    let started = tokio::task::spawn_blocking(move || Node::start(config, runtime)).await;
+    let peers = runtimes.peers;
+    let started = tokio::task::spawn_blocking(move || Node::start(config, peers)).await;
     let node = started.map_err(|e| Failure::Failed(e.to_string()))?.map_err(start_failure)?;
-    serve_until_end(settings, node, clients, stop_with_stdin).await
+    serve_until_end(settings, node, clients, runtimes.workers, stop_with_stdin).await
 }
 
 async fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Failure> {
@@ -102,6 +119,7 @@ async fn serve_until_end(
     settings: &Settings,
     node: Node,
     clients: Vec<TcpListener>,
+    workers: Vec<Handle>,
     stop_with_stdin: bool,
 ) -> Result<(), Failure> {
     let handle = node.handle();
@@ -111,6 +129,7 @@ async fn serve_until_end(
         max_concurrent_streams: settings.max_concurrent_streams,
         election_timeout: settings.election_timeout,
         progress_notify_interval: settings.progress_notify_interval,
+        workers,
         ..Options::default()
     };
     let (stop, stopping) = oneshot::channel::<()>();

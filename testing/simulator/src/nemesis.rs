@@ -81,6 +81,25 @@ impl World<'_> {
         self.rng.duration(Duration::from_millis(10), longest)
     }
 
+    /// A node loses power at the moment its log says that something is durable, or just after it
+    /// has told others so; sometimes the whole cluster does.
+    pub fn strike_after_write(&mut self, id: u64) {
+        match self.rng.below(4) {
+            0 => self.crash(id),
+            1 => {
+                let at = self.soon(Duration::from_millis(2));
+                for id in 1..=self.plan.ids {
+                    let alive = self.node(id).alive();
+                    self.queue.push(at, 3_000, Happens::Strike(alive));
+                }
+            }
+            _ => {
+                let (at, alive) = (self.soon(Duration::from_millis(2)), self.node(id).alive());
+                self.queue.push(at, 3_000, Happens::Strike(alive));
+            }
+        }
+    }
+
     /// A new leader may die at once.
     pub fn strike_new_leader(&mut self, id: u64) {
         if !self.healing && self.rng.chance_ppm(self.plan.crash_new_leader_ppm) {

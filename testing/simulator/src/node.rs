@@ -562,7 +562,7 @@ impl World<'_> {
             }
         }
         if progress > 0 && !healing && self.rng.chance_ppm(self.plan.crash_at_disk_ppm) {
-            self.crash(id);
+            self.strike_after_write(id);
         }
     }
 

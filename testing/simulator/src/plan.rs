@@ -147,7 +147,7 @@ impl Plan {
             nemesis_every: ms(*rng.pick(&[200, 500, 1_000, 3_000]).unwrap_or(&500)),
             nemesis: draw_deeds(rng),
             crash_new_leader_ppm: maybe(rng, 3, 600_000),
-            crash_at_disk_ppm: maybe(rng, 2, 800),
+            crash_at_disk_ppm: maybe(rng, 2, 3_000),
             crash_at_step_ppm: maybe(rng, 2, 150),
             apply_delay: us(*rng.pick(&[50, 200, 2_000, 20_000]).unwrap_or(&50)),
             append_bytes: *rng.pick(&[1, 200, 2_000, 20_000]).unwrap_or(&2_000),

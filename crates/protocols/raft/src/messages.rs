@@ -4,6 +4,10 @@ use crate::raft::Raft;
 use quorate_base::{Instant, NodeId};
 use quorate_replicated_log::{Body, Effects, Message, Role};
 
+/// Rounds beyond this are not believed, so that counting them cannot overflow. A round a
+/// millisecond would take nine thousand years to get there.
+const MAX_ROUND: u64 = 1 << 48;
+
 impl Raft {
     pub(crate) fn message(
         &mut self,
@@ -16,6 +20,9 @@ impl Raft {
             return;
         }
         let round = message.ballot.round;
+        if round > MAX_ROUND {
+            return; // No election got that far: the peer lies.
+        }
         match message.body {
             Body::PreVote { last } => self.asked_for_pre_vote(now, from, message.ballot, last, out),
             Body::PreVoteReply { granted } => {

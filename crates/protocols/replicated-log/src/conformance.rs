@@ -10,4 +10,4 @@ mod disk;
 mod schedule;
 
 pub use cluster::{Cluster, Counts, Factory};
-pub use schedule::random_schedule;
+pub use schedule::{random_schedule, random_schedule_with_clocks, random_schedule_with_leases};

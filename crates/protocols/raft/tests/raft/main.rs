@@ -3,8 +3,10 @@
 //! against the count.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod canaries;
 mod cost;
 mod disk;
+mod hostile;
 mod lab;
 mod model;
 mod transcripts;
@@ -12,7 +14,9 @@ mod words;
 
 use quorate_base::Instant;
 use quorate_raft::{Canary, Raft};
-use quorate_replicated_log::conformance::random_schedule;
+use quorate_replicated_log::conformance::{
+    random_schedule, random_schedule_with_clocks, random_schedule_with_leases,
+};
 use quorate_replicated_log::{Config, Recovered, ReplicatedLog};
 use std::cell::Cell;
 
@@ -35,4 +39,23 @@ fn random_schedules_are_safe_and_heal() {
         committed += run.unwrap_or_else(|_| panic!("seed {seed} failed"));
     }
     assert!(committed > seeds * 20, "the schedules get something done: {committed}");
+}
+
+#[test]
+fn random_schedules_with_leases_are_safe_and_heal() {
+    for seed in 0..300 {
+        let run = std::panic::catch_unwind(|| random_schedule_with_leases(raft, seed));
+        assert!(run.is_ok(), "seed {seed} failed");
+    }
+}
+
+/// The schedules would notice a lease that is too long: clocks that drift more than was declared
+/// make some read stale.
+#[test]
+fn a_lease_beyond_the_declared_drift_is_found_out() {
+    let is_stale = |seed: &u64| {
+        let run = || random_schedule_with_clocks(raft, *seed, 0, 4_000_000);
+        std::panic::catch_unwind(run).is_err()
+    };
+    assert!((0..300).any(|seed| is_stale(&seed)));
 }

@@ -2,8 +2,8 @@
 
 use quorate_base::Position;
 use quorate_replicated_log::{
-    AppendOutcome, Body, Entries, Entry, Event, Membership, Message, Payload, Refusal, Role, Status,
-    StepDown, Write,
+    AppendOutcome, Body, Entries, Entry, Event, Membership, Message, Payload, Refusal, Role,
+    Status, StepDown, Write,
 };
 use std::fmt::Write as _;
 

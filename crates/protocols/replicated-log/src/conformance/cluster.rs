@@ -52,11 +52,35 @@ struct Node {
     done: WriteId,
     gated: Vec<Send>,
     next_due: Option<Instant>,
+    /// How much faster than time its clock runs, and what it was at the beginning of time.
+    drift_ppm: u32,
+    offset: Duration,
+}
+
+impl Node {
+    /// What its clock shows.
+    fn clock(&self, now: Instant) -> Instant {
+        let ahead = u128::from(now.0) * u128::from(self.drift_ppm) / 1_000_000;
+        now + self.offset + Duration::from_nanos(u64::try_from(ahead).unwrap_or(u64::MAX))
+    }
+
+    /// The earliest time at which its clock shows `due`.
+    fn time_of(&self, due: Instant) -> Instant {
+        let shown = due.since(Instant::ZERO).saturating_sub(self.offset).as_nanos();
+        let time = (shown * 1_000_000).div_ceil(1_000_000 + u128::from(self.drift_ppm));
+        let mut time = Instant(u64::try_from(time).unwrap_or(u64::MAX));
+        while self.clock(time) < due {
+            time = time + Duration::from_nanos(1);
+        }
+        time
+    }
 }
 
 /// A cluster under test. Nodes are numbered from 1.
 pub struct Cluster {
     factory: Factory,
+    /// Leases are on, with this bound declared.
+    lease_clock_drift_ppm: Option<u32>,
     /// Virtual time.
     pub now: Instant,
     /// The source of all chance.
@@ -85,11 +109,43 @@ pub(super) const ELECTION_TIMEOUT: Duration = Duration::from_millis(100);
 impl Cluster {
     /// `nodes` replicas, of which the first `voters` vote and the rest wait to be added.
     pub fn new(factory: Factory, seed: u64, nodes: u64, voters: u64) -> Self {
+        Self::build(factory, seed, nodes, voters, None, 0)
+    }
+
+    /// The same with leases, a declared bound on the drift of clocks, and clocks that drift by up
+    /// to another one.
+    pub fn with_leases(
+        factory: Factory,
+        seed: u64,
+        (nodes, voters): (u64, u64),
+        declared_ppm: u32,
+        real_ppm: u32,
+    ) -> Self {
+        Self::build(factory, seed, nodes, voters, Some(declared_ppm), real_ppm)
+    }
+
+    fn build(
+        factory: Factory,
+        seed: u64,
+        nodes: u64,
+        voters: u64,
+        lease_clock_drift_ppm: Option<u32>,
+        real_drift_ppm: u32,
+    ) -> Self {
+        let mut clocks = Rng::new(seed ^ 0xc10c);
         let membership = Membership::of((1..=voters).map(NodeId));
         let founding = Base { position: Position::ZERO, membership };
-        let node = |id: u64| {
+        let mut node = |id: u64| {
             let base = if id <= voters { founding.clone() } else { Base::default() };
+            let drifts = real_drift_ppm > 0;
             Node {
+                // Either extreme shows more than what lies between.
+                drift_ppm: if clocks.below(2) == 0 { 0 } else { real_drift_ppm },
+                offset: if drifts {
+                    Duration::from_millis(clocks.below(500))
+                } else {
+                    Duration::ZERO
+                },
                 log: None,
                 run: 0,
                 disk: Disk::new(base.clone()),
@@ -102,13 +158,14 @@ impl Cluster {
         };
         let mut cluster = Cluster {
             factory,
+            lease_clock_drift_ppm,
             now: Instant::ZERO,
             rng: Rng::new(seed),
             loss_ppm: 0,
             delay_max: 1,
             cut: BTreeSet::new(),
             counts: Counts::default(),
-            nodes: (1..=nodes).map(node).collect(),
+            nodes: (1..=nodes).map(&mut node).collect(),
             parcels: BTreeMap::new(),
             parcel: 0,
             chosen: BTreeMap::new(),
@@ -161,17 +218,19 @@ impl Cluster {
     /// Starts a node that does not run.
     pub fn start(&mut self, id: u64) {
         let (now, factory) = (self.now, self.factory);
+        let lease_clock_drift_ppm = self.lease_clock_drift_ppm;
         let node = self.node(id);
         if node.log.is_some() {
             return;
         }
+        let now = node.clock(now);
         node.run += 1;
         let config = Config {
             node: NodeId(id),
             epoch: Epoch(0),
             heartbeat: Duration::from_millis(20),
             election_timeout: ELECTION_TIMEOUT,
-            lease_clock_drift_ppm: None,
+            lease_clock_drift_ppm,
             seed: id * 1_000 + node.run,
             limits: Limits { inflight_messages: 8, append_bytes: 400, ..Limits::default() },
         };
@@ -220,9 +279,9 @@ impl Cluster {
 
     /// Gives a running node an input and carries out what follows.
     pub fn step(&mut self, id: u64, input: Input) {
-        let now = self.now;
         let mut out = Effects::default();
         let node = &mut self.nodes[id as usize - 1];
+        let now = node.clock(self.now);
         let Some(log) = node.log.as_mut() else { return };
         log.step(now, input, &mut out);
         if let Some(index) = out.committed.last().and_then(|run| run.last_index()) {
@@ -236,8 +295,9 @@ impl Cluster {
             log.step(now, Input::Applied { index }, &mut out);
             node.applied = log.applied_base();
         }
-        node.next_due = log.next_timeout();
+        let due = log.next_timeout();
         let status = log.status();
+        node.next_due = due.map(|due| node.time_of(due));
         assert!(status.commit <= status.last.index && status.applied <= status.commit);
         if status.role == Role::Leader {
             let leader = self.leaders.entry(status.ballot.round).or_insert(NodeId(id));

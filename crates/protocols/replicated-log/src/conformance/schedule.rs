@@ -5,12 +5,37 @@ use crate::{Change, Input};
 use core::time::Duration;
 use quorate_base::NodeId;
 
+/// A quarter: enough that a lease which ignores it is found out.
+const LEASE_DRIFT_PPM: u32 = 250_000;
+
 /// Runs a cluster through faults drawn from `seed`, checked at every step; then heals it and
 /// demands progress. Returns how many entries were committed.
 pub fn random_schedule(factory: Factory, seed: u64) -> u64 {
     let mut rng = quorate_base::Rng::new(seed ^ 0x5eed);
     let voters = *rng.pick(&[1, 3, 3, 3, 5]).unwrap_or(&3);
-    let mut cluster = Cluster::new(factory, seed, voters + 1, voters);
+    disturb_and_heal(Cluster::new(factory, seed, voters + 1, voters), rng, voters)
+}
+
+/// The same with leases, and clocks that drift by as much as was declared.
+pub fn random_schedule_with_leases(factory: Factory, seed: u64) -> u64 {
+    random_schedule_with_clocks(factory, seed, LEASE_DRIFT_PPM, LEASE_DRIFT_PPM)
+}
+
+/// The same with clocks that drift by more or less than was declared: more may well be unsafe.
+pub fn random_schedule_with_clocks(
+    factory: Factory,
+    seed: u64,
+    declared_ppm: u32,
+    real_ppm: u32,
+) -> u64 {
+    let mut rng = quorate_base::Rng::new(seed ^ 0x1ea5e);
+    let voters = *rng.pick(&[3, 3, 5]).unwrap_or(&3);
+    let nodes = (voters + 1, voters);
+    let cluster = Cluster::with_leases(factory, seed, nodes, declared_ppm, real_ppm);
+    disturb_and_heal(cluster, rng, voters)
+}
+
+fn disturb_and_heal(mut cluster: Cluster, mut rng: quorate_base::Rng, voters: u64) -> u64 {
     cluster.loss_ppm = *rng.pick(&[0, 20_000, 150_000]).unwrap_or(&0);
     cluster.delay_max = rng.between(1, 15);
     // A group that loses the last good copy of an entry rightly stops for good: damage needs three

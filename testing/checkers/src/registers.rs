@@ -11,8 +11,8 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Checks the operations on keys that start with `prefix`, which no lease may touch and no compare
-/// with a revision: those only the cluster's own order can judge (`check_revisions`). Returns how many groups of keys stayed
-/// undecided within `limit`.
+/// with a revision: those only the cluster's own order can judge (`check_revisions`). Returns how
+/// many groups of keys stayed undecided within `limit`.
 pub fn check_registers(
     history: &[Operation],
     prefix: &[u8],

@@ -59,7 +59,8 @@ impl Truth {
             None => Err(Violation::new(
                 "revision monotonicity",
                 format!(
-                    "replica {replica} went to revision {revision} with {} changes when {} was the last",
+                    "replica {replica} went to revision {revision} with {} changes when \
+                     {} was the last",
                     changes.len(),
                     self.last()
                 ),

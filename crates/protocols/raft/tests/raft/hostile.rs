@@ -143,7 +143,11 @@ fn replica(lease_clock_drift_ppm: Option<u32>) -> Raft {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 3_000,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn nothing_a_peer_says_panics_or_takes_back_a_commit(

@@ -72,7 +72,11 @@ fn a_power_failure_at_every_operation() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 120,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn any_chain_of_crashes(seed: u64, lives in 2..12_usize) {

@@ -140,13 +140,32 @@ impl Latest {
     }
 }
 
+/// How many bytes a varint takes. Room for exactly what is written spares an allocation.
+fn varint_len(v: u64) -> usize {
+    (70 - (v | 1).leading_zeros() as usize) / 7
+}
+
+/// A signed number as the varint that it is written as.
+fn zigzag(v: i64) -> u64 {
+    ((v << 1) ^ (v >> 63)) as u64
+}
+
 /// The value of a pair of the current table.
 pub fn write_latest(latest: &Latest) -> Bytes {
     let meta = &latest.meta;
-    let mut w = Writer::with_capacity(24);
+    let numbers = [
+        meta.at.main,
+        u64::from(meta.at.sub),
+        meta.create_revision,
+        meta.version,
+        zigzag(meta.lease),
+        u64::from(meta.value_bytes),
+    ];
+    let mut w = Writer::with_capacity(numbers.map(varint_len).iter().sum::<usize>() + 1);
     w.varint(meta.at.main).varint(u64::from(meta.at.sub));
     w.varint(meta.create_revision).varint(meta.version).signed(meta.lease);
     w.varint(u64::from(meta.value_bytes)).u8(latest.steps);
+    debug_assert_eq!(w.len(), numbers.map(varint_len).iter().sum::<usize>() + 1);
     w.into_bytes()
 }
 
@@ -226,16 +245,23 @@ const PREVIOUS_IS_INDEXED: u8 = 2;
 
 /// The value of a pair of the history table.
 pub fn write_record(record: &Record) -> Bytes {
-    let value_len = record.put.as_ref().map_or(0, |p| p.value.len());
-    let mut w = Writer::with_capacity(40 + record.key.len() + value_len);
+    let previous = record.previous.unwrap_or_default();
+    let key_len = record.key.len() as u64;
+    let numbers = [previous.main, u64::from(previous.sub), record.superseded_bytes, key_len];
+    let mut room = 1 + numbers.map(varint_len).iter().sum::<usize>() + record.key.len();
+    if let Some(put) = &record.put {
+        let numbers = [put.create_revision, put.version, zigzag(put.lease)];
+        room += numbers.map(varint_len).iter().sum::<usize>() + put.value.len();
+    }
+    let mut w = Writer::with_capacity(room);
     let put = if record.put.is_some() { PUT } else { 0 };
     w.u8(put | if record.previous_is_indexed { PREVIOUS_IS_INDEXED } else { 0 });
-    let previous = record.previous.unwrap_or_default();
     w.varint(previous.main).varint(u64::from(previous.sub)).varint(record.superseded_bytes);
     w.bytes(&record.key);
     if let Some(put) = &record.put {
         w.varint(put.create_revision).varint(put.version).signed(put.lease).raw(&put.value);
     }
+    debug_assert_eq!(w.len(), room);
     w.into_bytes()
 }
 

@@ -13,7 +13,12 @@ pub type Pending = Option<Bytes>;
 /// A state with changes on top, which can be undone back to the last mark.
 pub struct Overlay<V> {
     base: V,
+    /// What was changed, but in history.
     tables: [BTreeMap<Bytes, Pending>; 4],
+    /// What was added to history, which only grows at its end: ascending.
+    history: Vec<Pair>,
+    /// How much of it was there at the mark.
+    history_marked: usize,
     /// What was pending before each change since the mark.
     undo: Vec<(Table, Bytes, Option<Pending>)>,
 }
@@ -21,10 +26,25 @@ pub struct Overlay<V> {
 impl<V: Source> Overlay<V> {
     /// No changes over `base`.
     pub fn new(base: V) -> Self {
-        Overlay { base, tables: Default::default(), undo: Vec::with_capacity(8) }
+        Overlay {
+            base,
+            tables: Default::default(),
+            history: Vec::with_capacity(64),
+            history_marked: 0,
+            undo: Vec::with_capacity(8),
+        }
     }
 
-    /// Changes one key.
+    /// Adds a record after all others of history.
+    pub fn push_history(&mut self, key: Bytes, value: Bytes) {
+        assert!(
+            self.history.last().is_none_or(|(last, _)| *last < key),
+            "history grows at its end"
+        );
+        self.history.push((key, value));
+    }
+
+    /// Changes one key of another table than history.
     pub fn set(&mut self, table: Table, key: Bytes, value: Pending) {
         let before = self.tables[table as usize].insert(key.clone(), value);
         self.undo.push((table, key, before));
@@ -32,16 +52,37 @@ impl<V: Source> Overlay<V> {
 
     /// What a key was changed to: a value, or removed. Nothing if it was not changed.
     pub fn pending(&self, table: Table, key: &[u8]) -> Option<Pending> {
+        if table == Table::History {
+            let found = self.history.binary_search_by(|(k, _)| k[..].cmp(key)).ok()?;
+            return self.history.get(found).map(|(_, value)| Some(value.clone()));
+        }
         self.tables[table as usize].get(key).cloned()
+    }
+
+    /// What was changed from `from` (included) to `to` (excluded; none: the end).
+    fn pending_between(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> PendingScan<'_> {
+        if table == Table::History {
+            let start = self.history.partition_point(|(k, _)| k[..] < *from);
+            let rest = self.history.iter().skip(start);
+            let count = to.map_or(usize::MAX, |to| {
+                self.history.partition_point(|(k, _)| k[..] < *to).saturating_sub(start)
+            });
+            return Box::new(rest.take(count).map(|(k, v)| (k.clone(), Some(v.clone()))));
+        }
+        let bounds = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
+        let pending = self.tables[table as usize].range::<[u8], _>(bounds);
+        Box::new(pending.map(|(k, v)| (k.clone(), v.clone())))
     }
 
     /// What was changed so far stays, whatever is undone later.
     pub fn mark(&mut self) {
         self.undo.clear();
+        self.history_marked = self.history.len();
     }
 
     /// Undoes what was changed since the last mark.
     pub fn undo(&mut self) {
+        self.history.truncate(self.history_marked);
         while let Some((table, key, before)) = self.undo.pop() {
             let map = &mut self.tables[table as usize];
             match before {
@@ -53,11 +94,13 @@ impl<V: Source> Overlay<V> {
 
     /// All changes, in order of table and key.
     pub fn into_batch(self) -> Vec<Change> {
-        let count = self.tables.iter().map(BTreeMap::len).sum();
-        let mut batch = Vec::with_capacity(count);
+        let count: usize = self.tables.iter().map(BTreeMap::len).sum();
+        let mut batch = Vec::with_capacity(count + self.history.len());
         for (table, pending) in Table::ALL.into_iter().zip(self.tables) {
             batch.extend(pending.into_iter().map(|(key, value)| (table, key, value)));
         }
+        let history = self.history.into_iter();
+        batch.extend(history.map(|(key, value)| (Table::History, key, Some(value))));
         batch
     }
 
@@ -69,14 +112,16 @@ impl<V: Source> Overlay<V> {
             false => self.base.scan(table, from, to),
             true => self.base.scan_back(table, from, to),
         };
-        let map = &self.tables[table as usize];
-        if map.is_empty() {
+        let unchanged = match table {
+            Table::History => self.history.is_empty(),
+            _ => self.tables[table as usize].is_empty(),
+        };
+        if unchanged {
             return base;
         }
-        let bounds = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
-        let pending = map.range::<[u8], _>(bounds).map(|(k, v)| (k.clone(), v.clone()));
+        let pending = self.pending_between(table, from, to);
         let pending: Box<dyn Iterator<Item = (Bytes, Pending)>> = match back {
-            false => Box::new(pending),
+            false => pending,
             true => Box::new(pending.rev()),
         };
         Box::new(Merged { base: base.peekable(), pending: pending.peekable(), back })
@@ -85,8 +130,8 @@ impl<V: Source> Overlay<V> {
 
 impl<V: Source> Source for Overlay<V> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        match self.tables[table as usize].get(key) {
-            Some(pending) => Ok(pending.clone()),
+        match self.pending(table, key) {
+            Some(pending) => Ok(pending),
             None => self.base.get(table, key),
         }
     }
@@ -99,6 +144,8 @@ impl<V: Source> Source for Overlay<V> {
         self.merged(table, from, to, true)
     }
 }
+
+type PendingScan<'a> = Box<dyn DoubleEndedIterator<Item = (Bytes, Pending)> + 'a>;
 
 struct Merged<'a> {
     base: std::iter::Peekable<Scan<'a>>,

@@ -179,15 +179,15 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
             previous_is_indexed: superseded.is_some_and(|l| l.is_indexed()),
             superseded_bytes: self.header.superseded_bytes,
         };
-        self.set_history(at, &record);
+        self.push_history(at, &record);
         self.overlay.set(Table::Current, key.clone(), Some(write_latest(&latest)));
         self.events.push(Event::Put(now.with(key, value)));
         Ok(Written { previous, now })
     }
 
-    fn set_history(&mut self, at: RevisionSub, record: &Record) {
+    fn push_history(&mut self, at: RevisionSub, record: &Record) {
         let key = Bytes::copy_from_slice(&history_key(at));
-        self.overlay.set(Table::History, key, Some(write_record(record)));
+        self.overlay.push_history(key, write_record(record));
     }
 
     /// Deletes keys; what they were, ascending.
@@ -208,7 +208,7 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
                 previous_is_indexed: superseded.is_indexed(),
                 superseded_bytes: self.header.superseded_bytes,
             };
-            self.set_history(at, &record);
+            self.push_history(at, &record);
             self.set_index(key, at, previous.at);
             self.overlay.set(Table::Current, key.clone(), None);
             self.events.push(Event::Delete { key: key.clone(), revision: at.main });

@@ -37,7 +37,7 @@ impl Default for FjallSettings {
             cache_bytes: 64 * MIB,
             // Measured: random inserts cost cache misses, so that small memtables win there even
             // though they are compacted more often; history is inserted in order.
-            memtable_bytes: [MIB, 2 * MIB, 2 * MIB, 16 * MIB],
+            memtable_bytes: [MIB, 4 * MIB, 2 * MIB, 16 * MIB],
             journal_bytes: 128 * MIB,
             // With two, the first asks the queue over and over while the second compacts.
             worker_threads: 3,

@@ -59,3 +59,24 @@ fn a_read_at_a_follower_costs_two_messages_more() {
     assert_eq!((c.read_indexes, c.writes), (2, 0));
     assert_eq!(cluster.reads_ready(), ready + 1);
 }
+
+#[test]
+fn an_uncontested_election_costs_what_the_formula_says() {
+    for n in [3, 5, 7] {
+        let mut cluster = Cluster::new(crate::raft, n, n, n);
+        // The first loses its patience before any other can.
+        (2..=n).for_each(|id| cluster.crash(id));
+        cluster.run_for(Duration::from_millis(55));
+        (2..=n).for_each(|id| cluster.start(id));
+        cluster.counts = Counts::default();
+        while cluster.chosen_up_to() == 0 {
+            cluster.run_for(Duration::from_millis(1));
+        }
+        // Whatever is still under way, but less than a heartbeat.
+        cluster.run_for(Duration::from_millis(10));
+        let c = cluster.counts;
+        assert_eq!(c.votes, 4 * (n - 1), "n = {n}");
+        assert_eq!((c.appends, c.append_replies, c.commit_notices), (n - 1, n - 1, n - 1));
+        assert_eq!((c.heartbeats, c.writes), (0, 2 * n));
+    }
+}

@@ -430,12 +430,16 @@ impl Model for Bounds {
             Property::always("what is committed is durable", |_, s: &State| {
                 s.committed_is_durable()
             }),
-            Property::sometimes("a proposal is committed", |model: &Bounds, s: &State| {
-                model.proposals == 0 || s.chosen.len() >= 2
-            }),
-            Property::sometimes("the last round is led", |model: &Bounds, s: &State| {
-                s.leaders.contains_key(&(model.candidates.len() as u64))
-            }),
+            Property::sometimes(
+                "it happens that a proposal is committed",
+                |model: &Bounds, s: &State| model.proposals == 0 || s.chosen.len() >= 2,
+            ),
+            Property::sometimes(
+                "it happens that the last round is led",
+                |model: &Bounds, s: &State| {
+                    s.leaders.contains_key(&(model.candidates.len() as u64))
+                },
+            ),
         ]
     }
 }
@@ -504,12 +508,12 @@ fn the_search_finds_deliberate_bugs() {
         (Canary::ReplyBeforeWritten, bounds(&[&[1]], 0, 0, &[2])),
     ];
     for (canary, bounds) in cases {
-        let checker = search(Bounds { canary: Some(canary), ..bounds });
-        let failures = checker.discoveries();
-        let is_failure =
-            |name: &&str| !name.starts_with("a proposal") && !name.contains("last round");
-        let found = failures.keys().find(|name| is_failure(name));
+        let search = || search(Bounds { canary: Some(canary), ..bounds }).discoveries();
+        let found = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(search)) {
+            Ok(found) => found.into_keys().find(|name| !name.starts_with("it happens")),
+            Err(_) => Some("an assertion of the replica's own"),
+        };
         assert!(found.is_some(), "{canary:?} is not found");
-        println!("{canary:?}: not always: {}", found.unwrap());
+        println!("{canary:?} is found by: {}", found.unwrap());
     }
 }

@@ -60,9 +60,10 @@ fn disturb(cluster: &mut Cluster, rng: &mut quorate_base::Rng, damaging: bool) {
         8..12 => cluster.read(id),
         12 | 13 => cluster.crash(id),
         14..17 => cluster.start(id),
-        17 => {
+        17 if rng.below(2) == 0 => {
             cluster.cut.insert((id, node.0));
         }
+        17 => isolate(cluster, rng, id),
         18 => cluster.cut.clear(),
         19 => cluster.step(id, Input::PeerLost { node }),
         20 => cluster.step(id, Input::Transfer { to: node }),
@@ -85,6 +86,21 @@ fn disturb(cluster: &mut Cluster, rng: &mut quorate_base::Rng, damaging: bool) {
             let applied = cluster.replica(id).map_or(0, |r| r.status().applied);
             cluster.step(id, Input::Compact { index: applied });
         }
+    }
+}
+
+/// Cuts a node off, the leader if there is one, and lets the others go on; each is read from.
+fn isolate(cluster: &mut Cluster, rng: &mut quorate_base::Rng, id: u64) {
+    let alone = cluster.leader().unwrap_or(id);
+    for other in (1..=cluster.len()).filter(|&other| other != alone) {
+        cluster.cut.extend([(alone, other), (other, alone)]);
+    }
+    for _ in 0..rng.between(1, 12) {
+        cluster.run_for(rng.duration(Duration::ZERO, ELECTION_TIMEOUT / 4));
+        if let Some(leader) = cluster.leader() {
+            cluster.propose(leader, 1);
+        }
+        cluster.read(alone);
     }
 }
 

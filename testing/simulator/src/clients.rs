@@ -142,13 +142,13 @@ impl Client {
         }
     }
 
+    fn as_seen(&self, key: &Bytes) -> Target {
+        self.seen.get(key).map_or(Target::Version(0), |kv| Target::Value(kv.value.clone()))
+    }
+
     /// Compare one key with what was seen last; then write it, else read it.
     fn swap(&mut self, key: Bytes) -> Request {
-        let target = match self.seen.get(&key) {
-            Some(kv) if self.rng.below(2) == 0 => Target::Value(kv.value.clone()),
-            Some(kv) => Target::Version(kv.version),
-            None => Target::Version(0),
-        };
+        let target = self.as_seen(&key);
         Request::Txn {
             compares: vec![Compare { key: key.clone(), target }],
             success: vec![self.put(key.clone())],
@@ -158,7 +158,7 @@ impl Client {
 
     /// Compare one key; then write two others, else delete one and read the rest.
     fn exchange(&mut self, key: Bytes) -> Request {
-        let target = Target::Version(self.seen.get(&key).map_or(0, |kv| kv.version));
+        let target = self.as_seen(&key);
         let (first, second) = (Bytes::from_static(b"r0"), Bytes::from_static(b"r3"));
         Request::Txn {
             compares: vec![Compare { key: key.clone(), target }],
@@ -174,6 +174,7 @@ impl Client {
         }
         let target = match self.seen.get(&key) {
             Some(kv) if self.rng.below(4) == 0 => Target::Create(kv.create),
+            Some(kv) if self.rng.below(3) == 0 => Target::Version(kv.version),
             Some(kv) => Target::Mod(kv.modified),
             None => Target::Create(0),
         };

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest lease is four seconds, and a new leader starts it afresh.
 const LONGEST_LEASE: Duration = Duration::from_secs(5);
 /// Search steps for each group of keys.
-const SEARCH: Limit = Limit(6_000);
+const SEARCH: Limit = Limit(10_000);
 
 impl World<'_> {
     /// Heals everything, waits for progress, checks.

@@ -220,6 +220,7 @@ impl World<'_> {
         if found > 0 {
             self.count(Happening::DamageFound);
         }
+        self.forget_tail(id);
         self.count(Happening::Restart);
         self.disk_event(id);
     }

@@ -78,6 +78,11 @@ impl World<'_> {
         }
     }
 
+    /// A node starts: nobody knows how much of what it wrote last it still has.
+    pub fn forget_tail(&mut self, id: u64) {
+        self.record.tails[id as usize - 1] = None;
+    }
+
     /// A node's service is given committed entries.
     pub fn record_applied(&mut self, id: u64, entries: &Entries) {
         for entry in entries.iter() {

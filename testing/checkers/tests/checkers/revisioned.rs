@@ -29,7 +29,7 @@ fn request(rng: &mut Rng, n: u64) -> Request {
         2 => Request::Op(Op::Range(Span::one(key(rng)))),
         3 => {
             let target = if rng.below(2) == 0 {
-                Target::Version(rng.below(3))
+                Target::Version(0)
             } else {
                 Target::Value(Bytes::from(format!("v{}", n.saturating_sub(rng.below(4)))))
             };

@@ -15,12 +15,15 @@ use std::collections::BTreeSet;
 pub struct Atlas {
     damageable: Vec<u64>,
     damaged: BTreeSet<u64>,
+    /// A voter's removal was asked for and is not known to have ended: it may be in force already
+    /// wherever it is in the log, so that no voter left can be spared.
+    pub removing: bool,
 }
 
 impl Atlas {
     /// Damage is allowed on these nodes.
     pub fn new(damageable: Vec<u64>) -> Atlas {
-        Atlas { damageable, damaged: BTreeSet::new() }
+        Atlas { damageable, damaged: BTreeSet::new(), removing: false }
     }
 
     /// Whether a node's data was damaged.
@@ -30,6 +33,9 @@ impl Atlas {
 
     /// A node whose data may still be damaged.
     pub fn next(&self) -> Option<u64> {
+        if self.removing {
+            return None;
+        }
         self.damageable.iter().copied().find(|id| !self.damaged.contains(id))
     }
 

@@ -238,7 +238,8 @@ impl World<'_> {
         }
         // An identity never comes back.
         let spare = (1..=self.plan.ids).find(|id| !self.record.members_ever.contains(id));
-        let learner = members.learners.first().copied();
+        let settled = |node: &&NodeId| !self.record.unsettled.contains(&node.0);
+        let learner = members.learners.iter().find(settled).copied();
         let change = match (learner, spare) {
             (Some(learner), _) if self.rng.below(4) > 0 => Some(promote(learner)),
             (_, Some(spare)) if members.voters.len() < 5 && self.rng.below(3) > 0 => {
@@ -251,6 +252,7 @@ impl World<'_> {
             },
         };
         if let Some((change, command)) = change {
+            self.atlas.removing |= matches!(change, Change::Remove(_));
             self.administer(Wish::Change(change, command));
         }
     }
@@ -264,6 +266,9 @@ impl World<'_> {
 
     /// Without this voter there is still a quorum of voters whose data was never damaged.
     fn can_be_spared(&self, voter: NodeId) -> bool {
+        if self.record.unsettled.contains(&voter.0) {
+            return false;
+        }
         let voters = self.members().voters;
         let whole = |node: &&NodeId| **node != voter && !self.atlas.was_damaged(node.0);
         let left = voters.len() - 1;
@@ -272,7 +277,13 @@ impl World<'_> {
 
     /// The administrator was answered: he may have more to do.
     pub fn admin_ended(&mut self, wish: &Wish, end: &End) {
+        if let (Wish::Change(change, _), End::Unknown) = (wish, end)
+            && let Change::AddLearner(node) | Change::AddVoter(node) | Change::Remove(node) = change
+        {
+            self.record.unsettled.insert(node.0);
+        }
         if let (Wish::Change(change, command), End::Answered { .. }) = (wish, end) {
+            self.atlas.removing &= !matches!(change, Change::Remove(_));
             let promoted = matches!(command, Command::Member(MemberChange::Promote(_)));
             self.count(match change {
                 Change::AddLearner(_) => Happening::LearnerAdded,

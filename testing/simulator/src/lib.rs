@@ -8,6 +8,7 @@
 //! Invariant: the same seed and options give the same run, whatever else the machine does.
 //! `docs/fault-model.md` lists the faults and what is promised under each.
 
+mod boot;
 mod canary;
 mod clients;
 mod clock;
@@ -15,6 +16,7 @@ mod codec;
 mod counters;
 mod damage;
 mod disk;
+mod driving;
 mod finish;
 mod nemesis;
 mod network;
@@ -24,6 +26,7 @@ mod queue;
 mod record;
 mod run;
 mod seats;
+mod serving;
 mod trace;
 mod translate;
 mod watching;

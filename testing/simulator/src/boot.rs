@@ -1,0 +1,286 @@
+//! How a node starts: on what its disk and engine hold, as a host does.
+//!
+//! Invariant: nothing that was found is believed before it is durable.
+
+use crate::clock::Clock;
+use crate::counters::Happening;
+use crate::disk::SimDisk;
+use crate::node::Running;
+use crate::world::{GROUP, Happens, World};
+use quorate_base::{Ballot, Instant, NodeId, Position};
+use quorate_checkers::Violation;
+use quorate_driver::{Driver, DriverConfig, DriverLimits, Outputs, ServiceHost};
+use quorate_keyspace::command::Member;
+use quorate_keyspace::{Keyspace, LessorConfig, WatchHub};
+use quorate_mvcc::MemoryEngine;
+use quorate_replicated_log::{
+    Base, Config, Entries, Epoch, Limits, Membership, Recovered, Role, Write, WriteId,
+};
+use quorate_service::Service;
+use quorate_wal::{Batch, BatchId, RecoveredGroup, Recovery, Wal, WalError, WalOptions};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+fn wal_options(world: &World<'_>) -> WalOptions {
+    WalOptions {
+        segment_bytes: 128 << 10,
+        max_record_bytes: 48 << 10,
+        max_block_bytes: 32 << 10,
+        reserve_bytes: 16 << 10,
+        canary: world.canary.wal(),
+        ..WalOptions::small()
+    }
+}
+
+impl World<'_> {
+    /// Where the group begins, as in `quorate-host`: with its founders at index 1, or, for a node
+    /// that joins, nowhere yet.
+    fn first_base(&self, id: u64) -> Base {
+        if id > self.plan.nodes {
+            return Base::default();
+        }
+        let membership = Membership::of((1..=self.plan.nodes).map(NodeId));
+        Base { position: Position::new(1, Ballot::ZERO), membership }
+    }
+
+    /// Starts a node on what its disk and engine hold.
+    pub fn boot(&mut self, id: u64) {
+        let (now, first) = (self.now, self.first_base(id));
+        let reads = Instant(self.rng.between(1, 1 << 40));
+        let options = wal_options(self);
+        let keyspace = self.keyspace_config(&first);
+        let node = self.node(id);
+        if node.running.is_some() || node.removed || node.ruined {
+            return;
+        }
+        node.life += 1;
+        node.run += 1;
+        if node.drift_ppm != 0 {
+            self.counters.add(Happening::ClockDrift);
+        }
+        let node = &mut self.nodes[id as usize - 1];
+        node.clock = Clock::new(now, reads, node.drift_ppm);
+        node.disk.set_now(now);
+        let opened = Wal::open(node.disk.clone(), options);
+        let service = Keyspace::open(node.engine.clone(), keyspace);
+        let (mut wal, recovery) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.not_opened(id, &error),
+        };
+        let found = recovery.report.damaged_records + recovery.report.lost_blocks;
+        let begun = service.map_err(|error| error.to_string()).and_then(|mut service| {
+            let recovered = put_together(&mut wal, &recovery, &mut service, &first)?;
+            Ok((service, recovered))
+        });
+        let (service, recovered) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                let text = format!("node {id} cannot start: {error}");
+                return self.check(Err(Violation::new("recovery", text)));
+            }
+        };
+        let founding = recovery.groups.is_empty();
+        self.line(id, format_args!("starts: {}", found_text(&recovered)));
+        self.trace.note(now, id, 32, found);
+        if found > 0 {
+            self.count(Happening::DamageFound);
+        }
+        if service.base().position.index < self.node(id).applied_before {
+            self.count(Happening::EngineRolledBack);
+        }
+        self.forget_tail(id);
+        self.count(Happening::Restart);
+        self.live(id, wal, service, recovered, founding);
+    }
+
+    /// A node's new life begins; it takes part once its log is ready.
+    fn live(
+        &mut self,
+        id: u64,
+        wal: Wal<SimDisk>,
+        service: Keyspace<MemoryEngine>,
+        recovered: Recovered,
+        founding: bool,
+    ) {
+        let hub = WatchHub::new(service.reader().revision(), self.canary.keyspace());
+        let part_bytes = self.plan.part_bytes;
+        let node = self.node(id);
+        node.was_member = recovered.applied.membership.contains(NodeId(id));
+        node.running = Some(Running {
+            driver: None,
+            recovered: Some(recovered),
+            founding,
+            wal,
+            host: ServiceHost::new(service).with_part_bytes(part_bytes),
+            hub,
+            outputs: Outputs::default(),
+            waiting: VecDeque::new(),
+            full_until: Instant::ZERO,
+            work: VecDeque::new(),
+            finished: Vec::new(),
+            serving: false,
+            persist: None,
+            poll_at: None,
+            timer_at: None,
+            disk_at: None,
+            role: Role::Follower,
+        });
+        self.disk_event(id);
+    }
+
+    fn not_opened(&mut self, id: u64, error: &WalError) {
+        self.line(id, format_args!("cannot open its log: {error}"));
+        let failing = self.node(id).disk.take_failed();
+        if failing {
+            // The disk failed right now: the operator tries again.
+            self.node(id).disk.kill();
+            let at = self.soon(Duration::from_secs(1));
+            self.queue.push(at, id as u32, Happens::Boot(id));
+        } else if self.atlas.was_damaged(id) {
+            self.count(Happening::LogRefused);
+            self.node(id).ruined = true;
+        } else {
+            let text = format!("node {id} cannot open its log: {error}");
+            self.check(Err(Violation::new("recovery", text)));
+        }
+    }
+
+    fn keyspace_config(&self, first: &Base) -> quorate_keyspace::Config {
+        let members = first.membership.voters.iter().map(|id| Member {
+            id: *id,
+            name: format!("n{}", id.0),
+            peer_urls: vec![format!("http://n{}:2380", id.0)],
+            ..Member::default()
+        });
+        quorate_keyspace::Config {
+            base: first.clone(),
+            members: members.collect(),
+            lessor: LessorConfig {
+                checkpoint_interval: self.plan.checkpoints,
+                ..LessorConfig::default()
+            },
+            canary: self.canary.keyspace(),
+            store_canary: self.canary.store(),
+        }
+    }
+
+    fn raft_config(&self, id: u64, life: u64) -> Config {
+        Config {
+            node: NodeId(id),
+            epoch: Epoch::default(),
+            heartbeat: self.plan.heartbeat,
+            election_timeout: self.plan.election,
+            lease_clock_drift_ppm: self.plan.lease_drift_ppm,
+            seed: self.seed ^ id << 32 ^ life << 48,
+            limits: Limits {
+                append_bytes: self.plan.append_bytes,
+                inflight_messages: 8,
+                inflight_bytes: 64 << 10,
+                uncommitted_bytes: 256 << 10,
+                pending_reads: 64,
+            },
+        }
+    }
+
+    fn driver_config(&self, id: u64, run: u64) -> DriverConfig {
+        DriverConfig {
+            node: NodeId(id),
+            run,
+            retry_interval: self.plan.election * 2,
+            persist_interval: self.plan.persist_interval,
+            limits: DriverLimits {
+                pending_proposals: 256,
+                pending_reads: 256,
+                apply_lag_entries: 500,
+                forward_bytes: 8_000,
+                catch_up_entries: self.plan.catch_up_entries,
+                catch_up_bytes: 64 << 10,
+                compact_step_entries: self.plan.catch_up_entries / 4 + 1,
+                persist_bytes: 64 << 10,
+                ..DriverLimits::default()
+            },
+        }
+    }
+
+    /// The log is ready: the replica may take part.
+    pub fn take_part(&mut self, id: u64) {
+        let now = self.now;
+        let life = self.node(id).life;
+        let (raft, run) = (self.raft_config(id, life), self.node(id).run);
+        let config = self.driver_config(id, run);
+        let canary = self.canary;
+        let node = self.node(id);
+        let local = node.clock.read(now);
+        let Some(running) = &mut node.running else { return };
+        let Some(recovered) = running.recovered.take() else { return };
+        let log = canary.raft(raft, recovered, local);
+        let mut driver = Driver::new(config);
+        driver.add_group(local, GROUP, log);
+        running.driver = Some(driver);
+        self.poll_soon(id);
+    }
+}
+
+/// What the log and the service hold, put together; or both begun.
+fn put_together(
+    wal: &mut Wal<SimDisk>,
+    recovery: &Recovery,
+    service: &mut Keyspace<MemoryEngine>,
+    first: &Base,
+) -> Result<Recovered, String> {
+    let Some(group) = recovery.groups.get(&GROUP) else { return begin(wal, service, first) };
+    // As a host does: what a killed process left in the cache is not yet durable.
+    service.persist()().map_err(|error| error.to_string())?;
+    resume(group, service.base())
+}
+
+/// The log and the state of an earlier life, put together.
+fn resume(group: &RecoveredGroup, applied: Base) -> Result<Recovered, String> {
+    if applied.position.index < group.base.position.index {
+        return Err(format!(
+            "its state ends at {:?}, its log begins after {:?}",
+            applied.position, group.base.position
+        ));
+    }
+    Ok(Recovered {
+        base: group.base.clone(),
+        hard_state: group.hard_state,
+        entries: group.entries.clone(),
+        damaged: group.damaged.clone(),
+        applied,
+    })
+}
+
+/// The first life: the state is made durable, then the log remembers where it begins.
+fn begin(
+    wal: &mut Wal<SimDisk>,
+    service: &mut Keyspace<MemoryEngine>,
+    first: &Base,
+) -> Result<Recovered, String> {
+    if service.base() != *first {
+        return Err(format!("its log is empty, its state ends at {:?}", service.base().position));
+    }
+    service.persist()().map_err(|error| error.to_string())?;
+    let write = Write {
+        id: WriteId(0),
+        reset: Some(first.clone()),
+        compact: None,
+        truncate_from: None,
+        entries: Entries::default(),
+        hard_state: None,
+    };
+    let batch = Batch { id: BatchId(0), writes: vec![(GROUP, write)] };
+    wal.submit(batch).map_err(|error| error.to_string())?;
+    Ok(Recovered { base: first.clone(), applied: first.clone(), ..Recovered::default() })
+}
+
+fn found_text(recovered: &Recovered) -> String {
+    let last = recovered.entries.last().and_then(|run| run.last_index());
+    format!(
+        "log after {:?} up to {last:?}, promised {:?}, damaged {:?}, applied {:?}",
+        recovered.base.position,
+        recovered.hard_state.promised,
+        recovered.damaged,
+        recovered.applied.position
+    )
+}

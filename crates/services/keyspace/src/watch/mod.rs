@@ -1,8 +1,9 @@
 //! Watchers: who is told what, in which order, without ever blocking and in bounded memory.
 //!
 //! The hub is pure: it is told of every [`EventBatch`](crate::EventBatch) and keeps one queue of
-//! [`Message`]s for each *stream* of watchers. A watcher is *synced* when it is owed nothing: it gets new events
-//! as they are published. Otherwise it is *behind*, and is served from the store's history.
+//! [`Message`]s for each *stream* of watchers. A watcher is *synced* when it is owed nothing: it
+//! gets new events as they are published. Otherwise it is *behind*, and is served from the store's
+//! history.
 //!
 //! How to drive it (one lock around it will do; history is read without the lock):
 //!

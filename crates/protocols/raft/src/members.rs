@@ -20,7 +20,7 @@ impl Raft {
         let busy = self.commit < self.first_own
             || self.log.membership_index() > self.commit
             || self.membership().is_joint();
-        let next = self.membership().apply(change).filter(|_| !self.is_behind(change));
+        let next = self.membership().apply(change);
         let reason = if self.role != Role::Leader {
             Refusal::NotLeader { leader: self.leader }
         } else if self.transfer.is_some() {
@@ -38,15 +38,6 @@ impl Raft {
             Refusal::BadChange
         };
         out.events.push(Event::Refused { id, reason });
-    }
-
-    /// Whether the change would give a vote to a learner that lacks more than a tenth of the log:
-    /// the group could be left waiting for it (Ongaro's thesis, section 4.2.1).
-    fn is_behind(&self, change: &Change) -> bool {
-        let Change::AddVoter(node) = *change else { return false };
-        let held = self.followers.get(node).map_or(0, |progress| progress.matched);
-        let learns = self.membership().learners.contains(&node);
-        learns && held.saturating_mul(10) < self.log.last_index().saturating_mul(9)
     }
 
     /// Something was committed: joint consensus goes on to its end, and whoever left, leaves.

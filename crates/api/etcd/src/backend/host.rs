@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Learners a cluster may have: as in etcd.
 const MAX_LEARNERS: usize = 1;
+/// A learner may be promoted when it has this much of the leader's log, in percent: as in etcd.
+const READY_PERCENT: u64 = 90;
 
 /// A running node.
 #[derive(Clone)]
@@ -23,6 +25,19 @@ impl HostBackend {
     /// The API's view of this node.
     pub fn new(node: NodeHandle) -> HostBackend {
         HostBackend(node)
+    }
+
+    /// Refuses to promote a learner that is known to be behind. Only a leader knows.
+    async fn check_promotion(&self, learner: NodeId) -> Result<(), BackendError> {
+        let status = self.0.status().await.map_err(refused)?;
+        if status.role != Role::Leader {
+            return Ok(());
+        }
+        let behind = |matched: u64| matched * 100 < status.commit * READY_PERCENT;
+        match status.peers.iter().find(|peer| peer.node == learner) {
+            Some(peer) if behind(peer.matched) => Err(BackendError::LearnerNotReady),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -116,14 +131,12 @@ impl Backend for HostBackend {
         // Judged by the latest member list, not by what this node happens to have.
         self.read_barrier(timeout).await?;
         self.reader().check_member(&change, MAX_LEARNERS).map_err(BackendError::Refused)?;
-        let promotion = matches!(change, MemberChange::Promote(_));
+        if let MemberChange::Promote(learner) = &change {
+            self.check_promotion(*learner).await?;
+        }
         let wanted = log_change(&change);
         let context = encoded(&Command::Member(change))?;
-        self.0.change(wanted, context, timeout).await.map_err(|error| match error {
-            // The list allows it, so what the leader minds is that the learner is behind.
-            RequestError::BadChange if promotion => BackendError::LearnerNotReady,
-            other => refused(other),
-        })
+        self.0.change(wanted, context, timeout).await.map_err(refused)
     }
 
     async fn transfer_leadership(&self, to: NodeId, timeout: Duration) -> Result<(), BackendError> {

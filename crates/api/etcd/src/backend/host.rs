@@ -27,8 +27,13 @@ impl HostBackend {
         HostBackend(node)
     }
 
-    /// Refuses to promote a learner that is known to be behind. Only a leader knows.
+    /// Refuses to promote a learner that is known to be behind. Any member knows it of one that has
+    /// never started; of the others only the leader does.
     async fn check_promotion(&self, learner: NodeId) -> Result<(), BackendError> {
+        let members = self.reader().members();
+        if members.iter().any(|member| member.id == learner && member.name.is_empty()) {
+            return Err(BackendError::LearnerNotReady);
+        }
         let status = self.0.status().await.map_err(refused)?;
         if status.role != Role::Leader {
             return Ok(());

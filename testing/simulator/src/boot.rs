@@ -215,7 +215,7 @@ impl World<'_> {
         let Some(recovered) = running.recovered.take() else { return };
         let log = canary.raft(raft, recovered, local);
         let mut driver = Driver::new(config);
-        driver.add_group(local, GROUP, log);
+        driver.add_group(local, GROUP, log, Keyspace::<MemoryEngine>::check);
         running.driver = Some(driver);
         self.poll_soon(id);
     }

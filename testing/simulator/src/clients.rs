@@ -5,7 +5,7 @@
 //! `r` registers, `c` counters (compared by revision), `l` keys on leases.
 
 use bytes::Bytes;
-use quorate_base::Rng;
+use quorate_base::{Index, Rng};
 use quorate_checkers::{Compare, End, Kv, Op, Outcome, Reply, Request, Span, Target};
 use quorate_keyspace::Command;
 use quorate_replicated_log::Change;
@@ -34,7 +34,14 @@ pub enum Wish {
     /// Keep a lease alive.
     KeepAlive(i64),
     /// Change the members, with a command for the member table.
-    Change(Change, Command),
+    Change {
+        /// For the log.
+        change: Change,
+        /// What had been applied when it made sense.
+        judged: Index,
+        /// For the keyspace.
+        command: Command,
+    },
     /// Hand leadership to this node.
     Transfer(u64),
 }

@@ -29,7 +29,9 @@ pub fn digest(from: u64, message: &PeerMessage) -> u64 {
     match message {
         PeerMessage::Log { message, .. } => message.hash(&mut hasher),
         PeerMessage::Forward { commands, .. } => commands.hash(&mut hasher),
-        PeerMessage::ForwardChange { change, context, .. } => (change, context).hash(&mut hasher),
+        PeerMessage::ForwardChange { change, judged, context, .. } => {
+            (change, judged, context).hash(&mut hasher);
+        }
         PeerMessage::ForwardTransfer { to, .. } => to.hash(&mut hasher),
         PeerMessage::ForwardRefused { requests, .. } => requests.hash(&mut hasher),
         PeerMessage::Query { id, question, .. } => (id, question).hash(&mut hasher),

@@ -208,6 +208,10 @@ impl World<'_> {
                 }
                 self.record_members(&base);
             }
+            Notice::Unreadable { from, reason, .. } => {
+                let text = format!("node {id} could not read a command of {from}: {reason}");
+                self.check(Err(Violation::new("command codec", text)));
+            }
             Notice::Retried { .. } => self.count(Happening::RequestRetried),
             Notice::Fatal { reason } => {
                 let node = self.node(id);

@@ -238,8 +238,7 @@ impl World<'_> {
         }
         // An identity never comes back.
         let spare = (1..=self.plan.ids).find(|id| !self.record.members_ever.contains(id));
-        let settled = |node: &&NodeId| !self.record.unsettled.contains(&node.0);
-        let learner = members.learners.iter().find(settled).copied();
+        let learner = members.learners.first().copied();
         let change = match (learner, spare) {
             (Some(learner), _) if self.rng.below(4) > 0 => Some(promote(learner)),
             (_, Some(spare)) if members.voters.len() < 5 && self.rng.below(3) > 0 => {
@@ -253,7 +252,8 @@ impl World<'_> {
         };
         if let Some((change, command)) = change {
             self.atlas.removing |= matches!(change, Change::Remove(_));
-            self.administer(Wish::Change(change, command));
+            let judged = self.record.membership.0;
+            self.administer(Wish::Change { change, judged, command });
         }
     }
 
@@ -266,9 +266,6 @@ impl World<'_> {
 
     /// Without this voter there is still a quorum of voters whose data was never damaged.
     fn can_be_spared(&self, voter: NodeId) -> bool {
-        if self.record.unsettled.contains(&voter.0) {
-            return false;
-        }
         let voters = self.members().voters;
         let whole = |node: &&NodeId| **node != voter && !self.atlas.was_damaged(node.0);
         let left = voters.len() - 1;
@@ -277,17 +274,11 @@ impl World<'_> {
 
     /// The administrator was answered: he may have more to do.
     pub fn admin_ended(&mut self, wish: &Wish, end: &End) {
-        if let (Wish::Change(change, _), End::Unknown) = (wish, end)
-            && let Change::AddLearner(node) | Change::AddVoter(node) | Change::Remove(node) = change
-        {
-            self.record.unsettled.insert(node.0);
-        }
-        if let (Wish::Change(change, command), End::Answered { .. }) = (wish, end) {
+        if let (Wish::Change { change, .. }, End::Answered { .. }) = (wish, end) {
             self.atlas.removing &= !matches!(change, Change::Remove(_));
-            let promoted = matches!(command, Command::Member(MemberChange::Promote(_)));
             self.count(match change {
                 Change::AddLearner(_) => Happening::LearnerAdded,
-                Change::AddVoter(_) if promoted => Happening::LearnerPromoted,
+                Change::Promote(_) => Happening::LearnerPromoted,
                 Change::AddVoter(_) => Happening::VoterAdded,
                 Change::Remove(_) | Change::Keep => Happening::MemberRemoved,
             });
@@ -317,7 +308,7 @@ fn add(id: NodeId, learner: bool) -> (Change, Command) {
 }
 
 fn promote(id: NodeId) -> (Change, Command) {
-    (Change::AddVoter(id), Command::Member(MemberChange::Promote(id)))
+    (Change::Promote(id), Command::Member(MemberChange::Promote(id)))
 }
 
 fn remove(id: NodeId) -> (Change, Command) {

@@ -30,9 +30,6 @@ pub struct Record {
     pub joint: bool,
     /// The latest members, and where they came into force.
     pub membership: (Index, Membership),
-    /// Nodes of which a change of members was asked for and not answered. It may still be done,
-    /// long after: whoever asks for the opposite meanwhile may get both, in either order.
-    pub unsettled: BTreeSet<u64>,
     /// Whoever was a member at any time.
     pub members_ever: BTreeSet<u64>,
     /// Each node's last written index and its round, if known.
@@ -51,7 +48,6 @@ impl Record {
             leases: LeaseBook::default(),
             joint: false,
             membership: (0, Membership::default()),
-            unsettled: BTreeSet::new(),
             members_ever: (1..=founders).collect(),
             tails: vec![None; ids as usize],
         }

@@ -154,8 +154,11 @@ impl World<'_> {
                 },
             },
             Wish::KeepAlive(id) => driver::Request::Query(Question::KeepAlive { id: *id }.encode()),
-            Wish::Change(change, command) => match codec::encode(command) {
-                Ok(context) => driver::Request::Change { change: change.clone(), context },
+            Wish::Change { change, judged, command } => match codec::encode(command) {
+                Ok(context) => {
+                    let (change, judged) = (change.clone(), *judged);
+                    driver::Request::Change { change, judged, context }
+                }
                 Err(_) => return self.end(seat, End::NotDone),
             },
             Wish::Transfer(to) => driver::Request::Transfer(NodeId(*to)),
@@ -353,7 +356,7 @@ impl World<'_> {
         if let (Wish::Ask(request), Some(operation)) = (&open.wish, open.operation) {
             place.client.ended(request, &end);
             self.record.history[operation].end = end;
-        } else if matches!(open.wish, Wish::Change(..) | Wish::Transfer(_)) {
+        } else if matches!(open.wish, Wish::Change { .. } | Wish::Transfer(_)) {
             return self.admin_ended(&open.wish, &end);
         }
         let think = self.plan.think * self.seats[seat].client.haste_percent() / 100;

@@ -2,7 +2,7 @@
 
 use crate::config::DriverConfig;
 use crate::event::{Event, Notice, Outputs, RequestError};
-use crate::group::{Context, Group};
+use crate::group::{CommandCheck, Context, Group};
 use core::marker::PhantomData;
 use quorate_base::{GroupId, Instant, NodeId};
 use quorate_replicated_log::{Base, Effects, ReplicatedLog, Role, Status, Write, WriteId};
@@ -42,9 +42,16 @@ impl<R> Driver<R> {
         }
     }
 
-    /// Adds a replica, recovered from disk. Its service must be at `log.applied_base()`.
-    pub fn add_group(&mut self, now: Instant, id: GroupId, log: Box<dyn ReplicatedLog>) {
-        let group = Group::new(id, log, &self.config, now);
+    /// Adds a replica, recovered from disk. Its service must be at `log.applied_base()`;
+    /// `check` is [`Service::check`](quorate_service::Service::check) of that service.
+    pub fn add_group(
+        &mut self,
+        now: Instant,
+        id: GroupId,
+        log: Box<dyn ReplicatedLog>,
+        check: CommandCheck,
+    ) {
+        let group = Group::new(id, log, check, &self.config, now);
         let previous = self.groups.insert(id, group);
         assert!(previous.is_none(), "group {id} is added once");
     }

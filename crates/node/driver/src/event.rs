@@ -66,6 +66,9 @@ pub enum Request {
     Change {
         /// The change.
         change: Change,
+        /// What this node had applied when the change was found to make sense: it is refused if
+        /// the members have changed since.
+        judged: Index,
         /// The command.
         context: Bytes,
     },
@@ -103,6 +106,10 @@ pub enum RequestError {
     ChangeInProgress,
     /// The change makes no sense; nothing was done.
     BadChange,
+    /// The members changed after the change was judged; nothing was done: judge it again.
+    Outdated,
+    /// The learner to be promoted lacks too much of the log; nothing was done.
+    NotReady,
     /// The transfer's target is not a voter or did not take over in time.
     TransferFailed,
     /// The node is stopping or its disk failed.
@@ -300,6 +307,15 @@ pub enum Notice {
         group: GroupId,
         /// Which.
         request: RequestId,
+    },
+    /// A peer forwarded a command that cannot be read; it was not proposed.
+    Unreadable {
+        /// The group.
+        group: GroupId,
+        /// The peer.
+        from: NodeId,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The node cannot go on and must stop.
     Fatal {

@@ -19,5 +19,6 @@ pub use driver::Driver;
 pub use event::{
     Answer, Done, Event, Notice, Outputs, ReceiveState, Request, RequestError, Token, Work,
 };
+pub use group::CommandCheck;
 pub use peer::{ForwardRefusal, PeerMessage, SnapshotOutcome};
 pub use service_host::ServiceHost;

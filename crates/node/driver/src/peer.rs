@@ -29,6 +29,8 @@ pub enum PeerMessage {
         group: GroupId,
         /// The change.
         change: Change,
+        /// What the sender had applied when the change was found to make sense.
+        judged: Index,
         /// The enveloped context.
         context: Bytes,
     },
@@ -114,6 +116,10 @@ pub enum ForwardRefusal {
     ChangeInProgress,
     /// The change makes no sense.
     BadChange,
+    /// The members changed after the change was judged.
+    Outdated,
+    /// The learner to be promoted lacks too much of the log.
+    NotReady,
     /// Leadership is being handed over.
     Transferring,
 }

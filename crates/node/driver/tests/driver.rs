@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::Bytes;
+use quorate_base::codec::DecodeError;
 use quorate_base::time::Duration;
 use quorate_base::{Ballot, GroupId, Index, Instant, NodeId, Position, RequestId};
 use quorate_driver::{
@@ -9,8 +10,8 @@ use quorate_driver::{
     PeerMessage, Request, RequestError, Token, Work,
 };
 use quorate_replicated_log::{
-    Base, Body, Effects, Entries, Entry, Epoch, Event as LogEvent, Input, Membership, Message,
-    Payload, ReadReady, ReplicatedLog, Role, Send, Status, Write, WriteId,
+    Base, Body, Change, Effects, Entries, Entry, Epoch, Event as LogEvent, Input, Membership,
+    Message, Payload, ReadReady, ReplicatedLog, Role, Send, Status, Write, WriteId,
 };
 use quorate_service::{Applied, Envelope};
 use quorate_wal::BatchId;
@@ -86,6 +87,14 @@ impl ReplicatedLog for ScriptedLog {
     }
 }
 
+/// The service reads everything but an exclamation mark.
+fn readable(body: &Bytes) -> Result<(), DecodeError> {
+    match body.first() {
+        Some(b'!') => Err(DecodeError::Unknown { field: "command", value: 33 }),
+        _ => Ok(()),
+    }
+}
+
 /// A driver over a scripted log, and the time.
 struct Bench {
     driver: Driver<&'static str>,
@@ -109,7 +118,7 @@ impl Bench {
         let log = ScriptedLog::default();
         log.0.lock().unwrap().leader = leader;
         log.0.lock().unwrap().take_proposals = true;
-        driver.add_group(Instant::ZERO, GROUP, Box::new(log.clone()));
+        driver.add_group(Instant::ZERO, GROUP, Box::new(log.clone()), readable);
         Bench { driver, log, now: Instant::ZERO }
     }
 
@@ -333,6 +342,34 @@ fn a_refusal_reaches_the_client_only_if_nothing_can_have_happened() {
     assert!(bench.event(refuse(&second)).replies.is_empty());
     let out = bench.event(applied(second[0]));
     assert_eq!(out.replies, [(Token(2), Ok(Answer::Applied("done")))]);
+}
+
+#[test]
+fn what_cannot_be_read_is_never_proposed() {
+    let mut bench = Bench::new(ME);
+    bench.inputs();
+    let request = RequestId { node: OTHER, run: 1, sequence: 1, settled: 1 };
+    let commands = vec![
+        Envelope::encode(request, b"!new"),
+        Bytes::from_static(b"\xff no envelope"),
+        Envelope::encode(request, b"old"),
+    ];
+    let forward = PeerMessage::Forward { group: GROUP, commands: commands.clone() };
+    let out = bench.event(Event::Peer { from: OTHER, message: forward });
+    let proposed: Vec<_> = bench.inputs();
+    assert!(
+        matches!(&proposed[..], [Input::Propose { commands: c, .. }] if c[..] == commands[2..])
+    );
+    let change = PeerMessage::ForwardChange {
+        group: GROUP,
+        change: Change::Keep,
+        judged: 0,
+        context: commands[0].clone(),
+    };
+    let more = bench.event(Event::Peer { from: OTHER, message: change });
+    assert!(bench.inputs().is_empty());
+    let blamed = |notice: &&Notice| matches!(notice, Notice::Unreadable { from: OTHER, .. });
+    assert_eq!(out.notices.iter().chain(&more.notices).filter(blamed).count(), 3);
 }
 
 #[test]

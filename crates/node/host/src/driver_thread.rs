@@ -169,6 +169,9 @@ impl<R: Send + 'static, P: Send + 'static, J: Send + 'static> DriverThread<R, P,
                 }
             }
             Notice::MembersChanged { base, .. } => self.members_changed(&base),
+            Notice::Unreadable { from, reason, .. } => {
+                tracing::warn!(%from, reason, "refused a peer's command that cannot be read");
+            }
             Notice::Retried { request, .. } => {
                 tracing::debug!(sequence = request.sequence, "proposed again");
             }

@@ -109,17 +109,19 @@ impl NodeHandle {
         }
     }
 
-    /// Changes the members; the context is a keyspace command, applied with the change.
+    /// Changes the members, if they have not changed since this node had applied `judged`; the
+    /// context is a keyspace command, applied with the change.
     ///
     /// # Errors
     /// [`RequestError`]
     pub async fn change(
         &self,
         change: Change,
+        judged: Index,
         context: Bytes,
         timeout: Duration,
     ) -> Result<Reply, RequestError> {
-        match self.request(Request::Change { change, context }, timeout).await? {
+        match self.request(Request::Change { change, judged, context }, timeout).await? {
             Answer::Applied(reply) => Ok(reply),
             other => unreachable_answer(&other),
         }

@@ -24,6 +24,7 @@ use quorate_driver::{Driver, DriverConfig, ServiceHost};
 use quorate_keyspace::SpaceGuard;
 use quorate_raft::Raft;
 use quorate_replicated_log::{Config, Epoch, Limits, Recovered, ReplicatedLog};
+use quorate_service::Service;
 use quorate_transport::{Config as TransportConfig, Transport, TransportError, peer_address};
 use quorate_wal::Wal;
 use std::net::TcpListener;
@@ -92,7 +93,7 @@ fn assemble(
     let (shown, term) = ((log.role(), log.leader()), log.status().ballot.round);
     board.set_role(shown.0, shown.1, term);
     let mut driver = Driver::new(driver_config(&config, run));
-    driver.add_group(now, KEYSPACE, log);
+    driver.add_group(now, KEYSPACE, log, HostedKeyspace::check);
     let disk_full = Arc::new(AtomicBool::new(false));
     let driver_thread = DriverThread {
         clock,

@@ -140,11 +140,14 @@ impl World {
         let end = Instant::now() + PATIENCE;
         loop {
             let handle = self.handle(i);
-            let asked = handle.change(change.clone(), context.clone(), PATIENCE);
+            let judged = handle.consensus().applied;
+            let asked = handle.change(change.clone(), judged, context.clone(), PATIENCE);
             match self.runtime.block_on(asked) {
                 Ok(reply) => return reply,
                 // A fresh leader first commits an entry of its own.
-                Err(RequestError::ChangeInProgress) if Instant::now() < end => {
+                Err(RequestError::ChangeInProgress | RequestError::Outdated)
+                    if Instant::now() < end =>
+                {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Err(error) => panic!("{change:?}: {error:?}"),
@@ -275,7 +278,7 @@ fn a_late_member_is_sent_the_state_promoted_and_removed() {
     assert_eq!(world.get(late, "k49").as_deref(), Some(&[49; 100][..]));
     eventually("it learns", || world.handle(late).consensus().role == Role::Learner);
 
-    world.change(0, Change::AddVoter(me.id), MemberChange::Promote(me.id));
+    world.change(0, Change::Promote(me.id), MemberChange::Promote(me.id));
     world.put(late, "through", b"the new one");
     eventually("both vote", || world.handle(0).membership().voters.len() == 2);
     eventually("its name is known", || {

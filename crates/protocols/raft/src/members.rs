@@ -3,7 +3,7 @@
 
 use crate::raft::Raft;
 use bytes::Bytes;
-use quorate_base::{Instant, NodeId};
+use quorate_base::{Index, Instant, NodeId};
 use quorate_replicated_log::{
     Body, Change, Effects, Event, Payload, ProposalId, Refusal, Role, StepDown,
 };
@@ -12,7 +12,7 @@ impl Raft {
     pub(crate) fn change(
         &mut self,
         now: Instant,
-        id: ProposalId,
+        (id, judged): (ProposalId, Index),
         change: &Change,
         context: Bytes,
         out: &mut Effects,
@@ -27,17 +27,30 @@ impl Raft {
             Refusal::Transferring
         } else if busy {
             Refusal::ChangeInProgress
-        } else if let Some(membership) = next {
+        } else if *change != Change::Keep && self.log.membership_index() > judged {
+            Refusal::Outdated
+        } else if let Some(membership) = next.filter(|_| !self.is_behind(change)) {
             let ballot = self.own_ballot();
             let payload = Payload::Members { membership, context };
             let first = self.append_own(now, [payload], out);
             self.note_members();
             out.events.push(Event::Proposed { id, first, ballot });
             return;
+        } else if self.is_behind(change) {
+            Refusal::NotReady
         } else {
             Refusal::BadChange
         };
         out.events.push(Event::Refused { id, reason });
+    }
+
+    /// Whether a vote would go to a learner that lacks more than a tenth of the log: the group
+    /// could be left waiting for it (Ongaro's thesis, section 4.2.1).
+    fn is_behind(&self, change: &Change) -> bool {
+        let Change::Promote(node) = *change else { return false };
+        let Some(learner) = self.followers.get(node) else { return false };
+        let is_learner = self.membership().learners.contains(&node);
+        is_learner && learner.matched.saturating_mul(10) < self.log.last_index().saturating_mul(9)
     }
 
     /// Something was committed: joint consensus goes on to its end, and whoever left, leaves.

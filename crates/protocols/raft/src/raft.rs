@@ -338,7 +338,9 @@ impl ReplicatedLog for Raft {
             Input::Written { id } => self.written(now, id, out),
             Input::Applied { index } => self.applied = self.applied.max(index.min(self.commit)),
             Input::Compact { index } => self.compact(now, index, out),
-            Input::Change { id, change, context } => self.change(now, id, &change, context, out),
+            Input::Change { id, change, judged, context } => {
+                self.change(now, (id, judged), &change, context, out);
+            }
             Input::Transfer { to } => self.start_transfer(now, to, out),
             Input::PeerLost { node } => self.peer_lost(now, node),
             Input::SnapshotInstalled { base, from, session } => {

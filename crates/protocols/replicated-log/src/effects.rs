@@ -71,6 +71,10 @@ pub enum Refusal {
     ChangeInProgress,
     /// The change makes no sense: the node is already there, is not there, or is the last voter.
     BadChange,
+    /// The members changed after whoever asks last looked.
+    Outdated,
+    /// The learner to be promoted lacks too much of the log.
+    NotReady,
     /// Leadership is being handed over.
     Transferring,
 }

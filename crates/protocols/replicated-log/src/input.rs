@@ -65,6 +65,10 @@ pub enum Input {
         id: ProposalId,
         /// What is to change.
         change: Change,
+        /// Whoever asks had applied the log up to here when it found that the change makes sense.
+        /// Refused if the members have changed since: a late request must not undo what came
+        /// after it (add again who was removed, say).
+        judged: Index,
         /// For the service.
         context: Bytes,
     },

@@ -14,6 +14,8 @@ use quorate_base::{Ballot, Index, Position};
 #[derive(Clone, Hash, Debug, Default)]
 pub struct Log {
     base: Base,
+    /// Index of the entry that brought the base's members, or a later one if it is not known.
+    base_membership_index: Index,
     last: Position,
     runs: VecDeque<Run>,
     /// Memberships after the base's, by the index of their entry.
@@ -42,7 +44,13 @@ impl Run {
 impl Log {
     /// An empty log after `base`.
     pub fn new(base: Base) -> Self {
-        Log { last: base.position, base, runs: VecDeque::new(), memberships: Vec::new() }
+        Log {
+            base_membership_index: base.position.index,
+            last: base.position,
+            base,
+            runs: VecDeque::new(),
+            memberships: Vec::new(),
+        }
     }
 
     /// What the log begins after.
@@ -70,9 +78,10 @@ impl Log {
         self.memberships.last().map_or(&self.base.membership, |(_, m)| m)
     }
 
-    /// Index of the entry that brought the members in force; the base's if none did.
+    /// Index of the entry that brought the members in force. Where that is not known any more,
+    /// for the log was compacted past it before a restart, a later one that is committed.
     pub fn membership_index(&self) -> Index {
-        self.memberships.last().map_or(self.base.position.index, |(i, _)| *i)
+        self.memberships.last().map_or(self.base_membership_index, |(i, _)| *i)
     }
 
     /// The members in force at `index`.
@@ -186,6 +195,8 @@ impl Log {
         }
         let ballot = self.ballot_at(index)?;
         let membership = self.membership_at(index).clone();
+        let brought = self.memberships.iter().rev().find(|(i, _)| *i <= index);
+        self.base_membership_index = brought.map_or(self.base_membership_index, |(i, _)| *i);
         self.memberships.retain(|(i, _)| *i > index);
         while self.runs.front().is_some_and(|run| run.end() <= index + 1) {
             self.runs.pop_front();

@@ -59,6 +59,8 @@ pub enum Change {
     AddLearner(NodeId),
     /// A learner, or a new node, becomes a voter.
     AddVoter(NodeId),
+    /// A learner becomes a voter, if it holds nearly all of the log.
+    Promote(NodeId),
     /// A node leaves the group.
     Remove(NodeId),
     /// Members stay as they are; the entry exists for its context (a new address, say).
@@ -89,7 +91,8 @@ impl Membership {
                 }
                 insert(&mut next.learners, node);
             }
-            Change::AddVoter(node) => {
+            Change::Promote(node) if !self.learners.contains(&node) => return None,
+            Change::AddVoter(node) | Change::Promote(node) => {
                 if node.is_none() || self.is_voter(node) || self.voters.len() >= MAX_VOTERS {
                     return None;
                 }
@@ -142,6 +145,7 @@ mod tests {
     fn voters_change_through_joint_consensus_alone() {
         let start = group(&[1, 3], &[], &[2]);
         let joint = start.apply(&Change::AddVoter(NodeId(2))).unwrap();
+        assert_eq!(start.apply(&Change::Promote(NodeId(2))), Some(joint.clone()));
         assert_eq!(joint, group(&[1, 2, 3], &[1, 3], &[]));
         assert_eq!(joint.apply(&Change::Keep), None, "one change at a time");
         assert_eq!(joint.leave_joint(), group(&[1, 2, 3], &[], &[]));
@@ -165,6 +169,8 @@ mod tests {
             Change::Remove(NodeId(9)),
             Change::AddVoter(NodeId(1)),
             Change::AddVoter(NodeId::NONE),
+            Change::Promote(NodeId(1)),
+            Change::Promote(NodeId(9)),
             Change::AddLearner(NodeId(1)),
             Change::AddLearner(NodeId(2)),
             Change::AddLearner(NodeId::NONE),

@@ -165,6 +165,10 @@ impl<E: Engine> Service for Keyspace<E> {
     type Reply = Reply;
     type Publication = EventBatch;
 
+    fn check(body: &Bytes) -> Result<(), DecodeError> {
+        codec::decode(body.clone()).map(drop)
+    }
+
     fn base(&self) -> Base {
         self.state.base.clone()
     }

@@ -1,6 +1,7 @@
 //! The interface every service implements.
 
 use bytes::Bytes;
+use quorate_base::codec::DecodeError;
 use quorate_base::{Index, Instant, RequestId};
 use quorate_replicated_log::{Base, Entries};
 use std::fmt;
@@ -11,6 +12,12 @@ pub trait Service: Send + 'static {
     type Reply: Send + 'static;
     /// What local subscribers are told of applied entries (watch events, say).
     type Publication: Send + 'static;
+
+    /// Whether [`Service::apply`] could read this command's body. Asked before a command that a
+    /// peer forwarded is proposed: once committed, an unreadable one stops every replica.
+    fn check(body: &Bytes) -> Result<(), DecodeError>
+    where
+        Self: Sized;
 
     /// The last applied position and the members in force there.
     fn base(&self) -> Base;

@@ -10,12 +10,10 @@ use quorate_mvcc::FjallEngine;
 use quorate_replicated_log::{Change, Role};
 use quorate_service::SnapshotSource;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Learners a cluster may have: as in etcd.
 const MAX_LEARNERS: usize = 1;
-/// A learner may be promoted when it has this much of the leader's log, in percent: as in etcd.
-const READY_PERCENT: u64 = 90;
 
 /// A running node.
 #[derive(Clone)]
@@ -25,24 +23,6 @@ impl HostBackend {
     /// The API's view of this node.
     pub fn new(node: NodeHandle) -> HostBackend {
         HostBackend(node)
-    }
-
-    /// Refuses to promote a learner that is known to be behind. Any member knows it of one that has
-    /// never started; of the others only the leader does.
-    async fn check_promotion(&self, learner: NodeId) -> Result<(), BackendError> {
-        let members = self.reader().members();
-        if members.iter().any(|member| member.id == learner && member.name.is_empty()) {
-            return Err(BackendError::LearnerNotReady);
-        }
-        let status = self.0.status().await.map_err(refused)?;
-        if status.role != Role::Leader {
-            return Ok(());
-        }
-        let behind = |matched: u64| matched * 100 < status.commit * READY_PERCENT;
-        match status.peers.iter().find(|peer| peer.node == learner) {
-            Some(peer) if behind(peer.matched) => Err(BackendError::LearnerNotReady),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -54,6 +34,8 @@ fn refused(error: RequestError) -> BackendError {
         RequestError::TooLarge => BackendError::TooLarge,
         RequestError::ChangeInProgress => BackendError::ChangeInProgress,
         RequestError::BadChange => BackendError::BadChange,
+        RequestError::Outdated => BackendError::ChangeInProgress,
+        RequestError::NotReady => BackendError::LearnerNotReady,
         RequestError::TransferFailed => BackendError::TransferFailed,
         RequestError::Stopped => BackendError::Stopped,
         RequestError::UnknownGroup => {
@@ -72,7 +54,7 @@ fn log_change(change: &MemberChange) -> Change {
     match change {
         MemberChange::Add(member) if member.learner => Change::AddLearner(member.id),
         MemberChange::Add(member) => Change::AddVoter(member.id),
-        MemberChange::Promote(id) => Change::AddVoter(*id),
+        MemberChange::Promote(id) => Change::Promote(*id),
         MemberChange::Remove(id) => Change::Remove(*id),
         MemberChange::UpdatePeers { .. } | MemberChange::Publish { .. } => Change::Keep,
     }
@@ -133,15 +115,20 @@ impl Backend for HostBackend {
         change: MemberChange,
         timeout: Duration,
     ) -> Result<Reply, BackendError> {
-        // Judged by the latest member list, not by what this node happens to have.
-        self.read_barrier(timeout).await?;
-        self.reader().check_member(&change, MAX_LEARNERS).map_err(BackendError::Refused)?;
-        if let MemberChange::Promote(learner) = &change {
-            self.check_promotion(*learner).await?;
-        }
+        let end = Instant::now() + timeout;
         let wanted = log_change(&change);
-        let context = encoded(&Command::Member(change))?;
-        self.0.change(wanted, context, timeout).await.map_err(refused)
+        let context = encoded(&Command::Member(change.clone()))?;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            // Judged by the latest member list, not by what this node happens to have.
+            self.read_barrier(left).await?;
+            let judged = self.0.consensus().applied;
+            self.reader().check_member(&change, MAX_LEARNERS).map_err(BackendError::Refused)?;
+            match self.0.change(wanted.clone(), judged, context.clone(), left).await {
+                Err(RequestError::Outdated) if Instant::now() < end => {}
+                answer => return answer.map_err(refused),
+            }
+        }
     }
 
     async fn transfer_leadership(&self, to: NodeId, timeout: Duration) -> Result<(), BackendError> {

@@ -17,6 +17,7 @@ use crate::peer::PeerMessage;
 use bytes::Bytes;
 use proposals::Proposals;
 use queries::Queries;
+use quorate_base::codec::DecodeError;
 use quorate_base::{GroupId, Index, Instant, NodeId};
 use quorate_replicated_log::{
     Base, Effects, Input, Message, ReplicatedLog, Role, Send, Status, Write, WriteId,
@@ -45,10 +46,14 @@ impl<R> Context<'_, R> {
     }
 }
 
+/// Whether a service could read a command's body.
+pub type CommandCheck = fn(&Bytes) -> Result<(), DecodeError>;
+
 /// One replica.
 pub(crate) struct Group {
     id: GroupId,
     log: Box<dyn ReplicatedLog>,
+    check: CommandCheck,
     /// The last durable write, and the messages that wait for a later one.
     durable: WriteId,
     held: VecDeque<Send>,
@@ -75,12 +80,14 @@ impl Group {
     pub fn new(
         id: GroupId,
         log: Box<dyn ReplicatedLog>,
+        check: CommandCheck,
         config: &DriverConfig,
         now: Instant,
     ) -> Self {
         let applied = log.applied_base();
         Group {
             id,
+            check,
             durable: WriteId(0),
             held: VecDeque::new(),
             committed: applied.position.index,
@@ -134,8 +141,8 @@ impl Group {
         match message {
             PeerMessage::Log { message, .. } => self.log_message(cx, from, message),
             PeerMessage::Forward { commands, .. } => self.forwarded(cx, from, commands),
-            PeerMessage::ForwardChange { change, context, .. } => {
-                self.forwarded_change(cx, from, change, context);
+            PeerMessage::ForwardChange { change, judged, context, .. } => {
+                self.forwarded_change(cx, from, (change, judged), context);
             }
             PeerMessage::ForwardTransfer { to, .. } => {
                 if self.log.role() == Role::Leader {
@@ -166,8 +173,8 @@ impl Group {
     ) {
         match request {
             Request::Propose(body) => self.request_propose(cx, token, deadline, &body),
-            Request::Change { change, context } => {
-                self.request_change(cx, token, deadline, change, &context);
+            Request::Change { change, judged, context } => {
+                self.request_change(cx, token, deadline, (change, judged), &context);
             }
             Request::Read => self.request_read(cx, token, deadline),
             Request::Query(question) => self.request_query(cx, token, deadline, question),

@@ -8,17 +8,24 @@ use crate::config::DriverConfig;
 use crate::event::{Answer, Notice, RequestError, Token};
 use crate::peer::{ForwardRefusal, PeerMessage};
 use bytes::Bytes;
-use quorate_base::{GroupId, Instant, NodeId, RequestId};
+use quorate_base::{GroupId, Index, Instant, NodeId, RequestId};
 use quorate_replicated_log::{Change, Input, ProposalId, Refusal, Role};
 use quorate_service::Envelope;
 use std::collections::VecDeque;
+
+/// More than an envelope adds to a command.
+const ENVELOPE_BYTES: usize = 64;
+
+/// A change of members, and what whoever asks for it had applied when it made sense.
+type Judged = (Change, Index);
 
 /// One request of this node that waits for its application.
 struct Pending {
     /// Whom to answer; nobody for the service's own commands.
     token: Option<Token>,
     deadline: Instant,
-    change: Option<Change>,
+    /// A change of members, and what was applied when it was judged.
+    change: Option<Judged>,
     command: Bytes,
     /// How often it was offered.
     offers: u32,
@@ -52,7 +59,7 @@ pub(super) struct Proposals {
     /// Sequences to be offered.
     queue: VecDeque<u64>,
     forwarded: Vec<(NodeId, Bytes)>,
-    forwarded_changes: Vec<(NodeId, Change, Bytes)>,
+    forwarded_changes: Vec<(NodeId, Judged, Bytes)>,
     next_proposal: u64,
     /// What the log is being offered at this moment.
     offered: Vec<Source>,
@@ -84,7 +91,7 @@ impl Proposals {
         config: &DriverConfig,
         token: Option<Token>,
         deadline: Instant,
-        change: Option<Change>,
+        change: Option<Judged>,
         body: &[u8],
     ) -> Result<(), RequestError> {
         if body.len() > config.limits.command_bytes {
@@ -174,7 +181,7 @@ impl Proposals {
     }
 
     /// Takes a queued change of members out, if it is next.
-    fn take_change(&mut self, now: Instant, config: &DriverConfig) -> Option<(u64, Change, Bytes)> {
+    fn take_change(&mut self, now: Instant, config: &DriverConfig) -> Option<(u64, Judged, Bytes)> {
         let &sequence = self.queue.front()?;
         let pending = self.get(sequence)?;
         let change = pending.change.clone()?;
@@ -213,7 +220,7 @@ impl Group {
         cx: &mut Context<'_, R>,
         token: Token,
         deadline: Instant,
-        change: Change,
+        change: Judged,
         context: &[u8],
     ) {
         let added = self.proposals.add(cx.config, Some(token), deadline, Some(change), context);
@@ -233,20 +240,38 @@ impl Group {
             refuse(cx, self.id, from, commands.iter(), reason);
             return;
         }
-        let limit = cx.config.limits.command_bytes + 64;
-        let commands = commands.into_iter().filter(|command| command.len() <= limit);
-        self.proposals.forwarded.extend(commands.map(|command| (from, command)));
+        for command in commands {
+            if self.is_readable(cx, from, &command) {
+                self.proposals.forwarded.push((from, command));
+            }
+        }
+    }
+
+    /// Whether every replica will be able to apply what a peer wants proposed: once committed, a
+    /// command that cannot be read would stop them all. The peer is newer, or lies.
+    fn is_readable<R>(&self, cx: &mut Context<'_, R>, from: NodeId, command: &Bytes) -> bool {
+        let fits = command.len() <= cx.config.limits.command_bytes + ENVELOPE_BYTES;
+        let checked = match Envelope::decode(command.clone()) {
+            _ if !fits => Err("it is longer than the limit".to_owned()),
+            Ok(envelope) => (self.check)(&envelope.body).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let Err(reason) = checked else { return true };
+        cx.outputs.notices.push(Notice::Unreadable { group: self.id, from, reason });
+        false
     }
 
     pub(super) fn forwarded_change<R>(
         &mut self,
         cx: &mut Context<'_, R>,
         from: NodeId,
-        change: Change,
+        change: Judged,
         context: Bytes,
     ) {
         if self.log.role() == Role::Leader {
-            self.proposals.forwarded_changes.push((from, change, context));
+            if self.is_readable(cx, from, &context) {
+                self.proposals.forwarded_changes.push((from, change, context));
+            }
         } else {
             let reason = ForwardRefusal::NotLeader(self.log.leader());
             refuse(cx, self.id, from, [context].iter(), reason);
@@ -265,8 +290,11 @@ impl Group {
             return;
         }
         loop {
-            if let Some((_, change, context)) = self.proposals.take_change(cx.now, cx.config) {
-                cx.send(leader, PeerMessage::ForwardChange { group: self.id, change, context });
+            if let Some((_, (change, judged), context)) =
+                self.proposals.take_change(cx.now, cx.config)
+            {
+                let group = self.id;
+                cx.send(leader, PeerMessage::ForwardChange { group, change, judged, context });
                 continue;
             }
             let mut retried = Vec::new();
@@ -301,16 +329,19 @@ impl Group {
             let id = self.proposals.next_id();
             self.input(cx, Input::Propose { id, commands });
         }
-        while let Some((sequence, change, context)) = self.proposals.take_change(cx.now, cx.config)
+        while let Some((sequence, (change, judged), context)) =
+            self.proposals.take_change(cx.now, cx.config)
         {
             self.proposals.offered.push(Source::Own(sequence));
             let id = self.proposals.next_id();
-            self.input(cx, Input::Change { id, change, context });
+            self.input(cx, Input::Change { id, change, judged, context });
         }
-        for (from, change, context) in core::mem::take(&mut self.proposals.forwarded_changes) {
+        for (from, (change, judged), context) in
+            core::mem::take(&mut self.proposals.forwarded_changes)
+        {
             self.proposals.offered.push(Source::Peer(from, context.clone()));
             let id = self.proposals.next_id();
-            self.input(cx, Input::Change { id, change, context });
+            self.input(cx, Input::Change { id, change, judged, context });
         }
     }
 
@@ -362,6 +393,8 @@ impl Group {
             Refusal::Full => ForwardRefusal::Full,
             Refusal::ChangeInProgress => ForwardRefusal::ChangeInProgress,
             Refusal::BadChange => ForwardRefusal::BadChange,
+            Refusal::Outdated => ForwardRefusal::Outdated,
+            Refusal::NotReady => ForwardRefusal::NotReady,
             Refusal::Transferring => ForwardRefusal::Transferring,
         };
         for source in core::mem::take(&mut self.proposals.offered) {
@@ -401,6 +434,8 @@ impl Group {
             ForwardRefusal::Full => Some(RequestError::TooManyRequests),
             ForwardRefusal::ChangeInProgress => Some(RequestError::ChangeInProgress),
             ForwardRefusal::BadChange => Some(RequestError::BadChange),
+            ForwardRefusal::Outdated => Some(RequestError::Outdated),
+            ForwardRefusal::NotReady => Some(RequestError::NotReady),
         };
         match error.filter(|_| pending.offers == 1) {
             Some(error) => {

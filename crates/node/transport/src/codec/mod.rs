@@ -47,10 +47,10 @@ pub fn encode(message: &PeerMessage, w: &mut Writer) -> Result<(), Oversized> {
                 w.bytes(command);
             }
         }
-        PeerMessage::ForwardChange { group, change, context } => {
+        PeerMessage::ForwardChange { group, change, judged, context } => {
             w.u8(tag::FORWARD_CHANGE).varint(group.0);
             parts::put_change(change, w);
-            w.bytes(context);
+            w.varint(*judged).bytes(context);
         }
         PeerMessage::ForwardTransfer { group, to } => {
             w.u8(tag::FORWARD_TRANSFER).varint(group.0).u64(to.0);
@@ -102,6 +102,7 @@ pub fn decode(r: &mut Reader) -> Result<PeerMessage, DecodeError> {
         tag::FORWARD_CHANGE => PeerMessage::ForwardChange {
             group,
             change: parts::change(r)?,
+            judged: r.varint()?,
             context: r.bytes(u64::MAX)?,
         },
         tag::FORWARD_TRANSFER => PeerMessage::ForwardTransfer { group, to: NodeId(r.u64()?) },
@@ -177,6 +178,8 @@ fn put_refusal(reason: ForwardRefusal, w: &mut Writer) {
         ForwardRefusal::Full => w.u8(2),
         ForwardRefusal::ChangeInProgress => w.u8(3),
         ForwardRefusal::BadChange => w.u8(4),
+        ForwardRefusal::Outdated => w.u8(6),
+        ForwardRefusal::NotReady => w.u8(7),
         ForwardRefusal::Transferring => w.u8(5),
     };
 }
@@ -187,6 +190,8 @@ fn refusal(r: &mut Reader) -> Result<ForwardRefusal, DecodeError> {
         2 => ForwardRefusal::Full,
         3 => ForwardRefusal::ChangeInProgress,
         4 => ForwardRefusal::BadChange,
+        6 => ForwardRefusal::Outdated,
+        7 => ForwardRefusal::NotReady,
         5 => ForwardRefusal::Transferring,
         other => {
             return Err(DecodeError::Unknown { field: "forward refusal", value: other.into() });

@@ -81,6 +81,7 @@ pub fn put_change(change: &Change, w: &mut Writer) {
         Change::AddVoter(node) => w.u8(2).u64(node.0),
         Change::Remove(node) => w.u8(3).u64(node.0),
         Change::Keep => w.u8(4),
+        Change::Promote(node) => w.u8(5).u64(node.0),
     };
 }
 
@@ -90,6 +91,7 @@ pub fn change(r: &mut Reader) -> Result<Change, DecodeError> {
         2 => Change::AddVoter(NodeId(r.u64()?)),
         3 => Change::Remove(NodeId(r.u64()?)),
         4 => Change::Keep,
+        5 => Change::Promote(NodeId(r.u64()?)),
         other => {
             return Err(DecodeError::Unknown { field: "change of members", value: other.into() });
         }

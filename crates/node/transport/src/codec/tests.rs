@@ -125,21 +125,25 @@ fn golden_other_messages() {
     let refused = |reason| PeerMessage::ForwardRefused { group, requests: vec![request], reason };
     let refusal = [&[5, 1, 1][..], &node(2), &[3, 4, 1]].concat();
     let outcome = |outcome| PeerMessage::SnapshotReply { group, session: 9, index: 8, outcome };
-    let change = |change| PeerMessage::ForwardChange { group, change, context: Bytes::new() };
+    let change =
+        |change| PeerMessage::ForwardChange { group, change, judged: 300, context: Bytes::new() };
     let cases: Vec<(PeerMessage, Vec<u8>)> = vec![
         (
             PeerMessage::Forward { group, commands: vec![bytes.clone(), Bytes::new()] },
             vec![2, 1, 2, 2, b'x', b'y', 0],
         ),
-        (change(Change::AddLearner(NodeId(5))), [&[3, 1, 1][..], &node(5), &[0]].concat()),
-        (change(Change::AddVoter(NodeId(5))), [&[3, 1, 2][..], &node(5), &[0]].concat()),
-        (change(Change::Remove(NodeId(5))), [&[3, 1, 3][..], &node(5), &[0]].concat()),
-        (change(Change::Keep), vec![3, 1, 4, 0]),
+        (change(Change::AddLearner(NodeId(5))), [&[3, 1, 1][..], &node(5), &[0xac, 2, 0]].concat()),
+        (change(Change::AddVoter(NodeId(5))), [&[3, 1, 2][..], &node(5), &[0xac, 2, 0]].concat()),
+        (change(Change::Remove(NodeId(5))), [&[3, 1, 3][..], &node(5), &[0xac, 2, 0]].concat()),
+        (change(Change::Keep), vec![3, 1, 4, 0xac, 2, 0]),
+        (change(Change::Promote(NodeId(5))), [&[3, 1, 5][..], &node(5), &[0xac, 2, 0]].concat()),
         (PeerMessage::ForwardTransfer { group, to: NodeId(6) }, [&[4, 1][..], &node(6)].concat()),
         (refused(ForwardRefusal::NotLeader(NodeId(3))), [&refusal[..], &[1], &node(3)].concat()),
         (refused(ForwardRefusal::Full), [&refusal[..], &[2]].concat()),
         (refused(ForwardRefusal::ChangeInProgress), [&refusal[..], &[3]].concat()),
         (refused(ForwardRefusal::BadChange), [&refusal[..], &[4]].concat()),
+        (refused(ForwardRefusal::Outdated), [&refusal[..], &[6]].concat()),
+        (refused(ForwardRefusal::NotReady), [&refusal[..], &[7]].concat()),
         (refused(ForwardRefusal::Transferring), [&refusal[..], &[5]].concat()),
         (
             PeerMessage::Query { group, id: 7, question: bytes.clone() },

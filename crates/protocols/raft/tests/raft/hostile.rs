@@ -96,6 +96,7 @@ fn step() -> impl Strategy<Value = Step> {
     let change = prop_oneof![
         (0..6u64).prop_map(|n| Change::AddLearner(NodeId(n))),
         (0..6u64).prop_map(|n| Change::AddVoter(NodeId(n))),
+        (0..6u64).prop_map(|n| Change::Promote(NodeId(n))),
         (0..6u64).prop_map(|n| Change::Remove(NodeId(n))),
         Just(Change::Keep),
     ];
@@ -107,9 +108,10 @@ fn step() -> impl Strategy<Value = Step> {
         any::<u64>().prop_map(|id| Input::Read { id: ReadId(id) }),
         number().prop_map(|index| Input::Applied { index }),
         number().prop_map(|index| Input::Compact { index }),
-        change.prop_map(|change| Input::Change {
+        (change, number()).prop_map(|(change, judged)| Input::Change {
             id: ProposalId(0),
             change,
+            judged,
             context: Bytes::new(),
         }),
         (0..6u64).prop_map(|n| Input::Transfer { to: NodeId(n) }),

@@ -313,10 +313,11 @@ impl Lab {
         self.step(id, Input::Propose { id: ProposalId(self.proposals), commands });
     }
 
-    pub fn change(&mut self, id: u64, change: Change) {
+    /// Asks for a change that was found to make sense when `judged` was applied.
+    pub fn change(&mut self, id: u64, change: Change, judged: Index) {
         self.proposals += 1;
-        let id_of = ProposalId(self.proposals);
-        self.step(id, Input::Change { id: id_of, change, context: Bytes::new() });
+        let (id_of, context) = (ProposalId(self.proposals), Bytes::new());
+        self.step(id, Input::Change { id: id_of, change, judged, context });
     }
 
     pub fn read(&mut self, id: u64, read: u64) {

@@ -87,6 +87,20 @@ fn number(word: &str) -> u64 {
     word.parse().unwrap_or_else(|_| panic!("{word} is not a number"))
 }
 
+/// `judged N`: whoever asks had applied N entries when the change made sense; else all there are.
+fn parse_change(name: &str, node: NodeId, judged: &[&str]) -> (Change, u64) {
+    let change = match name {
+        "add-voter" => Change::AddVoter(node),
+        "add-learner" => Change::AddLearner(node),
+        "promote" => Change::Promote(node),
+        _ => Change::Remove(node),
+    };
+    match judged {
+        ["judged", index] => (change, number(index)),
+        _ => (change, u64::MAX),
+    }
+}
+
 fn obey(lab: &mut Lab, words: &[&str]) {
     let n = |word: &&str| number(word);
     match words {
@@ -114,9 +128,10 @@ fn obey(lab: &mut Lab, words: &[&str]) {
         ["unreadable", id, from, to] => lab.unreadable(n(id), n(from), n(to)),
         ["propose", id, commands @ ..] => lab.propose(n(id), commands),
         ["read", id, read] => lab.read(n(id), n(read)),
-        ["add-voter", id, node] => lab.change(n(id), Change::AddVoter(NodeId(n(node)))),
-        ["add-learner", id, node] => lab.change(n(id), Change::AddLearner(NodeId(n(node)))),
-        ["remove", id, node] => lab.change(n(id), Change::Remove(NodeId(n(node)))),
+        ["add-voter" | "add-learner" | "promote" | "remove", id, node, judged @ ..] => {
+            let (change, judged) = parse_change(words[0], NodeId(n(node)), judged);
+            lab.change(n(id), change, judged);
+        }
         ["transfer", id, to] => lab.transfer(n(id), n(to)),
         ["peer-lost", id, peer] => lab.peer_lost(n(id), n(peer)),
         ["compact", id, index] => lab.compact(n(id), n(index)),

@@ -133,6 +133,8 @@ pub fn event(event: &Event) -> String {
                 Refusal::Full => "full".to_owned(),
                 Refusal::ChangeInProgress => "a change is in progress".to_owned(),
                 Refusal::BadChange => "the change makes no sense".to_owned(),
+                Refusal::Outdated => "the members have changed since".to_owned(),
+                Refusal::NotReady => "the learner lacks too much of the log".to_owned(),
                 Refusal::Transferring => "handing over".to_owned(),
             };
             format!("proposal {} refused: {reason}", id.0)

@@ -68,15 +68,20 @@ fn disturb(cluster: &mut Cluster, rng: &mut quorate_base::Rng, damaging: bool) {
         19 => cluster.step(id, Input::PeerLost { node }),
         20 => cluster.step(id, Input::Transfer { to: node }),
         21 => {
-            let change = match rng.below(3) {
+            let change = match rng.below(4) {
                 0 => Change::AddLearner(node),
                 1 => Change::AddVoter(node),
+                2 => Change::Promote(node),
                 _ if damaging => Change::Keep,
                 _ => Change::Remove(node),
             };
             let at = cluster.leader().unwrap_or(id);
+            // Now and then asked for by someone who is behind.
+            let lag = rng.below(8) * rng.below(2);
+            let judged = cluster.replica(at).map_or(0, |r| r.applied_base().position.index);
             let (id, context) = (crate::ProposalId(0), bytes::Bytes::new());
-            cluster.step(at, Input::Change { id, change, context });
+            let judged = judged.saturating_sub(lag);
+            cluster.step(at, Input::Change { id, change, judged, context });
         }
         22 if damaging => {
             cluster.crash(id);

@@ -80,19 +80,29 @@ proptest! {
 
     #[test]
     fn any_chain_of_crashes(seed: u64, lives in 2..12_usize) {
-        let mut rng = Rng::new(seed);
-        let mut model = Model::new();
-        let mut disk = FaultDisk::new();
-        for _ in 0..lives {
-            let batches = rng.below(80);
-            // Sometimes the power fails while the log is being opened.
-            let span = if rng.below(3) == 0 { 8 } else { 3 * batches + 8 };
-            disk.cut_at = disk.operations() + 1 + rng.below(span);
-            disk = run(disk, &mut model, batches, &mut rng);
-            if rng.below(3) == 0 { disk.kill() } else { disk.crash(&mut rng) }
-        }
-        run(disk, &mut model, 0, &mut rng);
+        chain_of_crashes(seed, lives);
     }
+}
+
+/// A group's first entries are truncated before anything else of it is written.
+#[test]
+fn a_group_may_have_nothing_left() {
+    chain_of_crashes(5_632_799_132_987_608_029, 4);
+}
+
+fn chain_of_crashes(seed: u64, lives: usize) {
+    let mut rng = Rng::new(seed);
+    let mut model = Model::new();
+    let mut disk = FaultDisk::new();
+    for _ in 0..lives {
+        let batches = rng.below(80);
+        // Sometimes the power fails while the log is being opened.
+        let span = if rng.below(3) == 0 { 8 } else { 3 * batches + 8 };
+        disk.cut_at = disk.operations() + 1 + rng.below(span);
+        disk = run(disk, &mut model, batches, &mut rng);
+        if rng.below(3) == 0 { disk.kill() } else { disk.crash(&mut rng) }
+    }
+    run(disk, &mut model, 0, &mut rng);
 }
 
 #[test]

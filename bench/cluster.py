@@ -85,7 +85,8 @@ class Cluster:
         while time.time() < deadline:
             for i in range(NODES):
                 done = subprocess.run(
-                    ["etcdctl", "--endpoints", self.client(i), "--command-timeout", "1s",
+                    ["etcdctl", "--endpoints", f"127.0.0.1:{self.base + 10 * i}",
+                     "--command-timeout", "1s",
                      "endpoint", "status", "-w", "json"],
                     env={**os.environ, "ETCDCTL_API": "3"},
                     capture_output=True,
@@ -143,5 +144,10 @@ class Cluster:
             self.stop_processes()
             raise
 
-    def __exit__(self, *_):
-        self.stop()
+    def __exit__(self, kind, *_):
+        if kind:
+            # What the nodes have to say about it is in their logs.
+            self.stop_processes()
+            print(f"# {self.name}: logs and data are kept in {self.root}", flush=True)
+        else:
+            self.stop()

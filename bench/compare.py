@@ -180,7 +180,7 @@ def calm(args):
     with Cluster("quorate", args.quorate, ["start"], 24790) as cluster:
         def term():
             out = subprocess.run(
-                ["etcdctl", "--endpoints", cluster.client(0), "endpoint", "status", "-w", "json"],
+                ["etcdctl", "--endpoints", f"127.0.0.1:{cluster.base}", "endpoint", "status", "-w", "json"],
                 env={**os.environ, "ETCDCTL_API": "3"}, capture_output=True, check=True)
             return json.loads(out.stdout)[0]["Status"]["raftTerm"]
 

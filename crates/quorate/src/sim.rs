@@ -3,6 +3,7 @@
 use crate::exit::Failure;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use quorate_replicated_log::Protocol;
 use quorate_simulator::{Options, Report, Summary, run_many, run_traced};
 use std::io::Write;
 use std::ops::Range;
@@ -23,6 +24,9 @@ pub struct Arguments {
     /// Nodes of the cluster [default: drawn from the seed]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: Option<u64>,
+    /// How the log is replicated: `raft` or `paxos`
+    #[arg(long, default_value_t = Protocol::Raft)]
+    protocol: Protocol,
     /// Simulated minutes of faults per seed [default: 20 simulated seconds]
     #[arg(long)]
     minutes: Option<u64>,
@@ -41,7 +45,8 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut options = Options { nodes: arguments.nodes, ..Options::default() };
+    let mut options =
+        Options { nodes: arguments.nodes, protocol: arguments.protocol, ..Options::default() };
     if let Some(minutes) = arguments.minutes {
         options.duration = Duration::from_secs(minutes * 60);
     }

@@ -208,12 +208,12 @@ impl World<'_> {
         let life = self.node(id).life;
         let (raft, run) = (self.raft_config(id, life), self.node(id).run);
         let config = self.driver_config(id, run);
-        let canary = self.canary;
+        let (canary, protocol) = (self.canary, self.plan.protocol);
         let node = self.node(id);
         let local = node.clock.read(now);
         let Some(running) = &mut node.running else { return };
         let Some(recovered) = running.recovered.take() else { return };
-        let log = canary.raft(raft, recovered, local);
+        let log = canary.log(protocol, raft, recovered, local);
         let mut driver = Driver::new(config);
         driver.add_group(local, GROUP, log, Keyspace::<MemoryEngine>::check);
         running.driver = Some(driver);
@@ -267,6 +267,7 @@ fn begin(
         compact: None,
         truncate_from: None,
         entries: Entries::default(),
+        slots: Vec::new(),
         hard_state: None,
     };
     let batch = Batch { id: BatchId(0), writes: vec![(GROUP, write)] };

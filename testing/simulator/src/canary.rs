@@ -1,8 +1,9 @@
 //! Deliberate bugs, one at a time, in the code that is simulated: each must be found.
 
 use quorate_base::Instant;
+use quorate_paxos::MultiPaxos;
 use quorate_raft::Raft;
-use quorate_replicated_log::{Config, Recovered, ReplicatedLog};
+use quorate_replicated_log::{Config, Protocol, Recovered, ReplicatedLog};
 
 /// A deliberate bug. Without the feature `canary` none takes effect.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -12,6 +13,8 @@ pub enum Canary {
     None,
     /// One of elections and replication.
     Raft(quorate_raft::Canary),
+    /// One of Multi-Paxos.
+    Paxos(quorate_paxos::Canary),
     /// One of the log on disk.
     Wal(quorate_wal::Canary),
     /// One of the versioned store.
@@ -21,16 +24,25 @@ pub enum Canary {
 }
 
 impl Canary {
-    pub(crate) fn raft(
+    /// The replica of a log under `protocol`, which the bug must be one of to take effect.
+    pub(crate) fn log(
         self,
+        protocol: Protocol,
         config: Config,
         recovered: Recovered,
         now: Instant,
     ) -> Box<dyn ReplicatedLog> {
-        match self {
+        match (protocol, self) {
             #[cfg(feature = "canary")]
-            Canary::Raft(bug) => Box::new(Raft::with_canary(config, now, recovered, Some(bug))),
-            _ => Box::new(Raft::new(config, now, recovered)),
+            (Protocol::Raft, Canary::Raft(bug)) => {
+                Box::new(Raft::with_canary(config, now, recovered, Some(bug)))
+            }
+            #[cfg(feature = "canary")]
+            (Protocol::Paxos, Canary::Paxos(bug)) => {
+                Box::new(MultiPaxos::with_canary(config, now, recovered, Some(bug)))
+            }
+            (Protocol::Raft, _) => Box::new(Raft::new(config, now, recovered)),
+            (Protocol::Paxos, _) => Box::new(MultiPaxos::new(config, now, recovered)),
         }
     }
 

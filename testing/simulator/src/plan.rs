@@ -7,11 +7,14 @@ use crate::disk::DiskPlan;
 use crate::network::NetworkPlan;
 use crate::run::Options;
 use quorate_base::Rng;
+use quorate_replicated_log::Protocol;
 use std::time::Duration;
 
 /// Everything about a run that is drawn in advance.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// How the log is replicated.
+    pub protocol: Protocol,
     /// Voters at the start.
     pub nodes: u64,
     /// Node ids that may ever exist: the voters, and spares that may join.
@@ -136,6 +139,7 @@ impl Plan {
         rng.shuffle(&mut damageable);
         damageable.truncate((nodes as usize - 1) / 2);
         Plan {
+            protocol: options.protocol,
             nodes,
             ids: nodes + 3,
             heartbeat,

@@ -3,10 +3,10 @@
 use crate::counters::Happening;
 use crate::trace::StableHasher;
 use crate::world::{Happens, World};
-use quorate_base::{Index, NodeId};
+use quorate_base::{Ballot, Index, NodeId};
 use quorate_checkers::{AppliedLogs, Elections, LeaseBook, Operation, StateHashes, Truth};
 use quorate_driver::PeerMessage;
-use quorate_replicated_log::{Base, Body, Entries, Entry, Membership};
+use quorate_replicated_log::{Base, Body, Entries, Entry, Membership, Protocol};
 use quorate_wal::Batch;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
@@ -67,6 +67,12 @@ impl World<'_> {
             if write.reset.is_some() || write.truncate_from.is_some() {
                 self.record.tails[id as usize - 1] = None;
             }
+            for entry in write.slots.iter().flat_map(|run| run.iter()) {
+                // What follows what says nothing where every slot is for itself.
+                let content = content(entry);
+                let result = self.record.logs.wrote(id, entry.index, entry.ballot, content, None);
+                self.check(result);
+            }
             for entry in write.entries.iter() {
                 let tail = &mut self.record.tails[id as usize - 1];
                 let before = tail.filter(|(index, _)| index + 1 == entry.index).map(|(_, r)| r);
@@ -88,7 +94,12 @@ impl World<'_> {
         for entry in entries.iter() {
             let content = content(entry);
             self.trace.note(self.now, id, 36, entry.index ^ content);
-            let result = self.record.logs.applied(id, entry.index, entry.ballot, content);
+            // Under Paxos the same value may have been accepted under different ballots.
+            let ballot = match self.plan.protocol {
+                Protocol::Raft => entry.ballot,
+                Protocol::Paxos => Ballot::ZERO,
+            };
+            let result = self.record.logs.applied(id, entry.index, ballot, content);
             self.check(result);
         }
     }

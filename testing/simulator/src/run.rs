@@ -7,6 +7,7 @@ use crate::trace::{Sink, Trace};
 use crate::world::World;
 use quorate_base::{Instant, Rng};
 use quorate_checkers::Violation;
+use quorate_replicated_log::Protocol;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,11 +23,18 @@ pub struct Options {
     pub duration: Duration,
     /// A deliberate bug.
     pub canary: Canary,
+    /// How the log is replicated.
+    pub protocol: Protocol,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { nodes: None, duration: Duration::from_secs(20), canary: Canary::None }
+        Options {
+            nodes: None,
+            duration: Duration::from_secs(20),
+            canary: Canary::None,
+            protocol: Protocol::Raft,
+        }
     }
 }
 

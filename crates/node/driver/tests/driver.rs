@@ -11,7 +11,7 @@ use quorate_driver::{
 };
 use quorate_replicated_log::{
     Base, Body, Change, Effects, Entries, Entry, Epoch, Event as LogEvent, Input, Membership,
-    Message, Payload, ReadReady, ReplicatedLog, Role, Send, Status, Write, WriteId,
+    Message, Payload, Protocol, ReadReady, ReplicatedLog, Role, Send, Status, Write, WriteId,
 };
 use quorate_service::{Applied, Envelope};
 use quorate_wal::BatchId;
@@ -49,6 +49,10 @@ impl ReplicatedLog for ScriptedLog {
             effects.reads.extend(answer.reads);
             effects.events.extend(answer.events);
         }
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Raft
     }
 
     fn next_timeout(&self) -> Option<Instant> {
@@ -184,6 +188,7 @@ fn write(id: u64) -> Write {
         compact: None,
         truncate_from: None,
         entries: Entries::default(),
+        slots: Vec::new(),
         hard_state: None,
     }
 }

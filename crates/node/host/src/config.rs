@@ -4,6 +4,7 @@ use crate::error::StartError;
 use quorate_base::{ClusterId, NodeId, Rng};
 use quorate_driver::DriverLimits;
 use quorate_keyspace::command::Member;
+use quorate_replicated_log::Protocol;
 use quorate_transport::peer_address;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ pub struct NodeConfig {
     pub heartbeat: Duration,
     /// Base of the election timeout.
     pub election_timeout: Duration,
+    /// How its log is replicated; nothing: as the data directory says, Raft for a new one.
+    pub protocol: Option<Protocol>,
     /// A declared bound on clock drift between nodes, in parts per million: turns leader leases on.
     pub lease_clock_drift_ppm: Option<u32>,
     /// Limits of what the driver queues; among them how much log is kept for followers that lag.
@@ -58,6 +61,7 @@ impl NodeConfig {
             listen_peers: Vec::new(),
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1_000),
+            protocol: None,
             lease_clock_drift_ppm: None,
             limits: DriverLimits::default(),
             quota_bytes: 2 << 30,

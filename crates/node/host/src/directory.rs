@@ -1,12 +1,13 @@
 //! Who belongs to a cluster, as a peer tells a node that is to join and knows only addresses.
 //!
-//! Format version 1: byte 1, the cluster (8 bytes), a count, and per member its id (8 bytes), name,
-//! peer URLs, client URLs (each a count and strings) and 1 if it is a learner.
+//! Format version 1: byte 1, the cluster (8 bytes), the protocol (a byte), a count, and per member
+//! its id (8 bytes), name, peer URLs, client URLs (each a count and strings), 1 if it is a learner.
 
 use bytes::Bytes;
 use quorate_base::codec::{DecodeError, Reader, Writer};
 use quorate_base::{ClusterId, NodeId};
 use quorate_keyspace::command::Member;
+use quorate_replicated_log::Protocol;
 use quorate_transport::{TransportError, inquire, peer_address};
 
 const VERSION: u8 = 1;
@@ -19,6 +20,8 @@ const MAX_TEXT_BYTES: u64 = 4_096;
 pub struct Directory {
     /// The cluster.
     pub cluster: ClusterId,
+    /// How its log is replicated.
+    pub protocol: Protocol,
     /// Its members, as the node that was asked knows them.
     pub members: Vec<Member>,
 }
@@ -27,7 +30,8 @@ impl Directory {
     /// The bytes of an answer.
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::new();
-        w.u8(VERSION).u64(self.cluster.0).varint(self.members.len() as u64);
+        w.u8(VERSION).u64(self.cluster.0).u8(self.protocol.code());
+        w.varint(self.members.len() as u64);
         for member in &self.members {
             w.u64(member.id.0).bytes(member.name.as_bytes());
             for urls in [&member.peer_urls, &member.client_urls] {
@@ -52,6 +56,9 @@ impl Directory {
             return Err(DecodeError::Unknown { field: "directory version", value: version.into() });
         }
         let cluster = ClusterId(r.u64()?);
+        let code = r.u8()?;
+        let unknown = DecodeError::Unknown { field: "protocol", value: code.into() };
+        let protocol = Protocol::of_code(code).ok_or(unknown)?;
         let n = r.count(MAX_MEMBERS, 12)?;
         let members = (0..n)
             .map(|_| {
@@ -65,7 +72,7 @@ impl Directory {
             })
             .collect::<Result<_, DecodeError>>()?;
         r.finish()?;
-        Ok(Directory { cluster, members })
+        Ok(Directory { cluster, protocol, members })
     }
 
     /// Asks the nodes at `peer_urls`, one after the other, until one answers.
@@ -119,10 +126,11 @@ mod tests {
             client_urls: vec![],
             learner: true,
         };
-        let directory = Directory { cluster: ClusterId(1), members: vec![member.clone()] };
+        let (cluster, protocol) = (ClusterId(1), Protocol::Paxos);
+        let directory = Directory { cluster, protocol, members: vec![member.clone()] };
         let bytes = directory.encode();
         let golden = [
-            &[1, 1, 0, 0, 0, 0, 0, 0, 0, 1][..],
+            &[1, 1, 0, 0, 0, 0, 0, 0, 0, 2, 1][..],
             &[2, 0, 0, 0, 0, 0, 0, 0, 1, b'n', 1, 1, b'p', 0, 1],
         ];
         assert_eq!(bytes, golden.concat());

@@ -125,6 +125,7 @@ mod tests {
             compact: None,
             truncate_from: None,
             entries: Entries::default(),
+            slots: Vec::new(),
             hard_state: Some(HardState { commit: id, ..HardState::default() }),
         };
         Batch { id: BatchId(id), writes: vec![(GroupId(1), write)] }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_base::{ClusterId, NodeId};
 use quorate_keyspace::command::Member;
+use quorate_replicated_log::Protocol;
 use quorate_transport::{Transport, peer_address};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 pub(crate) struct Peers {
     pub transport: Arc<Transport>,
     pub cluster: ClusterId,
+    pub protocol: Protocol,
     pub directory: Arc<Mutex<Bytes>>,
     removed: BTreeSet<NodeId>,
 }
@@ -20,10 +22,10 @@ pub(crate) struct Peers {
 impl Peers {
     pub fn new(
         transport: Arc<Transport>,
-        cluster: ClusterId,
+        (cluster, protocol): (ClusterId, Protocol),
         directory: Arc<Mutex<Bytes>>,
     ) -> Self {
-        Peers { transport, cluster, directory, removed: BTreeSet::new() }
+        Peers { transport, cluster, protocol, directory, removed: BTreeSet::new() }
     }
 
     /// Makes these nodes peers, without taking them for the members.
@@ -45,7 +47,8 @@ impl Peers {
             }
         }
         self.introduce(members);
-        let directory = Directory { cluster: self.cluster, members: members.to_vec() };
+        let directory =
+            Directory { cluster: self.cluster, protocol: self.protocol, members: members.to_vec() };
         *self.directory.lock() = directory.encode();
     }
 }

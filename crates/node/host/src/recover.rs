@@ -9,13 +9,14 @@
 use crate::config::NodeConfig;
 use crate::error::StartError;
 use crate::handle::{HostedKeyspace, KEYSPACE};
+use crate::protocol;
 use crate::run_number;
 use crate::upkeep;
 use quorate_base::{Ballot, Position};
 use quorate_disk::{DirectoryLock, OsDisk};
 use quorate_keyspace::{Config as KeyspaceConfig, LessorConfig};
 use quorate_mvcc::{FjallEngine, FjallSettings};
-use quorate_replicated_log::{Base, Entries, Membership, Recovered, Write, WriteId};
+use quorate_replicated_log::{Base, Entries, Membership, Protocol, Recovered, Write, WriteId};
 use quorate_service::Service;
 use quorate_wal::{Batch, BatchId, Identity, RecoveredGroup, Wal, WalOptions};
 
@@ -27,6 +28,7 @@ pub(crate) struct Opened {
     pub lock: DirectoryLock,
     pub disk: OsDisk,
     pub run: u64,
+    pub protocol: Protocol,
     pub wal: Wal<OsDisk>,
     pub keyspace: HostedKeyspace,
     pub recovered: Recovered,
@@ -38,6 +40,7 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
     let mut disk = OsDisk::open(&config.data_dir)?;
     let identity = Identity { cluster: config.cluster, node: config.me.id };
     identity.establish(&mut disk)?;
+    let protocol = protocol::establish(&mut disk, config.protocol)?;
     let run = run_number::next(&mut disk)?;
     let log_disk = OsDisk::open(&config.data_dir.join("log"))?;
     let options = wal_options(config, identity, upkeep::disk_bytes(&log_disk));
@@ -63,7 +66,7 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
         }
         None => found(&mut wal, &mut keyspace, first)?,
     };
-    Ok(Opened { lock, disk, run, wal, keyspace, recovered })
+    Ok(Opened { lock, disk, run, protocol, wal, keyspace, recovered })
 }
 
 /// On a small disk the segments are smaller, so that a few of them and the state fit.
@@ -132,6 +135,7 @@ fn found(
         compact: None,
         truncate_from: None,
         entries: Entries::default(),
+        slots: Vec::new(),
         hard_state: None,
     };
     wal.submit(Batch { id: BatchId(0), writes: vec![(KEYSPACE, write)] })?;

@@ -22,8 +22,9 @@ use quorate_base::Instant;
 use quorate_disk::{Clock, OsClock, OsDisk};
 use quorate_driver::{Driver, DriverConfig, ServiceHost};
 use quorate_keyspace::SpaceGuard;
+use quorate_paxos::MultiPaxos;
 use quorate_raft::Raft;
-use quorate_replicated_log::{Config, Epoch, Limits, Recovered, ReplicatedLog};
+use quorate_replicated_log::{Config, Epoch, Limits, Protocol, Recovered, ReplicatedLog};
 use quorate_service::Service;
 use quorate_transport::{Config as TransportConfig, Transport, TransportError, peer_address};
 use quorate_wal::Wal;
@@ -34,17 +35,28 @@ use std::thread::JoinHandle;
 use tokio::runtime::Handle;
 
 /// Makes the replica of a log from its settings and what was found on disk.
-pub type LogEngine = fn(Config, Recovered, Instant) -> Box<dyn ReplicatedLog>;
+pub type LogEngine = fn(Protocol, Config, Recovered, Instant) -> Box<dyn ReplicatedLog>;
+
+/// The engine of a protocol.
+fn engine_of(
+    protocol: Protocol,
+    config: Config,
+    recovered: Recovered,
+    now: Instant,
+) -> Box<dyn ReplicatedLog> {
+    match protocol {
+        Protocol::Raft => Box::new(Raft::new(config, now, recovered)),
+        Protocol::Paxos => Box::new(MultiPaxos::new(config, now, recovered)),
+    }
+}
 
 impl Node {
-    /// Starts a node whose log is replicated by Raft: [`Node::start_with`].
+    /// Starts a node whose log is replicated as its settings say: [`Node::start_with`].
     ///
     /// # Errors
     /// [`StartError`]
     pub fn start(config: NodeConfig, runtime: Handle) -> Result<Node, StartError> {
-        Node::start_with(config, runtime, |config, recovered, now| {
-            Box::new(Raft::new(config, now, recovered))
-        })
+        Node::start_with(config, runtime, engine_of)
     }
 
     /// Starts a node whose log is replicated by `engine`, with its network tasks on `runtime`. It
@@ -74,13 +86,14 @@ fn listen(config: &NodeConfig) -> Result<Vec<TcpListener>, StartError> {
 }
 
 fn assemble(
-    config: NodeConfig,
+    mut config: NodeConfig,
     listeners: Vec<TcpListener>,
     opened: Opened,
     runtime: Handle,
     engine: LogEngine,
 ) -> Result<Node, StartError> {
-    let Opened { lock, disk, run, wal, keyspace, recovered } = opened;
+    let Opened { lock, disk, run, protocol, wal, keyspace, recovered } = opened;
+    config.protocol = Some(protocol);
     let clock = OsClock::new();
     let seed = run.rotate_left(40) ^ config.me.id.0 ^ clock.unix_nanos();
     let (shared, peers) = share(&config, &runtime, listeners, seed, clock, &keyspace, &disk)?;
@@ -89,7 +102,7 @@ fn assemble(
     board.membership.lock().clone_from(&recovered.applied.membership);
     board.set_applied(recovered.applied.position.index);
     let now = clock.now();
-    let log = engine(log_config(&config, seed), recovered, now);
+    let log = engine(protocol, log_config(&config, seed), recovered, now);
     let (shown, term) = ((log.role(), log.leader()), log.status().ballot.round);
     board.set_role(shown.0, shown.1, term);
     let mut driver = Driver::new(driver_config(&config, run));
@@ -143,7 +156,11 @@ fn share(
     let transport = Transport::start(settings, listeners, Arc::new(door), runtime.clone())?;
     let transport = Arc::new(transport);
     let reader = keyspace.reader();
-    let mut peers = Peers::new(transport.clone(), config.cluster, directory);
+    let mut peers = Peers::new(
+        transport.clone(),
+        (config.cluster, config.protocol.unwrap_or_default()),
+        directory,
+    );
     peers.introduce(&config.members);
     peers.update(&reader.members(), &reader.removed_members());
     let space = SpaceGuard {

@@ -11,7 +11,7 @@ use quorate_replicated_log::{
 };
 
 impl Raft {
-    /// Elected: an empty entry commits whatever the predecessors left (Raft section 5.4.2).
+    /// Elected: an entry that says so commits whatever the predecessors left (Raft section 5.4.2).
     pub(crate) fn lead(&mut self, now: Instant, out: &mut Effects) {
         debug_assert!(self.promised.node == self.me() && self.journal.is_done(self.promise_write));
         self.role = Role::Leader;
@@ -19,7 +19,7 @@ impl Raft {
         self.votes.clear();
         self.led_since = now;
         self.progress_at = now;
-        // The empty entry, which goes to everybody at once, tells who leads.
+        // That entry, which goes to everybody at once, tells who leads.
         self.heartbeat_at = now + self.config.heartbeat;
         self.ready = false;
         self.transfer = None;
@@ -32,7 +32,8 @@ impl Raft {
         self.reads.start_probe(self.commit);
         self.first_own = self.log.last_index() + 1;
         self.note_members();
-        self.append_own(now, [Payload::Noop], out);
+        let lead = Payload::Lead(self.own_ballot());
+        self.append_own(now, [lead], out);
     }
 
     /// The followers are the members, and those whose removal they are still to hear of.

@@ -58,6 +58,8 @@ impl Raft {
             }
             Body::ReadIndex { id } => self.asked_for_index(from, id, out),
             Body::ReadIndexReply { id, index } => self.index_answered(from, id, index, out),
+            // Another protocol's.
+            Body::Prepare { .. } | Body::Promise(_) | Body::Accept(_) | Body::Accepted(_) => {}
             Body::TimeoutNow => {
                 if round == self.promised.round && from == self.leader && self.is_voter() {
                     self.stand(now, true, out);

@@ -7,8 +7,8 @@ use core::time::Duration;
 use quorate_base::{Ballot, Index, Instant, NodeId, Position, Rng};
 use quorate_replicated_log::{
     Base, Body, Config, Effects, Event, FollowerReads, Followers, HardState, Input, Journal,
-    LeaderReads, Log, Membership, Message, PeerStatus, QuorumSpec, Recovered, ReplicatedLog, Role,
-    Send, Status, StepDown, WriteId,
+    LeaderReads, Log, Membership, Message, PeerStatus, Protocol, QuorumSpec, Recovered,
+    ReplicatedLog, Role, Send, Status, StepDown, WriteId,
 };
 
 /// After this many election timeouts without an end of a write, or without a commit, a leader
@@ -352,6 +352,10 @@ impl ReplicatedLog for Raft {
         // Whatever the input was, time has passed.
         self.tick(now, out);
         self.finish(now, out);
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Raft
     }
 
     fn next_timeout(&self) -> Option<Instant> {

@@ -24,6 +24,9 @@ pub struct Write {
     pub truncate_from: Option<Index>,
     /// Remember these, which follow what is left.
     pub entries: Entries,
+    /// Remember these in their slots, in place of what was there; all other slots stay as they
+    /// are. What lies between the end of the log and a slot beyond it was never accepted.
+    pub slots: Vec<Entries>,
     /// Remember this.
     pub hard_state: Option<HardState>,
 }

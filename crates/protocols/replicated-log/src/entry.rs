@@ -10,8 +10,11 @@ use quorate_base::{Ballot, Index, Position};
 /// What an entry holds.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Payload {
-    /// Nothing: a new leader's first entry, or a filled gap.
+    /// Nothing: a filled gap.
     Noop,
+    /// A leader's first entry under its ballot. The ballot is part of the value: one that a
+    /// service goes by must be the same on every replica, and that of an entry need not be.
+    Lead(Ballot),
     /// A command for the group's service.
     Command(Bytes),
     /// From this entry on (not from its commit on) the group has these members.
@@ -28,7 +31,7 @@ pub enum Payload {
 pub struct Entry {
     /// Its position, from 1.
     pub index: Index,
-    /// The leader that wrote it.
+    /// The leader that wrote it; under Paxos the last one whose proposal this replica accepted.
     pub ballot: Ballot,
     /// What it holds.
     pub payload: Payload,
@@ -44,6 +47,7 @@ impl Entry {
     pub fn weight(&self) -> usize {
         32 + match &self.payload {
             Payload::Noop => 0,
+            Payload::Lead(_) => 16,
             Payload::Command(bytes) => bytes.len(),
             Payload::Members { context, .. } => context.len() + 256,
         }

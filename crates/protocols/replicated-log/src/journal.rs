@@ -7,6 +7,7 @@
 use crate::effects::{Effects, Write, WriteId};
 use crate::entry::{Base, Entries, HardState};
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use quorate_base::{Index, Instant};
 
 /// The writes of one replica.
@@ -78,7 +79,10 @@ impl Journal {
 
     /// The log was compacted to `base`.
     pub fn compact(&mut self, now: Instant, base: Base, effects: &mut Effects) {
-        if self.staged.truncate_from.is_some() || !self.staged.entries.is_empty() {
+        if self.staged.truncate_from.is_some()
+            || !self.staged.entries.is_empty()
+            || !self.staged.slots.is_empty()
+        {
             self.close(now, effects);
         }
         // The base itself is durable elsewhere.
@@ -106,6 +110,29 @@ impl Journal {
         self.end = last;
         self.staged.entries = entries;
         self.has_staged = true;
+    }
+
+    /// Entries were accepted in their slots, whatever was there before. The log then counts as
+    /// durable up to the last of them: for a leader alone, who accepts its own without a gap.
+    pub fn accept(&mut self, entries: Entries) {
+        let Some(last) = entries.last_index() else { return };
+        self.end = last;
+        self.staged.slots.push(entries);
+        self.has_staged = true;
+    }
+
+    /// Entries are written again in their slots: what counts as durable stays as it is.
+    pub fn accept_again(&mut self, entries: Entries) {
+        self.staged.slots.push(entries);
+        self.has_staged = true;
+    }
+
+    /// From here on nothing after `index` counts as durable, though it stays on the disk: a new
+    /// leader has yet to accept it under its own ballot.
+    pub fn recount_from(&mut self, index: Index) {
+        self.cut(index);
+        self.end = index;
+        self.durable = index;
     }
 
     /// This must be remembered. Returns the write it goes with.
@@ -180,6 +207,7 @@ fn write(id: WriteId) -> Write {
         compact: None,
         truncate_from: None,
         entries: Entries::default(),
+        slots: Vec::new(),
         hard_state: None,
     }
 }

@@ -22,6 +22,7 @@ mod membership;
 mod message;
 mod progress;
 mod quorum;
+mod ranges;
 mod reads;
 mod status;
 
@@ -31,12 +32,15 @@ pub use effects::{
 };
 pub use entry::{Base, Entries, Entry, HardState, Payload};
 pub use input::{Input, ProposalId, ReadId};
-pub use interface::{Recovered, ReplicatedLog};
+pub use interface::{Protocol, Recovered, ReplicatedLog};
 pub use journal::Journal;
 pub use log::Log;
 pub use membership::{Change, MAX_LEARNERS, MAX_VOTERS, Membership};
-pub use message::{Append, AppendOutcome, AppendReply, Body, Epoch, Message};
+pub use message::{
+    Accept, Accepted, Append, AppendOutcome, AppendReply, Body, Epoch, Message, Promise,
+};
 pub use progress::{Followers, Mode, Progress};
 pub use quorum::{QuorumSizes, QuorumSpec, VoteResult};
+pub use ranges::Cover;
 pub use reads::{FollowerReads, LeaderReads, Reader};
 pub use status::{PeerStatus, Role, Status};

@@ -74,6 +74,12 @@ pub const MAX_VOTERS: usize = 32;
 pub const MAX_LEARNERS: usize = 64;
 
 impl Membership {
+    /// The membership after `change` in one step, or nothing if the change makes no sense: for an
+    /// engine whose old and new majorities meet because they differ in one voter.
+    pub fn apply_at_once(&self, change: &Change) -> Option<Membership> {
+        self.apply(change).map(|next| next.leave_joint())
+    }
+
     /// The membership that starts `change`, or nothing if the change makes no sense here.
     ///
     /// Who votes changes only through joint consensus, which [`Membership::leave_joint`] ends;

@@ -1,6 +1,8 @@
 //! What replicas say to each other. One enum for both engines: an engine ignores what is not its.
 
 use crate::entry::Entries;
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use quorate_base::{Ballot, Index, Position};
 
 /// Numbers the epochs of a group's log, from 0. A message of another epoch is not this log's.
@@ -79,6 +81,65 @@ pub enum Body {
     },
     /// Stand for election at once: the leader hands over to you.
     TimeoutNow,
+    /// Paxos, phase 1a for every slot from `from` on: promise this message's ballot, and tell what
+    /// was accepted there.
+    Prepare {
+        /// The first slot the sender does not know to be chosen; under the same ballot again with
+        /// a higher one it asks for the next part of the answer.
+        from: Index,
+        /// The leader itself asked the sender to stand: stickiness does not apply.
+        transfer: bool,
+    },
+    /// Paxos, phase 1b.
+    Promise(Promise),
+    /// Paxos, phase 2a.
+    Accept(Accept),
+    /// Paxos, phase 2b.
+    Accepted(Accepted),
+}
+
+/// An acceptor's promise and a part of what it has accepted.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Promise {
+    /// The first slot that was asked for.
+    pub from: Index,
+    /// Up to here the sender knows what is chosen; what it sends of that is chosen.
+    pub commit: Index,
+    /// What it has accepted from `from` on, in order, possibly with gaps.
+    pub entries: Vec<Entries>,
+    /// Slots of which it may have accepted something that it cannot read any more.
+    pub damaged: Vec<RangeInclusive<Index>>,
+    /// More is to be asked for from here on; nothing: that was all.
+    pub next: Option<Index>,
+    /// The sender's log begins after this. From an earlier slot on it can only give the service's
+    /// state, which it sends.
+    pub base: Index,
+}
+
+/// Values for consecutive slots, or none.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Accept {
+    /// As in an append.
+    pub session: u64,
+    /// The slots, all under the message's ballot.
+    pub entries: Entries,
+    /// The leader knows what is chosen up to here.
+    pub commit: Index,
+    /// As in a heartbeat.
+    pub probe: u64,
+}
+
+/// Answer to an accept.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Accepted {
+    /// The accept's session.
+    pub session: u64,
+    /// The accept's probe.
+    pub probe: u64,
+    /// Every slot up to here is accepted under this ballot, or known to be chosen.
+    pub upto: Index,
+    /// These are accepted too, beyond a gap: the first and the last; an empty range is none.
+    pub beyond: (Index, Index),
 }
 
 /// Entries that follow `previous`, or none: then it asks only whether `previous` matches.

@@ -7,6 +7,7 @@ use quorate_base::{ClusterId, NodeId};
 use quorate_disk::OsDisk;
 use quorate_host::{Directory, cluster_id, member_id};
 use quorate_keyspace::command::Member;
+use quorate_replicated_log::Protocol;
 use quorate_wal::Identity;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use std::time::Duration;
 pub struct Place {
     pub cluster: ClusterId,
     pub me: NodeId,
+    /// How the cluster's log is replicated.
+    pub protocol: Protocol,
     /// Founders, or whom a joiner can reach.
     pub members: Vec<Member>,
 }
@@ -25,17 +28,31 @@ const JOIN_ATTEMPTS: u32 = 20;
 
 /// Finds the node's place.
 pub async fn find(settings: &Settings) -> Result<Place, Failure> {
+    let told = |error| Failure::Machine(format!("data directory: {error}"));
+    let made_for = quorate_host::stored_protocol(&settings.data_dir).map_err(told)?;
+    if let (Some(made_for), Some(wanted)) = (made_for, settings.protocol)
+        && made_for != wanted
+    {
+        return Err(Failure::Usage(format!(
+            "--protocol {wanted}: the data directory {} was made for {made_for}; leave the flag \
+             away, or give another --data-dir",
+            settings.data_dir.display()
+        )));
+    }
+    let protocol = made_for.or(settings.protocol);
     if !settings.join {
-        return Ok(founder(settings));
+        return Ok(founder(settings, protocol.unwrap_or_default()));
     }
     if let Some(identity) = stored(settings)? {
         // It has joined before, and knows its peers from its own state.
-        return Ok(Place { cluster: identity.cluster, me: identity.node, members: Vec::new() });
+        let (cluster, me) = (identity.cluster, identity.node);
+        let protocol = protocol.unwrap_or_default();
+        return Ok(Place { cluster, me, protocol, members: Vec::new() });
     }
     joiner(settings).await
 }
 
-fn founder(settings: &Settings) -> Place {
+fn founder(settings: &Settings, protocol: Protocol) -> Place {
     let members: Vec<Member> = settings
         .initial_cluster
         .iter()
@@ -49,7 +66,12 @@ fn founder(settings: &Settings) -> Place {
         .collect();
     let ids: Vec<NodeId> = members.iter().map(|member| member.id).collect();
     let me = members.iter().find(|m| m.name == settings.name).map_or(NodeId::NONE, |m| m.id);
-    Place { cluster: cluster_id(&ids, &settings.token), me, members }
+    // Founders that disagree on the protocol found different clusters, and refuse each other.
+    let token = match protocol {
+        Protocol::Raft => settings.token.clone(),
+        other => format!("{} {other}", settings.token),
+    };
+    Place { cluster: cluster_id(&ids, &token), me, protocol, members }
 }
 
 fn stored(settings: &Settings) -> Result<Option<Identity>, Failure> {
@@ -69,8 +91,13 @@ async fn joiner(settings: &Settings) -> Result<Place, Failure> {
         match Directory::discover(&urls).await {
             Ok(directory) => match directory.find(&settings.peer_urls) {
                 Some(me) => {
-                    let (cluster, me) = (directory.cluster, me.id);
-                    return Ok(Place { cluster, me, members: directory.members });
+                    let (cluster, me, protocol) = (directory.cluster, me.id, directory.protocol);
+                    if let Some(wanted) = settings.protocol.filter(|wanted| *wanted != protocol) {
+                        return Err(Failure::Usage(format!(
+                            "--protocol {wanted}: the cluster to be joined uses {protocol}"
+                        )));
+                    }
+                    return Ok(Place { cluster, me, protocol, members: directory.members });
                 }
                 None => {
                     last = format!(

@@ -76,6 +76,8 @@ options! {
     /// Keeps clusters apart whose members have the same addresses
     initial_cluster_token: String, "initial-cluster-token", "QUORATE_INITIAL_CLUSTER_TOKEN",
         Some("quorate-cluster".into());
+    /// `raft` or `paxos` [default: as the data directory or the cluster to be joined says, or raft]
+    protocol: String, "protocol", "QUORATE_PROTOCOL", None;
     /// A leader is silent for at most this long, in milliseconds
     heartbeat_interval: u64, "heartbeat-interval", "QUORATE_HEARTBEAT_INTERVAL", Some(40);
     /// Followers wait one to one and a half times this for a leader, in milliseconds

@@ -79,6 +79,7 @@ async fn live(
     config.members = place.members;
     config.join = settings.join;
     config.listen_peers.clone_from(&settings.listen_peers);
+    config.protocol = Some(place.protocol);
     config.heartbeat = settings.heartbeat;
     config.election_timeout = settings.election_timeout;
     config.lease_clock_drift_ppm = settings.lease_clock_drift_ppm;
@@ -88,7 +89,7 @@ async fn live(
     config.limits.command_bytes = settings.max_request_bytes.saturating_mul(2).max(1 << 20);
     tracing::info!(
         name = %settings.name, node = %place.me, cluster = %place.cluster,
-        data_dir = %settings.data_dir.display(), "starting"
+        protocol = %place.protocol, data_dir = %settings.data_dir.display(), "starting"
     );
     let peers = runtimes.peers;
     let started = tokio::task::spawn_blocking(move || Node::start(config, peers)).await;

@@ -3,6 +3,7 @@
 use super::compaction::Retention;
 use super::options::Options;
 use super::urls;
+use quorate_replicated_log::Protocol;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub struct Settings {
     pub initial_cluster: Vec<(String, Vec<String>)>,
     pub join: bool,
     pub token: String,
+    pub protocol: Option<Protocol>,
     pub heartbeat: Duration,
     pub election_timeout: Duration,
     pub snapshot_count: u64,
@@ -49,6 +51,8 @@ impl Settings {
             return Err("--name: it must not be empty nor contain `,` or `=`".to_owned());
         }
         let (heartbeat, election_timeout) = timing(options)?;
+        let protocol = options.protocol.as_deref().map(str::parse::<Protocol>).transpose();
+        let protocol = protocol.map_err(|e| format!("--protocol: {e}"))?;
         always("pre-vote", options.pre_vote)?;
         always("strict-reconfig-check", options.strict_reconfig_check)?;
         let listen_client = text(&options.listen_client_urls);
@@ -81,6 +85,7 @@ impl Settings {
             initial_cluster,
             join: joins(&text(&options.initial_cluster_state))?,
             token: text(&options.initial_cluster_token),
+            protocol,
             heartbeat,
             election_timeout,
             snapshot_count: options.snapshot_count.unwrap_or_default().max(1),

@@ -11,6 +11,7 @@ mod supervise;
 
 use crate::exit::Failure;
 use clap::Args;
+use quorate_replicated_log::Protocol;
 use std::path::PathBuf;
 
 /// The arguments of `quorate up`.
@@ -25,6 +26,9 @@ pub struct Arguments {
     /// The first node's client port; its peer port is the next one, and so on [default: 2379]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=65_000))]
     pub port: Option<u16>,
+    /// `raft` or `paxos` [default: raft, or what the data was made for]
+    #[arg(long, env = "QUORATE_PROTOCOL")]
+    pub protocol: Option<Protocol>,
     /// Start a node again when it dies
     #[arg(long)]
     pub restart: bool,

@@ -3,6 +3,7 @@
 
 use super::Arguments;
 use crate::exit::Failure;
+use quorate_replicated_log::Protocol;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -19,12 +20,30 @@ const DEFAULT_PORT: u16 = 2379;
 pub struct Plan {
     pub nodes: u16,
     pub port: u16,
+    /// How the log is replicated.
+    #[serde(with = "protocol_name", default)]
+    pub protocol: Protocol,
+}
+
+/// A protocol is kept by its name.
+mod protocol_name {
+    use quorate_replicated_log::Protocol;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(protocol: &Protocol, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(protocol.name())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Protocol, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// One node of the plan.
 #[derive(Clone, Debug)]
 pub struct Seat {
     pub name: String,
+    pub protocol: Protocol,
     pub client: String,
     pub peer: String,
     pub data_dir: PathBuf,
@@ -63,6 +82,7 @@ impl Plan {
                 let plan = Plan {
                     nodes: arguments.nodes.unwrap_or(DEFAULT_NODES),
                     port: arguments.port.unwrap_or(DEFAULT_PORT),
+                    protocol: arguments.protocol.unwrap_or_default(),
                 };
                 // Ports are looked at first: a plan that cannot work should not be remembered.
                 plan.check_ports()?;
@@ -76,7 +96,7 @@ impl Plan {
             }
             Err(error) => return Err(machine(error)),
         };
-        let contradicts = |flag: &str, wanted: Option<u16>, has: u16| match wanted {
+        let contradicts = |flag: &str, wanted: Option<String>, has: String| match wanted {
             Some(wanted) if wanted != has => Err(Failure::Usage(format!(
                 "--{flag} {wanted}: the cluster in {} was made with {has}; leave the flag away, or \
                  give another --data",
@@ -84,8 +104,10 @@ impl Plan {
             ))),
             _ => Ok(()),
         };
-        contradicts("nodes", arguments.nodes, plan.nodes)?;
-        contradicts("port", arguments.port, plan.port)?;
+        contradicts("nodes", arguments.nodes.map(|n| n.to_string()), plan.nodes.to_string())?;
+        contradicts("port", arguments.port.map(|n| n.to_string()), plan.port.to_string())?;
+        let wanted = arguments.protocol.map(|p| p.to_string());
+        contradicts("protocol", wanted, plan.protocol.to_string())?;
         plan.check_ports()?;
         Ok(plan)
     }
@@ -114,6 +136,7 @@ impl Plan {
         let seat = |(i, (client, peer))| {
             let name = format!("node{}", i + 1);
             Seat {
+                protocol: self.protocol,
                 client: format!("127.0.0.1:{client}"),
                 peer: format!("127.0.0.1:{peer}"),
                 data_dir: data.join(&name),
@@ -130,7 +153,7 @@ mod tests {
     use super::*;
 
     fn arguments(data: &Path, nodes: Option<u16>, port: Option<u16>) -> Arguments {
-        Arguments { nodes, data: data.to_path_buf(), port, restart: false }
+        Arguments { nodes, data: data.to_path_buf(), port, protocol: None, restart: false }
     }
 
     /// A port with free ones after it, as likely as not.
@@ -169,7 +192,7 @@ mod tests {
 
     #[test]
     fn every_node_has_two_ports() {
-        let seats = Plan { nodes: 2, port: 100 }.seats(Path::new("d"));
+        let seats = Plan { nodes: 2, port: 100, protocol: Protocol::Raft }.seats(Path::new("d"));
         let addresses: Vec<_> = seats.iter().flat_map(|s| [&s.client, &s.peer]).collect();
         assert_eq!(addresses, ["127.0.0.1:100", "127.0.0.1:101", "127.0.0.1:102", "127.0.0.1:103"]);
     }

@@ -53,7 +53,7 @@ pub(crate) struct Execution<'a, 's, E: Engine> {
     pub txn: &'a mut WriteTxn<'s, E>,
     pub state: &'a mut State,
     pub lessor: &'a mut Lessor,
-    /// The ballot of the entry.
+    /// Who leads, as the log says.
     pub ballot: Ballot,
     /// The members that the log has from the same entry on, if it changes them.
     pub log: Option<&'a Membership>,

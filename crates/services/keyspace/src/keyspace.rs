@@ -117,23 +117,27 @@ impl<E: Engine> Batch<'_, '_, E> {
             |e: DecodeError| ServiceError::Command(format!("entry {}: {e}", entry.index));
         let (bytes, log) = match &entry.payload {
             Payload::Noop => (None, None),
+            // Not an entry's own ballot: under Paxos that may differ from replica to replica.
+            Payload::Lead(ballot) => {
+                self.state.base.position.ballot = *ballot;
+                (None, None)
+            }
             Payload::Command(bytes) => (Some(bytes), None),
             Payload::Members { membership, context } => {
                 self.state.base.membership = membership.clone();
                 (Some(context).filter(|context| !context.is_empty()), Some(membership))
             }
         };
-        self.state.base.position = entry.position();
+        self.state.base.position.index = entry.index;
         if let Some(bytes) = bytes {
             let envelope = Envelope::decode(bytes.clone()).map_err(unreadable)?;
-            self.envelope(entry, envelope, log, applied, unreadable)?;
+            self.envelope(envelope, log, applied, unreadable)?;
         }
         Ok(())
     }
 
     fn envelope(
         &mut self,
-        entry: &Entry,
         envelope: Envelope,
         log: Option<&Membership>,
         applied: &mut Applied<Reply, EventBatch>,
@@ -153,9 +157,9 @@ impl<E: Engine> Batch<'_, '_, E> {
             // Whoever asked is answered by the first application.
             return Ok(());
         }
-        let result =
-            Execution::new(self.txn, self.state, self.lessor, entry.ballot, log, self.canary)
-                .run(command)?;
+        let ballot = self.state.base.position.ballot;
+        let result = Execution::new(self.txn, self.state, self.lessor, ballot, log, self.canary)
+            .run(command)?;
         applied.replies.push((request, Reply { revision: self.txn.revision(), result }));
         Ok(())
     }

@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             compact: None,
             truncate_from: None,
             entries: Entries::new(run.collect()),
+            slots: Vec::new(),
             hard_state: None,
         };
         let from = clock.now();

@@ -10,7 +10,7 @@ use crate::row::Kind;
 use bytes::{Bytes, BytesMut};
 use quorate_base::{Ballot, GroupId, NodeId};
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 13] = [
     Kind::Noop,
     Kind::Command,
     Kind::Members,
@@ -19,6 +19,11 @@ const KINDS: [Kind; 8] = [
     Kind::Reset,
     Kind::Compact,
     Kind::Recap,
+    Kind::SlotNoop,
+    Kind::SlotCommand,
+    Kind::SlotMembers,
+    Kind::Lead,
+    Kind::SlotLead,
 ];
 
 /// Takes numbers off the front of the input; zeros when it is used up.

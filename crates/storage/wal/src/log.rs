@@ -477,6 +477,15 @@ impl<D: Disk> Wal<D> {
                 *known = end.max(*known);
             }
         }
+        for run in &write.slots {
+            let (Some(from), Some(end)) = (run.first_index(), run.last_index()) else { continue };
+            place.end = place.end.max(end);
+            first = first.min(from);
+            if let Some(live) = self.segments.live.get_mut(&self.active) {
+                let known = live.ends.entry(group).or_default();
+                *known = end.max(*known);
+            }
+        }
         if let Some(hard_state) = write.hard_state {
             place.hard_state = hard_state;
             place.hard_state_segment = self.active;

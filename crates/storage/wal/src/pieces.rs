@@ -8,7 +8,7 @@ use crate::options::WalOptions;
 use crate::records::{base_bytes, payload_bytes};
 use crate::row::ROW_BYTES;
 use quorate_base::GroupId;
-use quorate_replicated_log::{Entry, Write};
+use quorate_replicated_log::{Entries, Entry, Write};
 use std::collections::VecDeque;
 
 /// A part of a batch, whole within one block.
@@ -42,13 +42,19 @@ fn rows(write: &Write) -> usize {
     2 * bases
         + usize::from(write.truncate_from.is_some())
         + write.entries.len()
+        + write.slots.iter().map(|run| run.len()).sum::<usize>()
         + usize::from(write.hard_state.is_some())
+}
+
+/// All entries, wherever they go.
+fn entries(write: &Write) -> impl Iterator<Item = &Entry> {
+    write.entries.iter().chain(write.slots.iter().flat_map(|run| run.iter()))
 }
 
 fn payload(write: &Write) -> usize {
     let bases = write.reset.iter().chain(&write.compact);
     bases.map(|base| 2 * base_bytes(base)).sum::<usize>()
-        + write.entries.iter().map(|entry| payload_bytes(&entry.payload)).sum::<usize>()
+        + entries(write).map(|entry| payload_bytes(&entry.payload)).sum::<usize>()
 }
 
 /// How much a write counts for in a block, stamps included.
@@ -65,7 +71,7 @@ fn framed(logical: usize) -> u64 {
 /// frees room. (A caller that joins what waits would else keep back the very compaction that
 /// ends the waiting.)
 pub(crate) fn may_wait(batch: &Batch) -> bool {
-    let grows = batch.writes.iter().any(|(_, write)| !write.entries.is_empty());
+    let grows = batch.writes.iter().any(|(_, write)| entries(write).next().is_some());
     let frees = |write: &Write| write.compact.is_some() || write.reset.is_some();
     grows && !batch.writes.iter().any(|(_, write)| frees(write))
 }
@@ -74,7 +80,7 @@ pub(crate) fn may_wait(batch: &Batch) -> bool {
 pub(crate) fn check(batch: &Batch, options: &WalOptions) -> Result<(), WalError> {
     let limit = options.max_record_bytes;
     for (_, write) in &batch.writes {
-        let entries = write.entries.iter().map(|entry| payload_bytes(&entry.payload));
+        let entries = entries(write).map(|entry| payload_bytes(&entry.payload));
         let bases = write.reset.iter().chain(&write.compact).map(base_bytes);
         if let Some(bytes) = entries.chain(bases).map(|n| n as u64).find(|n| *n > limit) {
             return Err(WalError::TooLarge { bytes, limit });
@@ -95,21 +101,11 @@ pub(crate) fn split(batch: Batch, options: &WalOptions, queue: &mut VecDeque<Pie
             push(group, write);
             continue;
         }
-        let cuts = cuts(&write.entries, options.max_block_bytes);
-        let mut from = 0;
-        for to in cuts {
-            let entries = write.entries.slice(from..to);
-            let part = Write { entries, ..write.clone() };
-            let rest = Write {
-                id: write.id,
-                reset: None,
-                compact: None,
-                truncate_from: None,
-                entries: part.entries.clone(),
-                hard_state: None,
-            };
-            push(group, if from == 0 { part } else { rest });
-            from = to;
+        let mut rest = Some(write);
+        while let Some(write) = rest.take() {
+            let (part, more) = cut(write, options.max_block_bytes);
+            push(group, part);
+            rest = more;
         }
     }
     match queue.back_mut() {
@@ -118,20 +114,50 @@ pub(crate) fn split(batch: Batch, options: &WalOptions, queue: &mut VecDeque<Pie
     }
 }
 
-/// Ends of the parts that entries are cut into.
-fn cuts(entries: &[Entry], limit: u64) -> Vec<usize> {
-    let mut cuts = Vec::new();
-    let mut bytes = 0;
-    for (i, entry) in entries.iter().enumerate() {
-        let next = framed(2 * ROW_BYTES + payload_bytes(&entry.payload));
-        if bytes > 0 && bytes + next > limit {
-            cuts.push(i);
-            bytes = 0;
+/// The first part of a write, of at most `limit` in a block but with at least one entry, and the
+/// rest of its entries.
+fn cut(mut write: Write, limit: u64) -> (Write, Option<Write>) {
+    let mut rest = Write {
+        id: write.id,
+        reset: None,
+        compact: None,
+        truncate_from: None,
+        entries: Entries::default(),
+        slots: Vec::new(),
+        hard_state: None,
+    };
+    let (entries, slots) = (std::mem::take(&mut write.entries), std::mem::take(&mut write.slots));
+    let mut room = limit.saturating_sub(block_bytes(&write));
+    let mut taken = 0usize;
+    let mut fitting = |run: &Entries| {
+        let mut fits = 0;
+        for entry in run.iter() {
+            let bytes = framed(2 * ROW_BYTES + payload_bytes(&entry.payload));
+            if taken > 0 && bytes > room {
+                break;
+            }
+            room = room.saturating_sub(bytes);
+            taken += 1;
+            fits += 1;
         }
-        bytes += next;
+        fits
+    };
+    let fits = fitting(&entries);
+    write.entries = entries.slice(0..fits);
+    rest.entries = entries.slice(fits..entries.len());
+    let mut full = !rest.entries.is_empty();
+    for run in slots {
+        let fits = if full { 0 } else { fitting(&run) };
+        full |= fits < run.len();
+        if fits > 0 {
+            write.slots.push(run.slice(0..fits));
+        }
+        if fits < run.len() {
+            rest.slots.push(run.slice(fits..run.len()));
+        }
     }
-    cuts.push(entries.len());
-    cuts
+    let more = !rest.entries.is_empty() || !rest.slots.is_empty();
+    (write, more.then_some(rest))
 }
 
 /// How many of the first pieces go into the next block, which already has so many rows and

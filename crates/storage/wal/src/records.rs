@@ -10,6 +10,11 @@ use quorate_replicated_log::{Base, Entry, HardState, Membership, Payload, Write}
 /// Most members of one kind that a membership may have.
 const MEMBERS_LIMIT: u64 = 1 << 16;
 
+/// The kinds of entries: nothing, a command, members, a leader's ballot.
+const ENTRY: [Kind; 4] = [Kind::Noop, Kind::Command, Kind::Members, Kind::Lead];
+/// Of those that go in their slots.
+const SLOT: [Kind; 4] = [Kind::SlotNoop, Kind::SlotCommand, Kind::SlotMembers, Kind::SlotLead];
+
 /// Appends a write's records in the order in which its parts take effect.
 pub fn push_write(builder: &mut BlockBuilder, group: GroupId, write: &Write) {
     if let Some(base) = &write.reset {
@@ -22,7 +27,10 @@ pub fn push_write(builder: &mut BlockBuilder, group: GroupId, write: &Write) {
         builder.push(Kind::Truncate, group, from, Ballot::ZERO, Bytes::new());
     }
     for entry in write.entries.iter() {
-        push_entry(builder, group, entry);
+        push_entry(builder, group, entry, &ENTRY);
+    }
+    for entry in write.slots.iter().flat_map(|run| run.iter()) {
+        push_entry(builder, group, entry, &SLOT);
     }
     if let Some(hard_state) = &write.hard_state {
         push_hard_state(builder, group, hard_state);
@@ -46,15 +54,21 @@ pub fn push_base(builder: &mut BlockBuilder, kind: Kind, group: GroupId, base: &
     }
 }
 
-fn push_entry(builder: &mut BlockBuilder, group: GroupId, entry: &Entry) {
+fn push_entry(builder: &mut BlockBuilder, group: GroupId, entry: &Entry, kinds: &[Kind; 4]) {
+    let [noop, with_command, with_members, with_ballot] = *kinds;
     let (kind, payload) = match &entry.payload {
-        Payload::Noop => (Kind::Noop, Bytes::new()),
-        Payload::Command(command) => (Kind::Command, command.clone()),
+        Payload::Noop => (noop, Bytes::new()),
+        Payload::Command(command) => (with_command, command.clone()),
+        Payload::Lead(ballot) => {
+            let mut payload = Writer::new();
+            payload.u64(ballot.round).u64(ballot.node.0);
+            (with_ballot, payload.into_bytes())
+        }
         Payload::Members { membership, context } => {
             let mut payload = Writer::new();
             write_membership(&mut payload, membership);
             payload.raw(context);
-            (Kind::Members, payload.into_bytes())
+            (with_members, payload.into_bytes())
         }
     };
     builder.push(kind, group, entry.index, entry.ballot, payload);
@@ -65,6 +79,7 @@ pub fn payload_bytes(payload: &Payload) -> usize {
     match payload {
         Payload::Noop => 0,
         Payload::Command(command) => command.len(),
+        Payload::Lead(_) => 16,
         Payload::Members { membership, context } => membership_bytes(membership) + context.len(),
     }
 }
@@ -72,9 +87,15 @@ pub fn payload_bytes(payload: &Payload) -> usize {
 /// The entry that a row and its payload describe.
 pub fn read_entry(row: &Row, payload: Bytes) -> Result<Entry, DecodeError> {
     let payload = match row.kind {
-        Kind::Noop => Payload::Noop,
-        Kind::Command => Payload::Command(payload),
-        Kind::Members => {
+        Kind::Noop | Kind::SlotNoop => Payload::Noop,
+        Kind::Command | Kind::SlotCommand => Payload::Command(payload),
+        Kind::Lead | Kind::SlotLead => {
+            let mut r = Reader::new(payload);
+            let ballot = Ballot::new(r.u64()?, NodeId(r.u64()?));
+            r.finish()?;
+            Payload::Lead(ballot)
+        }
+        Kind::Members | Kind::SlotMembers => {
             let mut r = Reader::new(payload);
             let membership = read_membership(&mut r)?;
             Payload::Members { membership, context: r.rest() }

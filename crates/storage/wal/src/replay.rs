@@ -7,7 +7,7 @@ use crate::block::{Block, BlockHeader};
 use crate::error::WalError;
 use crate::recap::{BlockTouches, Recap, Touch};
 use crate::records::{read_base, read_entry};
-use crate::row::Kind;
+use crate::row::{Kind, Row};
 use quorate_base::{GroupId, Index};
 use quorate_replicated_log::{Base, Entries, Entry, HardState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +41,8 @@ struct GroupLog {
     base: Base,
     hard_state: HardState,
     entries: BTreeMap<Index, Entry>,
+    /// Slots below the end in which nothing was ever accepted.
+    missing: BTreeSet<Index>,
     /// Last index that was ever written and not truncated since.
     end: Index,
     /// Segment of the newest base and of the newest hard state.
@@ -51,7 +53,26 @@ struct GroupLog {
 impl GroupLog {
     fn truncate(&mut self, from: Index) {
         self.entries.split_off(&from);
+        self.missing.split_off(&from);
         self.end = self.end.min(from.saturating_sub(1));
+    }
+
+    /// An entry, or one that cannot be read, in its slot; what lies between the end and the slot
+    /// was never written.
+    fn fill(&mut self, index: Index, entry: Option<Entry>) -> Result<(), WalError> {
+        let gap = index.saturating_sub(self.end).saturating_sub(1);
+        if gap > GAP_LIMIT {
+            let what = format!("a slot {gap} entries past the end of the log");
+            return Err(WalError::Damaged { what });
+        }
+        self.missing.extend(self.end.saturating_add(1)..index);
+        self.missing.remove(&index);
+        match entry {
+            Some(entry) => self.entries.insert(index, entry),
+            None => self.entries.remove(&index),
+        };
+        self.end = self.end.max(index);
+        Ok(())
     }
 
     fn append(&mut self, index: Index, entry: Option<Entry>) {
@@ -65,8 +86,20 @@ impl GroupLog {
         self.end = index;
     }
 
+    /// A base, if it can be read; returns the first index that this touches.
+    fn begin_after(&mut self, row: &Row, base: Option<Base>, segment: u64) -> Index {
+        if let Some(base) = base {
+            if row.kind == Kind::Reset {
+                self.truncate(0);
+            }
+            self.rebase(base, segment);
+        }
+        if row.kind == Kind::Reset { row.index.saturating_add(1) } else { Index::MAX }
+    }
+
     fn rebase(&mut self, base: Base, segment: u64) {
         self.entries = self.entries.split_off(&base.position.index.saturating_add(1));
+        self.missing = self.missing.split_off(&base.position.index.saturating_add(1));
         self.end = self.end.max(base.position.index);
         self.base = base;
         self.base_segment = segment;
@@ -77,6 +110,8 @@ impl GroupLog {
         self.entries
             .retain(|index, _| *index < touch.first || kept.contains(&(touch.group, *index)));
         self.entries.split_off(&touch.end.saturating_add(1));
+        // What was missing may have been filled by what is lost.
+        self.missing.split_off(&touch.first);
         self.end = touch.end;
         self.hard_state = touch.hard_state;
         self.hard_state_segment = segment;
@@ -93,9 +128,7 @@ impl GroupLog {
         let mut next = out.base.position.index.saturating_add(1);
         let mut run: Vec<Entry> = Vec::new();
         for (index, entry) in self.entries {
-            if index > next {
-                out.damaged.push(next..=index - 1);
-            }
+            out.damage(next..=index.saturating_sub(1), &self.missing);
             if index > next || run.len() >= RUN_ENTRIES {
                 out.flush(&mut run);
             }
@@ -103,9 +136,7 @@ impl GroupLog {
             next = index.saturating_add(1);
         }
         out.flush(&mut run);
-        if self.end >= next {
-            out.damaged.push(next..=self.end);
-        }
+        out.damage(next..=self.end, &self.missing);
         out
     }
 }
@@ -113,7 +144,27 @@ impl GroupLog {
 /// Longest run of entries that replay makes.
 const RUN_ENTRIES: usize = 1 << 16;
 
+/// More slots than this are never left open: a leader has fewer under way.
+const GAP_LIMIT: u64 = 1 << 24;
+
 impl RecoveredGroup {
+    /// What of a gap is damaged: all that is not known to be missing.
+    fn damage(&mut self, gap: RangeInclusive<Index>, missing: &BTreeSet<Index>) {
+        let mut next = *gap.start();
+        if gap.is_empty() {
+            return;
+        }
+        for &hole in missing.range(gap.clone()) {
+            if hole > next {
+                self.damaged.push(next..=hole - 1);
+            }
+            next = hole.saturating_add(1);
+        }
+        if next <= *gap.end() {
+            self.damaged.push(next..=*gap.end());
+        }
+    }
+
     fn flush(&mut self, run: &mut Vec<Entry>) {
         if !run.is_empty() {
             self.entries.push(Entries::new(std::mem::take(run)));
@@ -187,22 +238,18 @@ impl Replay {
                 }
                 Kind::Reset | Kind::Compact => {
                     let base = payload.and_then(|payload| read_base(row, payload).ok());
-                    let known = bases.entry((row.group, row.index)).or_default();
-                    *known |= base.is_some();
-                    if let Some(base) = base {
-                        if row.kind == Kind::Reset {
-                            group.truncate(0);
-                        }
-                        group.rebase(base, segment);
-                    }
-                    if row.kind == Kind::Reset { row.index.saturating_add(1) } else { Index::MAX }
+                    *bases.entry((row.group, row.index)).or_default() |= base.is_some();
+                    group.begin_after(row, base, segment)
                 }
                 _ => {
                     let entry = payload.and_then(|payload| read_entry(row, payload).ok());
                     if broken_row && entry.is_some() {
                         self.kept.insert((row.group, row.index));
                     }
-                    group.append(row.index, entry);
+                    match row.kind.is_slot() {
+                        true => group.fill(row.index, entry)?,
+                        false => group.append(row.index, entry),
+                    }
                     let ends = self.segment_ends.entry(segment).or_default();
                     let end = ends.entry(row.group).or_default();
                     *end = row.index.max(*end);

@@ -35,9 +35,25 @@ pub enum Kind {
     Compact = 7,
     /// What the blocks before this one touched; see [`crate::recap`].
     Recap = 8,
+    /// An empty entry in its slot, in place of what was there: later slots stay.
+    SlotNoop = 9,
+    /// Likewise, with a command.
+    SlotCommand = 10,
+    /// Likewise, with members.
+    SlotMembers = 11,
+    /// An entry of a new leader. The payload is its ballot: round and node, 8 bytes each.
+    Lead = 12,
+    /// Likewise, in its slot.
+    SlotLead = 13,
 }
 
 impl Kind {
+    /// Whether it is an entry that replaces what is in its slot, and nothing after it.
+    pub fn is_slot(self) -> bool {
+        use Kind::{SlotCommand, SlotLead, SlotMembers, SlotNoop};
+        matches!(self, SlotNoop | SlotCommand | SlotMembers | SlotLead)
+    }
+
     fn from_bits(bits: u32) -> Option<Kind> {
         Some(match bits {
             1 => Kind::Noop,
@@ -48,6 +64,11 @@ impl Kind {
             6 => Kind::Reset,
             7 => Kind::Compact,
             8 => Kind::Recap,
+            9 => Kind::SlotNoop,
+            10 => Kind::SlotCommand,
+            11 => Kind::SlotMembers,
+            12 => Kind::Lead,
+            13 => Kind::SlotLead,
             _ => return None,
         })
     }

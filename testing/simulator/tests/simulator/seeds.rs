@@ -1,5 +1,6 @@
 //! Correct code violates nothing, the same seed is the same run, and every fault really fires.
 
+use quorate_replicated_log::Protocol;
 use quorate_simulator::{Happening, Options, run, run_many};
 use std::time::Duration;
 
@@ -30,6 +31,22 @@ fn many_seeds_violate_nothing_and_every_fault_fires() {
     }
     let given_up = summary.counters.get(Happening::SearchGivenUp);
     assert!(given_up * 3 < summary.runs, "{given_up} of {} searches were given up", summary.runs);
+}
+
+/// The same world on Multi-Paxos.
+#[test]
+fn seeds_of_paxos_violate_nothing() {
+    let options = Options { protocol: Protocol::Paxos, ..Options::default() };
+    let summary = run_many(0..seeds() / 4, &options, threads(), |_| true);
+    let failed: Vec<String> = summary
+        .failures
+        .iter()
+        .take(10)
+        .map(|report| format!("seed {}: {}", report.seed, report.violation.as_ref().unwrap()))
+        .collect();
+    assert!(failed.is_empty(), "{} failed:\n{}", summary.failures.len(), failed.join("\n"));
+    let committed = summary.counters.get(Happening::LeaderElected);
+    assert!(committed > summary.runs, "leaders are elected: {committed}");
 }
 
 #[test]

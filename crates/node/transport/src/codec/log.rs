@@ -6,6 +6,7 @@
 use super::parts::{
     MAX_ITEMS, ballot, check_items, membership, position, put_ballot, put_membership, put_position,
 };
+use super::paxos;
 use crate::error::Oversized;
 use quorate_base::codec::{DecodeError, Reader, Writer};
 use quorate_base::{Ballot, Index};
@@ -25,11 +26,16 @@ mod tag {
     pub const READ_INDEX: u8 = 9;
     pub const READ_INDEX_REPLY: u8 = 10;
     pub const TIMEOUT_NOW: u8 = 11;
+    pub const PREPARE: u8 = 12;
+    pub const PROMISE: u8 = 13;
+    pub const ACCEPT: u8 = 14;
+    pub const ACCEPTED: u8 = 15;
 }
 
 const NOOP: u8 = 0;
 const COMMAND: u8 = 1;
 const MEMBERS: u8 = 2;
+const LEAD: u8 = 3;
 /// Set in an entry's kind: a ballot follows, unlike the one of the entry before.
 const NEW_BALLOT: u8 = 0x80;
 
@@ -72,6 +78,21 @@ pub fn encode(message: &Message, w: &mut Writer) -> Result<(), Oversized> {
         Body::TimeoutNow => {
             w.u8(tag::TIMEOUT_NOW);
         }
+        Body::Prepare { from, transfer } => {
+            w.u8(tag::PREPARE).varint(*from).bool(*transfer);
+        }
+        Body::Promise(promise) => {
+            w.u8(tag::PROMISE);
+            paxos::put_promise(promise, w)?;
+        }
+        Body::Accept(accept) => {
+            w.u8(tag::ACCEPT);
+            paxos::put_accept(accept, w)?;
+        }
+        Body::Accepted(accepted) => {
+            w.u8(tag::ACCEPTED);
+            paxos::put_accepted(accepted, w);
+        }
     }
     Ok(())
 }
@@ -101,6 +122,10 @@ pub fn decode(r: &mut Reader) -> Result<Message, DecodeError> {
             },
         },
         tag::TIMEOUT_NOW => Body::TimeoutNow,
+        tag::PREPARE => Body::Prepare { from: r.varint()?, transfer: r.bool("transfer")? },
+        tag::PROMISE => Body::Promise(paxos::promise(r)?),
+        tag::ACCEPT => Body::Accept(paxos::accept(r)?),
+        tag::ACCEPTED => Body::Accepted(paxos::accepted(r)?),
         other => {
             return Err(DecodeError::Unknown { field: "log message tag", value: other.into() });
         }
@@ -112,6 +137,10 @@ pub fn decode(r: &mut Reader) -> Result<Message, DecodeError> {
 pub fn weight(message: &Message) -> usize {
     match &message.body {
         Body::Append(append) => append.entries.iter().map(Entry::weight).sum(),
+        Body::Accept(accept) => accept.entries.iter().map(Entry::weight).sum(),
+        Body::Promise(promise) => {
+            promise.entries.iter().flat_map(|run| run.iter()).map(Entry::weight).sum()
+        }
         _ => 0,
     }
 }
@@ -120,11 +149,19 @@ fn put_append(append: &Append, w: &mut Writer) -> Result<(), Oversized> {
     check_items(append.entries.len())?;
     w.u8(tag::APPEND).varint(append.session);
     put_position(append.previous, w);
-    w.varint(append.commit).varint(append.probe).varint(append.entries.len() as u64);
+    w.varint(append.commit).varint(append.probe);
+    put_entries(&append.entries, w)
+}
+
+/// A run's length and its entries, whose indexes follow from its first.
+pub fn put_entries(entries: &Entries, w: &mut Writer) -> Result<(), Oversized> {
+    check_items(entries.len())?;
+    w.varint(entries.len() as u64);
     let mut last = Ballot::ZERO;
-    for entry in append.entries.iter() {
+    for entry in entries.iter() {
         let (kind, context) = match &entry.payload {
             Payload::Noop => (NOOP, None),
+            Payload::Lead(_) => (LEAD, None),
             Payload::Command(bytes) => (COMMAND, Some(bytes)),
             Payload::Members { context, .. } => (MEMBERS, Some(context)),
         };
@@ -135,8 +172,10 @@ fn put_append(append: &Append, w: &mut Writer) -> Result<(), Oversized> {
             put_ballot(entry.ballot, w);
             last = entry.ballot;
         }
-        if let Payload::Members { membership, .. } = &entry.payload {
-            put_membership(membership, w)?;
+        match &entry.payload {
+            Payload::Members { membership, .. } => put_membership(membership, w)?,
+            Payload::Lead(ballot) => put_ballot(*ballot, w),
+            Payload::Noop | Payload::Command(_) => {}
         }
         if let Some(bytes) = context {
             w.bytes(bytes);
@@ -149,17 +188,23 @@ fn append(r: &mut Reader) -> Result<Append, DecodeError> {
     let session = r.varint()?;
     let previous = position(r)?;
     let (commit, probe) = (r.varint()?, r.varint()?);
+    let entries = entries(r, previous.index)?;
+    Ok(Append { session, previous, entries, commit, probe })
+}
+
+/// A run of entries that follows the index `before`.
+pub fn entries(r: &mut Reader, before: Index) -> Result<Entries, DecodeError> {
     let n = r.count(MAX_ITEMS, 1)?;
-    if previous.index.checked_add(n as Index).is_none() {
-        return Err(DecodeError::TooLong { claimed: previous.index, limit: Index::MAX - n as u64 });
+    if before.checked_add(n as Index).is_none() {
+        return Err(DecodeError::TooLong { claimed: before, limit: Index::MAX - n as u64 });
     }
     // An entry in memory is larger than its shortest form: grow as they are read.
     let mut entries = Vec::with_capacity(n.min(1_024));
     let mut last = Ballot::ZERO;
     for offset in 0..n as Index {
-        entries.push(entry(r, previous.index + 1 + offset, &mut last)?);
+        entries.push(entry(r, before + 1 + offset, &mut last)?);
     }
-    Ok(Append { session, previous, entries: Entries::new(entries), commit, probe })
+    Ok(Entries::new(entries))
 }
 
 fn entry(r: &mut Reader, index: Index, last: &mut Ballot) -> Result<Entry, DecodeError> {
@@ -169,6 +214,7 @@ fn entry(r: &mut Reader, index: Index, last: &mut Ballot) -> Result<Entry, Decod
     }
     let payload = match kind & !NEW_BALLOT {
         NOOP => Payload::Noop,
+        LEAD => Payload::Lead(ballot(r)?),
         COMMAND => Payload::Command(r.bytes(u64::MAX)?),
         MEMBERS => Payload::Members { membership: membership(r)?, context: r.bytes(u64::MAX)? },
         other => return Err(DecodeError::Unknown { field: "entry kind", value: other.into() }),

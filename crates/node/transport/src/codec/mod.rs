@@ -7,6 +7,7 @@
 
 mod log;
 mod parts;
+mod paxos;
 #[cfg(test)]
 mod tests;
 

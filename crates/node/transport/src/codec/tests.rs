@@ -5,8 +5,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use quorate_base::{Ballot, Position, RequestId};
 use quorate_replicated_log::{
-    Append, AppendOutcome, AppendReply, Base, Body, Change, Entries, Entry, Epoch, Membership,
-    Message, Payload,
+    Accept, Accepted, Append, AppendOutcome, AppendReply, Base, Body, Change, Entries, Entry,
+    Epoch, Membership, Message, Payload, Promise,
 };
 
 fn encoded(message: &PeerMessage) -> Vec<u8> {
@@ -100,12 +100,46 @@ fn golden_small_log_messages() {
         (Body::ReadIndexReply { id: 4, index: Some(5) }, vec![10, 4, 1, 5]),
         (Body::ReadIndexReply { id: 4, index: None }, vec![10, 4, 0]),
         (Body::TimeoutNow, vec![11]),
+        (Body::Prepare { from: 9, transfer: true }, vec![12, 9, 1]),
+        (
+            Body::Promise(Promise {
+                from: 3,
+                commit: 2,
+                entries: vec![noop(3), noop(5)],
+                damaged: vec![7..=8],
+                next: Some(9),
+                base: 1,
+            }),
+            [
+                &[13, 3, 2, 1, 9, 2][..],
+                &[2, 1, 0x80, 4],
+                &node(1),
+                &[4, 1, 0x80, 4],
+                &node(1),
+                &[1, 7, 8],
+            ]
+            .concat(),
+        ),
+        (
+            Body::Accept(Accept { session: 5, entries: noop(3), commit: 2, probe: 6 }),
+            [&[14, 5, 2, 6, 2, 1, 0x80, 4][..], &node(1)].concat(),
+        ),
+        (
+            Body::Accepted(Accepted { session: 5, probe: 6, upto: 3, beyond: (5, 7) }),
+            vec![15, 5, 6, 3, 5, 7],
+        ),
     ];
     for (body, golden) in cases {
         let golden = [&LOG_HEAD[..], &golden].concat();
         assert_eq!(encoded(&log(body.clone())), golden, "{body:?}");
         assert_eq!(decoded(golden), Ok(vec![log(body)]));
     }
+}
+
+/// A run of one empty entry.
+fn noop(index: u64) -> Entries {
+    let ballot = Ballot::new(4, NodeId(1));
+    Entries::new(vec![Entry { index, ballot, payload: Payload::Noop }])
 }
 
 #[test]
@@ -234,6 +268,7 @@ fn any_membership() -> impl Strategy<Value = Membership> {
 fn any_payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         Just(Payload::Noop),
+        any_ballot().prop_map(Payload::Lead),
         any_bytes().prop_map(Payload::Command),
         (any_membership(), any_bytes())
             .prop_map(|(membership, context)| Payload::Members { membership, context }),
@@ -267,6 +302,16 @@ fn any_body() -> impl Strategy<Value = Body> {
         }),
         (any::<u64>(), any::<u64>(), any::<u64>())
             .prop_map(|(session, commit, probe)| Body::Heartbeat { session, commit, probe }),
+        (any::<[u64; 3]>(), any::<Option<u32>>(), vec(1..9_u64, 0..4), any::<[u64; 2]>()).prop_map(
+            |([from, commit, base], next, runs, [a, b])| {
+                let next = next.map(|next| u64::from(next) + 1);
+                let entries = runs.into_iter().map(noop).collect();
+                Body::Promise(Promise { from, commit, entries, damaged: vec![a..=b], next, base })
+            }
+        ),
+        any::<[u64; 5]>().prop_map(|[session, probe, upto, first, last]| {
+            Body::Accepted(Accepted { session, probe, upto, beyond: (first, last) })
+        }),
         (any::<u64>(), any::<Option<u64>>())
             .prop_map(|(id, index)| Body::ReadIndexReply { id, index }),
     ]

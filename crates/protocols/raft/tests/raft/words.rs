@@ -38,6 +38,7 @@ pub fn position(p: Position) -> String {
 pub fn entry(e: &Entry) -> String {
     let payload = match &e.payload {
         Payload::Noop => "empty".to_owned(),
+        Payload::Lead(_) => "leads".to_owned(),
         Payload::Command(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Payload::Members { membership, .. } => format!("[{}]", members(membership)),
     };
@@ -95,6 +96,9 @@ pub fn message(m: &Message, attempt: &mut dyn FnMut(u64) -> String) -> String {
         Body::ReadIndexReply { id, index } => {
             let index = index.map_or("none".to_owned(), |i| i.to_string());
             format!("read index {index}, {}", attempt(*id))
+        }
+        Body::Prepare { .. } | Body::Promise(_) | Body::Accept(_) | Body::Accepted(_) => {
+            unreachable!("Raft says no such thing: {m:?}")
         }
         Body::TimeoutNow => format!("stand now {ballot}"),
     }

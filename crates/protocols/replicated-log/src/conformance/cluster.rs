@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use crate::{
     Base, Body, Config, Effects, Entry, Epoch, Event, Input, Limits, Membership, Message,
-    ProposalId, ReadId, ReplicatedLog, Role, Send, Write, WriteId,
+    ProposalId, Protocol, ReadId, ReplicatedLog, Role, Send, Write, WriteId,
 };
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -91,6 +91,8 @@ pub struct Cluster {
     pub delay_max: u64,
     /// Pairs between which nothing arrives, in that direction.
     pub cut: BTreeSet<(u64, u64)>,
+    /// Nodes whose disks finish nothing.
+    pub stalled: BTreeSet<u64>,
     /// What was counted.
     pub counts: Counts,
     nodes: Vec<Node>,
@@ -164,6 +166,7 @@ impl Cluster {
             loss_ppm: 0,
             delay_max: 1,
             cut: BTreeSet::new(),
+            stalled: BTreeSet::new(),
             counts: Counts::default(),
             nodes: (1..=nodes).map(&mut node).collect(),
             parcels: BTreeMap::new(),
@@ -290,7 +293,9 @@ impl Cluster {
                 assert_eq!(entry.index, node.applied.position.index + 1, "in order, no gap");
                 node.applied.position = entry.position();
                 let before = self.chosen.entry(entry.index).or_insert_with(|| entry.clone());
-                assert_eq!(before, entry, "node {id} committed another entry");
+                assert_eq!(before.payload, entry.payload, "node {id} committed another entry");
+                let same = before.ballot == entry.ballot || log.protocol() == Protocol::Paxos;
+                assert!(same, "node {id} committed {entry:?}, not {before:?}");
             }
             log.step(now, Input::Applied { index }, &mut out);
             node.applied = log.applied_base();
@@ -346,8 +351,8 @@ impl Cluster {
 
     fn transmit(&mut self, from: u64, send: Send) {
         match &send.message.body {
-            Body::Append(_) => self.counts.appends += 1,
-            Body::AppendReply(_) => self.counts.append_replies += 1,
+            Body::Append(_) | Body::Accept(_) => self.counts.appends += 1,
+            Body::AppendReply(_) | Body::Accepted(_) => self.counts.append_replies += 1,
             Body::Heartbeat { probe: 0, .. } => self.counts.commit_notices += 1,
             Body::Heartbeat { .. } | Body::HeartbeatReply { .. } => self.counts.heartbeats += 1,
             Body::ReadIndex { .. } | Body::ReadIndexReply { .. } => self.counts.read_indexes += 1,
@@ -426,6 +431,9 @@ impl Cluster {
     }
 
     fn written(&mut self, id: u64, run: u64, write: WriteId) {
+        if self.stalled.contains(&id) {
+            return;
+        }
         let node = self.node(id);
         if node.run != run || node.log.is_none() || node.done >= write {
             return;

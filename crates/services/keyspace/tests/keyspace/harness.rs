@@ -24,7 +24,7 @@ pub fn config(canary: Canary) -> Config {
     };
     Config {
         base: Base {
-            position: Position::ZERO,
+            position: Position::new(0, BALLOT),
             membership: Membership::of([NodeId(1), NodeId(2), NodeId(3)]),
         },
         members: vec![member(1), member(2), member(3)],

@@ -1,7 +1,7 @@
 //! What a log should hold after each batch, in the plainest form.
 
 use crate::support::*;
-use quorate_base::{GroupId, Index, Rng};
+use quorate_base::{Ballot, GroupId, Index, NodeId, Rng};
 use quorate_replicated_log::{Base, Entry, HardState, Write};
 use quorate_wal::{Batch, BatchId, RecoveredGroup};
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ impl Group {
         if let Some(from) = write.truncate_from {
             self.entries.split_off(&from);
         }
+        let slots = write.slots.iter().flat_map(|run| run.iter());
+        self.entries.extend(slots.map(|entry| (entry.index, entry.clone())));
         self.entries.extend(write.entries.iter().map(|entry| (entry.index, entry.clone())));
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
     }
@@ -111,9 +113,32 @@ pub(crate) fn random_batch(id: u64, state: &State, rng: &mut Rng) -> Batch {
             continue;
         }
         let known = state.get(&GroupId(group)).cloned().unwrap_or_default();
-        writes.push((GroupId(group), random_write(&known, rng)));
+        // The third group's entries go in their slots, in any order.
+        let write = if group == 3 { random_slots(&known, rng) } else { random_write(&known, rng) };
+        writes.push((GroupId(group), write));
     }
     Batch { id: BatchId(id), writes }
+}
+
+fn random_slots(known: &Group, rng: &mut Rng) -> Write {
+    let (mut first, end) = (known.base.position.index + 1, known.end());
+    let round = known.hard_state.promised.round + rng.below(2);
+    let mut write = nothing();
+    if end >= first && rng.below(3) == 0 {
+        let to = rng.between(first, end);
+        write.compact = Some(base(to, round));
+        first = to + 1;
+    }
+    for _ in 0..rng.below(4) {
+        let at = rng.between(first, end.max(first) + 3);
+        let bytes = if rng.below(8) == 0 { 800 } else { rng.below(300) as usize };
+        write.slots.push(entries(at, rng.between(1, 4), round, bytes).entries);
+    }
+    if rng.below(2) == 0 {
+        let promised = Ballot::new(round, NodeId(1));
+        write.hard_state = Some(HardState { promised, commit: known.base.position.index });
+    }
+    write
 }
 
 fn random_write(known: &Group, rng: &mut Rng) -> Write {

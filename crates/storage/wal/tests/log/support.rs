@@ -24,6 +24,7 @@ pub(crate) fn nothing() -> Write {
         compact: None,
         truncate_from: None,
         entries: Entries::default(),
+        slots: Vec::new(),
         hard_state: None,
     }
 }

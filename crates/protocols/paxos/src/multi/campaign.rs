@@ -1,0 +1,306 @@
+//! The proposer's phase 1, once for all slots: what a quorum promises and has accepted.
+//!
+//! It ends when, for the members in force and for every membership that was found accepted beyond,
+//! a quorum has answered in full, and in each slot that some of them cannot read another quorum
+//! can. The found memberships matter because a later one's quorum need not meet the first one's:
+//! what was chosen by it is seen only by asking it too (`docs/paxos.md` has the argument).
+
+use super::replica::MultiPaxos;
+use crate::canary::Canary;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+use quorate_base::{Ballot, Index, Instant, NodeId};
+use quorate_replicated_log::{
+    Body, Effects, Entry, Membership, Payload, Promise, Role, VoteResult,
+};
+
+/// A phase 1 under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Campaign {
+    /// The first slot it is about.
+    pub from: Index,
+    transfer: bool,
+    answers: Vec<Answer>,
+    /// The value of the highest ballot in each slot, and whether it is chosen.
+    pub found: BTreeMap<Index, (bool, Entry)>,
+    /// Memberships in found entries.
+    pub memberships: Vec<(Index, Membership)>,
+    pub ask_again_at: Instant,
+    /// A deliberate bug.
+    takes_lowest: bool,
+}
+
+/// What one acceptor has said so far.
+#[derive(Clone, Debug)]
+struct Answer {
+    node: NodeId,
+    commit: Index,
+    /// What it is to be asked for next; nothing: it has answered in full.
+    next: Option<Index>,
+    damaged: Vec<RangeInclusive<Index>>,
+}
+
+impl Answer {
+    fn can_speak_of(&self, slot: Index) -> bool {
+        self.next.is_none() && !self.damaged.iter().any(|range| range.contains(&slot))
+    }
+}
+
+impl MultiPaxos {
+    /// Asks for promises of a new ballot.
+    pub(super) fn stand(&mut self, now: Instant, transfer: bool, out: &mut Effects) {
+        if !self.may_stand(now) && !transfer {
+            return;
+        }
+        self.fail_follower_reads(out);
+        let ballot = self.next_ballot();
+        if self.role == Role::Leader {
+            self.leave_leadership(out);
+        }
+        self.role = Role::Candidate;
+        self.leader = NodeId::NONE;
+        self.votes.clear();
+        self.reset_election(now);
+        self.promise(ballot);
+        self.start_campaign(now, transfer, out);
+    }
+
+    fn start_campaign(&mut self, now: Instant, transfer: bool, out: &mut Effects) {
+        self.campaign = Some(Campaign {
+            from: self.commit + 1,
+            transfer,
+            answers: Vec::new(),
+            found: BTreeMap::new(),
+            memberships: Vec::new(),
+            ask_again_at: now,
+            takes_lowest: self.is(Canary::TakeLowestBallot),
+        });
+        self.ask_for_promises(now, out);
+        self.own_promise_written(now, out);
+    }
+
+    /// A snapshot filled the slots that nobody could give.
+    pub(super) fn campaign_goes_on(&mut self, now: Instant, out: &mut Effects) {
+        let transfer = self.campaign.as_ref().map(|campaign| campaign.transfer);
+        if let (Some(transfer), Role::Candidate) = (transfer, self.role) {
+            self.start_campaign(now, transfer, out);
+        }
+    }
+
+    /// Asks everybody who has not answered in full.
+    fn ask_for_promises(&mut self, now: Instant, out: &mut Effects) {
+        let after = self.journal.gate_of(self.promise_write);
+        let heartbeat = self.config.heartbeat;
+        let Some(mut campaign) = self.campaign.take() else { return };
+        campaign.ask_again_at = now + heartbeat;
+        let mut voters = self.other_voters();
+        voters.extend(campaign.memberships.iter().flat_map(|(_, m)| m.voters.iter().copied()));
+        voters.sort_unstable();
+        voters.dedup();
+        for to in voters.into_iter().filter(|&node| node != self.me()) {
+            let answer = campaign.answers.iter().find(|answer| answer.node == to);
+            if let Some(from) = answer.map_or(Some(campaign.from), |answer| answer.next) {
+                let body = Body::Prepare { from, transfer: campaign.transfer };
+                self.send(out, to, body, after);
+            }
+        }
+        self.campaign = Some(campaign);
+    }
+
+    /// Questions and answers may be lost.
+    pub(super) fn tick_campaign(&mut self, now: Instant, out: &mut Effects) {
+        if self.campaign.as_ref().is_some_and(|campaign| now >= campaign.ask_again_at) {
+            self.ask_for_promises(now, out);
+        }
+    }
+
+    /// The candidate's own promise counts once it is durable: it is an acceptor like the others.
+    pub(super) fn own_promise_written(&mut self, now: Instant, out: &mut Effects) {
+        let Some(campaign) = &self.campaign else { return };
+        let counted = campaign.answers.iter().any(|answer| answer.node == self.me());
+        if counted || !self.journal.is_done(self.promise_write) {
+            return;
+        }
+        let entries = self.slots.runs(campaign.from, self.slots.last_index());
+        let promise = Promise {
+            from: campaign.from,
+            commit: self.commit,
+            entries,
+            damaged: self.told_damaged(),
+            next: None,
+            base: self.slots.base().index,
+        };
+        self.promised_by(now, self.me(), self.promised, promise, out);
+    }
+
+    /// Another ballot is in the way.
+    pub(super) fn promise_refused(&mut self, now: Instant, _from: NodeId, ballot: Ballot) {
+        self.seen = self.seen.max(ballot.round);
+        if self.role == Role::Candidate && ballot > self.promised {
+            self.campaign = None;
+            self.role = self.resting_role();
+            let timeout = self.config.election_timeout;
+            self.election_at = now + self.rng.duration(timeout / 50, timeout / 5);
+        }
+    }
+
+    pub(super) fn promised_by(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        ballot: Ballot,
+        promise: Promise,
+        out: &mut Effects,
+    ) {
+        if ballot != self.promised || self.role != Role::Candidate {
+            return;
+        }
+        let Some(mut campaign) = self.campaign.take() else { return };
+        let known = campaign.memberships.len();
+        let taken = campaign.take(from, promise, ballot);
+        let more = campaign.answers.iter().any(|a| a.node == from && a.next.is_some());
+        let new_members =
+            campaign.memberships.len() > known && !self.is(Canary::IgnoreFoundMembers);
+        if self.is(Canary::IgnoreFoundMembers) {
+            campaign.memberships.clear();
+        }
+        let won = taken && self.is_won(&campaign);
+        self.campaign = Some(campaign);
+        if won {
+            self.lead(now);
+        } else if taken && (more || new_members) {
+            self.ask_for_promises(now, out);
+        }
+    }
+
+    /// Whether enough is known to propose in every slot.
+    fn is_won(&self, campaign: &Campaign) -> bool {
+        let found = campaign.memberships.iter().map(|(_, members)| members);
+        let mut memberships = core::iter::once(self.membership()).chain(found);
+        let chosen = campaign.chosen();
+        // One slot stands for each stretch between the ends of damaged ranges.
+        let damaged = campaign.answers.iter().flat_map(|answer| &answer.damaged);
+        let edges = damaged.flat_map(|range| [*range.start(), range.end().saturating_add(1)]);
+        let slots: Vec<Index> = edges.filter(|slot| *slot > chosen).collect();
+        memberships.all(|members| {
+            let quorum = |speaks: &dyn Fn(&Answer) -> bool| {
+                let answered =
+                    |n| campaign.answers.iter().any(|a| a.node == n && speaks(a)).then_some(true);
+                if self.is(Canary::CountMinority) {
+                    return members.voters.iter().any(|&node| answered(node).is_some());
+                }
+                self.spec.vote(members, answered) == VoteResult::Won
+            };
+            quorum(&|answer| answer.next.is_none())
+                && slots.iter().all(|slot| quorum(&|answer| answer.can_speak_of(*slot)))
+        }) && (campaign.from..=chosen).all(|slot| campaign.is_chosen(slot))
+    }
+}
+
+impl Campaign {
+    /// Takes in a part of an acceptor's answer; false if it is not what was asked for, or a lie.
+    fn take(&mut self, node: NodeId, promise: Promise, ballot: Ballot) -> bool {
+        let Promise { from, commit, entries, damaged, next, base } = promise;
+        let known = self.answers.iter().position(|answer| answer.node == node);
+        let expected = known.map_or(Some(self.from), |at| self.answers[at].next);
+        if expected != Some(from) || base >= self.from || next.is_some_and(|next| next <= from) {
+            return false; // Also one that can give only a snapshot, which is on its way.
+        }
+        let mut before = from - 1;
+        for entry in entries.iter().flat_map(|run| run.iter()) {
+            let lower = entry.ballot < ballot || entry.index <= commit;
+            if entry.index <= before || next.is_some_and(|next| entry.index >= next) || !lower {
+                return false;
+            }
+            before = entry.index;
+        }
+        for entry in entries.iter().flat_map(|run| run.iter()) {
+            self.note(entry.index <= commit, entry);
+        }
+        let answer = Answer { node, commit, next, damaged };
+        match known {
+            // A part may be older than what was chosen since: the least that was ever said holds.
+            Some(at) => {
+                let commit = self.answers[at].commit.min(commit);
+                self.answers[at] = Answer { commit, ..answer };
+            }
+            None => self.answers.push(answer),
+        }
+        true
+    }
+
+    fn note(&mut self, chosen: bool, entry: &Entry) {
+        let lowest = self.takes_lowest;
+        let rank = |(chosen, entry): &(bool, Entry)| match lowest {
+            true => (false, Ballot::new(u64::MAX - entry.ballot.round, entry.ballot.node)),
+            false => (*chosen, entry.ballot),
+        };
+        let new = (chosen, entry.clone());
+        let before = self.found.get(&entry.index);
+        if before.is_some_and(|before| rank(before) >= rank(&new)) {
+            return;
+        }
+        self.found.insert(entry.index, new);
+        self.memberships.retain(|(index, _)| *index != entry.index);
+        if let Payload::Members { membership, .. } = &entry.payload {
+            self.memberships.push((entry.index, membership.clone()));
+        }
+    }
+
+    /// Every slot up to here is chosen: some acceptor that answered in full says so.
+    pub fn chosen(&self) -> Index {
+        let full = self.answers.iter().filter(|answer| answer.next.is_none());
+        full.map(|answer| answer.commit).max().unwrap_or(0).max(self.from - 1)
+    }
+
+    fn is_chosen(&self, slot: Index) -> bool {
+        self.found.get(&slot).is_some_and(|(chosen, _)| *chosen)
+    }
+
+    /// What each acceptor that answered knows to be chosen.
+    pub fn commits(&self) -> impl Iterator<Item = (NodeId, Index)> + '_ {
+        self.answers.iter().map(|answer| (answer.node, answer.commit))
+    }
+
+    /// The entries up to `chosen` as they are, those after it under `ballot`, gaps filled.
+    /// The flag is a deliberate bug: what was accepted is ignored.
+    pub fn repaired(&self, ballot: Ballot, ignore: bool) -> (Vec<Entry>, Vec<Entry>) {
+        let chosen = self.chosen();
+        let end = self.found.keys().next_back().copied().unwrap_or(0);
+        let known = (self.from..=chosen).filter_map(|slot| self.found.get(&slot));
+        let known = known.map(|(_, entry)| entry.clone()).collect();
+        let repaired = (chosen + 1..=end).map(|index| {
+            let found = self.found.get(&index).filter(|_| !ignore);
+            let payload = found.map_or(Payload::Noop, |(_, entry)| entry.payload.clone());
+            Entry { index, ballot, payload }
+        });
+        (known, repaired.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn a_chosen_value_outranks_every_ballot() {
+        let mut campaign = Campaign {
+            from: 1,
+            transfer: false,
+            answers: vec![],
+            found: BTreeMap::new(),
+            memberships: vec![],
+            ask_again_at: Instant::ZERO,
+            takes_lowest: false,
+        };
+        let entry =
+            |round, payload| Entry { index: 1, ballot: Ballot::new(round, NodeId(1)), payload };
+        campaign.note(false, &entry(5, Payload::Noop));
+        campaign.note(true, &entry(2, Payload::Command(bytes::Bytes::from_static(b"v"))));
+        campaign.note(false, &entry(9, Payload::Noop));
+        assert!(campaign.is_chosen(1));
+        assert_eq!(campaign.found[&1].1.ballot.round, 2);
+    }
+}

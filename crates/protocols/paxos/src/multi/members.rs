@@ -1,0 +1,100 @@
+//! Changes of members, one server at a time, and hand-over of leadership.
+//!
+//! A change is an entry; the members it brings decide about the slots after it. So nothing is
+//! proposed after it until it is chosen, and with it everything before: each such entry ends one
+//! *epoch* of the log and begins the next. Old and new members differ in one voter, so their
+//! majorities meet.
+
+use super::replica::MultiPaxos;
+use bytes::Bytes;
+use quorate_base::{Index, Instant, NodeId};
+use quorate_replicated_log::{
+    Body, Change, Effects, Event, Payload, ProposalId, Refusal, Role, StepDown,
+};
+
+impl MultiPaxos {
+    pub(super) fn change(
+        &mut self,
+        now: Instant,
+        (id, judged): (ProposalId, Index),
+        change: &Change,
+        context: Bytes,
+        out: &mut Effects,
+    ) {
+        let busy = self.commit < self.repaired_to || self.is_changing();
+        let next = self.membership().apply_at_once(change);
+        let reason = if self.role != Role::Leader {
+            Refusal::NotLeader { leader: self.leader }
+        } else if self.transfer.is_some() {
+            Refusal::Transferring
+        } else if busy {
+            Refusal::ChangeInProgress
+        } else if *change != Change::Keep && self.members.latest_index() > judged {
+            Refusal::Outdated
+        } else if let Some(membership) = next.filter(|_| !self.is_behind(change)) {
+            let ballot = self.own_ballot();
+            let first = self.propose_own(now, [Payload::Members { membership, context }]);
+            self.note_members();
+            out.events.push(Event::Proposed { id, first, ballot });
+            return;
+        } else if self.is_behind(change) {
+            Refusal::NotReady
+        } else {
+            Refusal::BadChange
+        };
+        out.events.push(Event::Refused { id, reason });
+    }
+
+    /// Whether a vote would go to a learner that lacks more than a tenth of the log.
+    fn is_behind(&self, change: &Change) -> bool {
+        let Change::Promote(node) = *change else { return false };
+        let Some(learner) = self.followers.get(node) else { return false };
+        let is_learner = self.membership().learners.contains(&node);
+        is_learner && learner.matched.saturating_mul(10) < self.slots.last_index().saturating_mul(9)
+    }
+
+    /// A change was chosen: whoever left, leaves.
+    pub(super) fn members_chosen(&mut self, now: Instant, out: &mut Effects) {
+        let commit = self.commit;
+        for progress in self.followers.iter() {
+            if !self.membership().contains(progress.node) {
+                // It is told so once; then it is nobody's follower any more.
+                let known = commit.min(progress.matched);
+                let body = Body::Heartbeat { session: progress.session, commit: known, probe: 0 };
+                self.send(out, progress.node, body, None);
+            }
+        }
+        self.note_members();
+        if !self.membership().is_voter(self.me()) {
+            self.send_accepts(out);
+            self.send_heartbeats(out);
+            self.step_down(now, StepDown::Removed, out);
+        }
+    }
+
+    pub(super) fn start_transfer(&mut self, now: Instant, to: NodeId, out: &mut Effects) {
+        let possible = self.role == Role::Leader
+            && to != self.me()
+            && self.membership().voters.contains(&to)
+            && self.transfer.is_none();
+        if possible {
+            self.transfer = Some((to, now + self.config.election_timeout));
+            // The successor need not wait for this leader's lease.
+            self.lease_until = Instant::ZERO;
+            self.transfer_caught_up(to, out);
+        }
+    }
+
+    /// The successor is told to stand once it holds the whole log: it could lead without, but
+    /// would have to ask for the rest first.
+    pub(super) fn transfer_caught_up(&mut self, from: NodeId, out: &mut Effects) {
+        let caught_up =
+            self.followers.get(from).is_some_and(|p| p.matched == self.slots.last_index());
+        let awaited = self.transfer.is_some_and(|(to, _)| to == from);
+        if self.role == Role::Leader && awaited && caught_up {
+            // No lease from here on: the successor's voters do not wait for its end.
+            self.offered = true;
+            self.send(out, from, Body::TimeoutNow, None);
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! The replica: its state, and the way of an input through it.
+
+use super::campaign::Campaign;
+use super::slots::{Members, Slots};
+use crate::canary::Canary;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+use core::time::Duration;
+use quorate_base::{Ballot, Index, Instant, NodeId, Position, Rng};
+use quorate_replicated_log::{
+    Base, Body, Config, Cover, Effects, Event, FollowerReads, Followers, HardState, Input, Journal,
+    LeaderReads, Membership, Message, Mode, PeerStatus, Protocol, QuorumSpec, Recovered,
+    ReplicatedLog, Role, Send, Status, StepDown, WriteId,
+};
+
+/// After this many election timeouts without an end of a write, or without a commit, a leader
+/// gives up; it then rests as long, so that another takes over.
+const STALL_TIMEOUTS: u32 = 5;
+
+/// One replica of one group under Multi-Paxos.
+#[derive(Clone, Debug)]
+pub struct MultiPaxos {
+    pub(super) config: Config,
+    pub(super) spec: QuorumSpec,
+    pub(super) rng: Rng,
+    pub(super) canary: Option<Canary>,
+
+    // The acceptor: what is, or is becoming, durable.
+    pub(super) promised: Ballot,
+    /// The write that made the promise durable.
+    pub(super) promise_write: WriteId,
+    pub(super) slots: Slots,
+    pub(super) journal: Journal,
+    /// Slots past `commit` in which something may have been accepted that cannot be read.
+    pub(super) damaged: Vec<RangeInclusive<Index>>,
+
+    // The learner.
+    /// Every slot up to here is chosen, and held.
+    pub(super) commit: Index,
+    pub(super) members: Members,
+    /// Committed entries were handed out up to here.
+    pub(super) handed_out: Index,
+    pub(super) applied: Index,
+
+    pub(super) role: Role,
+    pub(super) leader: NodeId,
+    /// What the driver was last told of role, ballot and leader.
+    pub(super) announced: (Role, u64, NodeId),
+    /// The highest round heard of.
+    pub(super) seen: u64,
+
+    // As a follower.
+    /// The leader's ballot that `cover` is about.
+    pub(super) following: Ballot,
+    /// Slots that are chosen, or accepted under `following`.
+    pub(super) cover: Cover,
+    pub(super) election_at: Instant,
+    /// No promise to another before this: a leader was heard from (or may have been, by an
+    /// earlier run of this replica).
+    pub(super) sticky_until: Instant,
+    /// No candidacy before this: this replica's leadership stalled.
+    pub(super) resting_until: Instant,
+    pub(super) votes: Vec<(NodeId, bool)>,
+    pub(super) follower_reads: FollowerReads,
+
+    // As a proposer in phase 1.
+    pub(super) campaign: Option<Campaign>,
+
+    // As the leader: a proposer in phase 2.
+    pub(super) followers: Followers,
+    /// What followers accepted beyond a gap.
+    pub(super) covers: Vec<(NodeId, Cover)>,
+    pub(super) next_session: u64,
+    pub(super) heartbeat_at: Instant,
+    pub(super) led_since: Instant,
+    /// What was found in phase 1 ends here.
+    pub(super) repaired_to: Index,
+    pub(super) ready: bool,
+    pub(super) reads: LeaderReads,
+    /// When the latest probes were started, for leases.
+    pub(super) probes: VecDeque<(u64, Instant)>,
+    pub(super) lease_until: Instant,
+    pub(super) transfer: Option<(NodeId, Instant)>,
+    /// Another was told to stand, in this leadership: it may do so however late it hears of it.
+    pub(super) offered: bool,
+    /// When something was last chosen, or nothing waited to be.
+    pub(super) progress_at: Instant,
+    /// Last index and bytes of the runs that are not committed yet.
+    pub(super) uncommitted: VecDeque<(Index, usize)>,
+    pub(super) uncommitted_bytes: usize,
+}
+
+impl MultiPaxos {
+    /// A replica that starts, or starts again, with what was found on its disk.
+    pub fn new(config: Config, now: Instant, recovered: Recovered) -> MultiPaxos {
+        Self::build(config, now, recovered, None)
+    }
+
+    /// The same with a deliberate bug.
+    #[cfg(feature = "canary")]
+    pub fn with_canary(
+        config: Config,
+        now: Instant,
+        recovered: Recovered,
+        canary: Option<Canary>,
+    ) -> MultiPaxos {
+        Self::build(config, now, recovered, canary)
+    }
+
+    /// The same with another quorum rule.
+    pub fn with_quorums(mut self, spec: QuorumSpec) -> MultiPaxos {
+        self.spec = spec;
+        self
+    }
+
+    fn build(
+        config: Config,
+        now: Instant,
+        recovered: Recovered,
+        canary: Option<Canary>,
+    ) -> MultiPaxos {
+        let mut rng = Rng::new(config.seed);
+        let reads_from = rng.next_u64();
+        let found = super::recovery::recover(recovered, now);
+        let forgot = cfg!(feature = "canary") && canary == Some(Canary::ForgetPromise);
+        let promised = if forgot { Ballot::ZERO } else { found.promised };
+        // With leases on, an earlier run may have promised a leader not to promise another.
+        let sticky = if config.lease_clock_drift_ppm.is_some() {
+            now + config.election_timeout
+        } else {
+            Instant::ZERO
+        };
+        let mut replica = MultiPaxos {
+            spec: QuorumSpec::majority(),
+            rng,
+            canary,
+            promised,
+            promise_write: WriteId(0),
+            cover: Cover::new(found.commit),
+            slots: found.slots,
+            journal: found.journal,
+            damaged: found.damaged,
+            commit: found.commit,
+            members: found.members,
+            handed_out: found.applied,
+            applied: found.applied,
+            role: Role::Follower,
+            leader: NodeId::NONE,
+            announced: (Role::Follower, promised.round, NodeId::NONE),
+            seen: promised.round,
+            following: Ballot::ZERO,
+            election_at: now,
+            sticky_until: sticky,
+            resting_until: Instant::ZERO,
+            votes: Vec::new(),
+            follower_reads: FollowerReads::new(reads_from),
+            campaign: None,
+            followers: Followers::default(),
+            covers: Vec::new(),
+            next_session: 0,
+            heartbeat_at: now,
+            led_since: now,
+            repaired_to: 0,
+            ready: false,
+            reads: LeaderReads::default(),
+            probes: VecDeque::new(),
+            lease_until: Instant::ZERO,
+            transfer: None,
+            offered: false,
+            progress_at: now,
+            uncommitted: VecDeque::new(),
+            uncommitted_bytes: 0,
+            config,
+        };
+        replica.role = replica.resting_role();
+        replica.announced.0 = replica.role;
+        replica.reset_election(now);
+        if replica.is_only_voter() {
+            replica.election_at = now;
+        }
+        replica
+    }
+
+    pub(super) fn is(&self, bug: Canary) -> bool {
+        cfg!(feature = "canary") && self.canary == Some(bug)
+    }
+
+    pub(super) fn me(&self) -> NodeId {
+        self.config.node
+    }
+
+    /// The members in force for the next slot to be chosen.
+    pub(super) fn membership(&self) -> &Membership {
+        self.members.latest()
+    }
+
+    pub(super) fn is_only_voter(&self) -> bool {
+        self.membership().voters == [self.me()]
+    }
+
+    /// What this replica is when it neither leads nor stands.
+    pub(super) fn resting_role(&self) -> Role {
+        let learner = self.membership().learners.contains(&self.me());
+        if learner { Role::Learner } else { Role::Follower }
+    }
+
+    pub(super) fn stall_timeout(&self) -> Duration {
+        self.config.election_timeout * STALL_TIMEOUTS
+    }
+
+    pub(super) fn reset_election(&mut self, now: Instant) {
+        let timeout = self.config.election_timeout;
+        self.election_at = now + self.rng.duration(timeout, timeout + timeout / 2);
+    }
+
+    /// Remembers the promise and the commit index; returns what must be durable first.
+    pub(super) fn remember(&mut self) -> WriteId {
+        let state = HardState { promised: self.promised, commit: self.commit };
+        self.journal.remember(state)
+    }
+
+    /// Takes note of a promise.
+    pub(super) fn promise(&mut self, ballot: Ballot) {
+        self.promised = ballot;
+        self.seen = self.seen.max(ballot.round);
+        self.promise_write = self.remember();
+    }
+
+    /// Says something under the promised ballot, which is a leader's and a candidate's own.
+    pub(super) fn send(&self, out: &mut Effects, to: NodeId, body: Body, after: Option<WriteId>) {
+        self.send_as(out, to, self.promised, body, after);
+    }
+
+    pub(super) fn send_as(
+        &self,
+        out: &mut Effects,
+        to: NodeId,
+        ballot: Ballot,
+        body: Body,
+        after: Option<WriteId>,
+    ) {
+        let after = after.filter(|_| !self.is(Canary::ReplyBeforeWritten));
+        let message = Message { epoch: self.config.epoch, ballot, body };
+        out.sends.push(Send { to, message, after });
+    }
+
+    /// Falls back to following `leader`, if one is known.
+    pub(super) fn follow(&mut self, now: Instant, leader: NodeId, out: &mut Effects) {
+        if self.role == Role::Leader {
+            self.leave_leadership(out);
+        }
+        if self.leader != leader {
+            self.fail_follower_reads(out);
+        }
+        let role = self.resting_role();
+        if self.role != role || self.leader != leader {
+            self.reset_election(now);
+        }
+        self.role = role;
+        self.leader = leader;
+        self.campaign = None;
+        self.votes.clear();
+    }
+
+    /// A leader gives up by itself.
+    pub(super) fn step_down(&mut self, now: Instant, reason: StepDown, out: &mut Effects) {
+        if matches!(reason, StepDown::DiskStalled | StepDown::NoProgress) {
+            self.resting_until = now + self.stall_timeout();
+        }
+        out.events.push(Event::SteppedDown { reason });
+        self.follow(now, NodeId::NONE, out);
+        self.reset_election(now);
+    }
+
+    /// Every slot up to `index` is chosen, and held.
+    pub(super) fn learn_chosen(&mut self, index: Index) {
+        if index <= self.commit {
+            return;
+        }
+        for (at, members) in self.slots.changes(self.commit + 1, index) {
+            self.members.chosen(at, members);
+        }
+        self.commit = index;
+        self.cover.raise(index);
+        self.damaged.retain(|range| *range.end() > index);
+        if !matches!(self.role, Role::Leader | Role::Candidate | Role::PreCandidate) {
+            self.role = self.resting_role();
+        }
+    }
+
+    /// After every input: what gathered goes out, and what changed is told.
+    fn finish(&mut self, now: Instant, out: &mut Effects) {
+        if self.role == Role::Leader {
+            self.finish_leading(now, out);
+        }
+        self.flush_follower_reads(now, out);
+        if self.commit > self.handed_out {
+            out.committed.extend(self.slots.runs(self.handed_out + 1, self.commit));
+            self.handed_out = self.commit;
+        }
+        if self.journal.has_staged() {
+            self.remember();
+        }
+        self.journal.close(now, out);
+        let state = (self.role, self.promised.round, self.leader);
+        if state != self.announced {
+            self.announced = state;
+            let (role, ballot, leader) = (self.role, self.promised, self.leader);
+            out.events.push(Event::RoleChanged { role, ballot, leader });
+        }
+        let knows_all = self.applied >= self.repaired_to;
+        if self.role == Role::Leader && !self.ready && knows_all {
+            self.ready = true;
+            out.events.push(Event::ReadyToLead);
+        }
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Effects) {
+        if self.role == Role::Leader {
+            self.tick_leading(now, out);
+            return;
+        }
+        if now >= self.election_at {
+            self.election_timeout(now, out);
+        }
+        self.tick_campaign(now, out);
+        self.expire_follower_reads(now, out);
+    }
+
+    fn is_electable(&self) -> bool {
+        // Whoever is being added or removed by a change that is not known to be chosen may stand.
+        let pending = self.slots.changes(self.commit + 1, self.slots.last_index());
+        self.membership().is_voter(self.me()) || pending.iter().any(|(_, m)| m.is_voter(self.me()))
+    }
+
+    pub(super) fn may_stand(&self, now: Instant) -> bool {
+        self.is_electable() && now >= self.resting_until
+    }
+
+    pub(super) fn written(&mut self, now: Instant, id: WriteId, out: &mut Effects) {
+        self.journal.written(id);
+        self.own_promise_written(now, out);
+        if self.role == Role::Leader {
+            self.advance_commit(now, out);
+        }
+    }
+
+    fn compact(&mut self, now: Instant, index: Index, out: &mut Effects) {
+        let index = index.min(self.applied);
+        if index <= self.slots.base().index {
+            return;
+        }
+        let Some(ballot) = self.slots.ballot_at(index) else { return };
+        let position = Position::new(index, ballot);
+        let base = Base { position, membership: self.members.at(index).clone() };
+        self.slots.compact(position);
+        self.members.compact(index);
+        self.journal.compact(now, base, out);
+    }
+}
+
+impl ReplicatedLog for MultiPaxos {
+    fn step(&mut self, now: Instant, input: Input, out: &mut Effects) {
+        match input {
+            Input::Tick => {}
+            Input::Message { from, message } => self.message(now, from, message, out),
+            Input::Propose { id, commands } => self.propose(now, id, commands, out),
+            Input::Read { id } => self.read(now, id, out),
+            Input::Written { id } => self.written(now, id, out),
+            Input::Applied { index } => self.applied = self.applied.max(index.min(self.commit)),
+            Input::Compact { index } => self.compact(now, index, out),
+            Input::Change { id, change, judged, context } => {
+                self.change(now, (id, judged), &change, context, out);
+            }
+            Input::Transfer { to } => self.start_transfer(now, to, out),
+            Input::PeerLost { node } => self.peer_lost(now, node),
+            Input::SnapshotInstalled { base, from, session } => {
+                self.snapshot_installed(now, base, from, session, out);
+            }
+            Input::SnapshotSent { to, index } => self.snapshot_sent(to, index),
+            Input::Damaged { range } => self.lost_on_disk(&range),
+        }
+        // Whatever the input was, time has passed.
+        self.tick(now, out);
+        self.finish(now, out);
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Paxos
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        if self.role == Role::Leader {
+            return Some(self.heartbeat_at);
+        }
+        let election = Some(self.election_at).filter(|_| self.is_electable());
+        let asked_again = self.campaign.as_ref().map(|campaign| campaign.ask_again_at);
+        [self.follower_reads_timeout(), election, asked_again].into_iter().flatten().min()
+    }
+
+    fn role(&self) -> Role {
+        self.role
+    }
+
+    fn leader(&self) -> NodeId {
+        self.leader
+    }
+
+    fn commit(&self) -> Index {
+        self.commit
+    }
+
+    fn applied_base(&self) -> Base {
+        let ballot = self.slots.ballot_at(self.applied).unwrap_or(self.slots.base().ballot);
+        Base {
+            position: Position::new(self.applied, ballot),
+            membership: self.members.at(self.applied).clone(),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let leading = self.role == Role::Leader;
+        let peers = self.followers.iter().filter(|_| leading).map(|p| PeerStatus {
+            node: p.node,
+            matched: p.matched,
+            next: p.next,
+            active: p.active_since(self.heartbeat_at - self.config.election_timeout),
+            snapshot: p.mode == Mode::Snapshot,
+        });
+        let last = self.slots.last_index();
+        let ballot = self.slots.ballot_at(last).unwrap_or(self.slots.base().ballot);
+        Status {
+            role: self.role,
+            ballot: self.promised,
+            leader: self.leader,
+            base: self.slots.base(),
+            last: Position::new(last, ballot),
+            durable: self.journal.durable(),
+            commit: self.commit,
+            applied: self.applied,
+            membership: self.membership().clone(),
+            peers: peers.collect(),
+        }
+    }
+}

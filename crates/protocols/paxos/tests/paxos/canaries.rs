@@ -1,0 +1,148 @@
+//! Every deliberate bug breaks a random schedule within bounds, or the story told for it.
+
+use crate::{CANARY, paxos};
+use core::time::Duration;
+use quorate_base::NodeId;
+use quorate_paxos::Canary;
+use quorate_replicated_log::conformance::{Cluster, random_schedule};
+use quorate_replicated_log::{Input, Role};
+use std::panic::catch_unwind;
+
+/// Bugs that a random schedule meets too rarely: the stories that show them.
+const STORIES: [(Canary, fn()); 4] = [
+    (Canary::DenyDamaged, a_damaged_slot_is_not_denied),
+    (Canary::CountBeforeWritten, what_the_leader_has_not_written_does_not_count),
+    (Canary::AcceptLowerBallot, an_outdated_leader_chooses_nothing),
+    (Canary::ReadWithoutQuorum, an_outdated_leader_answers_no_read),
+];
+
+const LONG: Duration = Duration::from_secs(2);
+
+fn three() -> Cluster {
+    let mut cluster = Cluster::new(paxos, 1, 3, 3);
+    cluster.run_for(LONG);
+    cluster
+}
+
+fn others(leader: u64) -> (u64, u64) {
+    (leader % 3 + 1, (leader + 1) % 3 + 1)
+}
+
+fn cut_off(cluster: &mut Cluster, id: u64) {
+    for other in 1..=3 {
+        cluster.cut.extend([(id, other), (other, id)].into_iter().filter(|(a, b)| a != b));
+    }
+}
+
+/// A value is chosen by the leader and one follower, whose copy then rots; the leader is away.
+/// The follower and the third, which never heard of the value, must not go on without it.
+fn a_damaged_slot_is_not_denied() {
+    let mut cluster = three();
+    let leader = cluster.leader().unwrap();
+    let (second, third) = others(leader);
+    cut_off(&mut cluster, third);
+    cluster.propose(leader, 1);
+    // Chosen, and the follower does not know yet that it is: the leader is gone at once.
+    while cluster.replica(leader).unwrap().commit() == 0 {
+        cluster.run_for(Duration::from_micros(100));
+    }
+    cluster.crash(leader);
+    cluster.crash(second);
+    assert!(cluster.damage(second, 0));
+    cluster.cut.clear();
+    cluster.start(second);
+    cluster.run_for(LONG);
+    cluster.propose(second, 1);
+    cluster.propose(third, 1);
+    cluster.run_for(LONG);
+    cluster.start(leader);
+    cluster.run_for(LONG);
+    let end = cluster.chosen_up_to();
+    let leader = cluster.leader().unwrap();
+    cluster.propose(leader, 1);
+    cluster.run_for(LONG);
+    assert!(cluster.chosen_up_to() > end, "it goes on once the value is found again");
+}
+
+/// A leader that is its own quorum, and whose disk stalls, has chosen nothing.
+fn what_the_leader_has_not_written_does_not_count() {
+    let mut cluster = Cluster::new(paxos, 1, 1, 1);
+    cluster.run_for(LONG);
+    let end = cluster.chosen_up_to();
+    cluster.stalled.insert(1);
+    cluster.propose(1, 1);
+    cluster.run_for(Duration::from_millis(20));
+    assert_eq!(cluster.chosen_up_to(), end, "not before it is written");
+}
+
+/// The leader is cut off; the others notice at once, elect another, and choose a value.
+fn overtaken() -> (Cluster, u64, u64) {
+    let mut cluster = three();
+    let leader = cluster.leader().unwrap();
+    let (second, third) = others(leader);
+    cut_off(&mut cluster, leader);
+    for id in [second, third] {
+        cluster.step(id, Input::PeerLost { node: NodeId(leader) });
+    }
+    cluster.run_for(Duration::from_millis(30));
+    let leads = |id: &u64| cluster.replica(*id).unwrap().role() == Role::Leader;
+    assert!(leads(&leader), "it has not noticed yet");
+    let new = [second, third].into_iter().find(leads).unwrap();
+    cluster.propose(new, 2);
+    cluster.run_for(Duration::from_millis(10));
+    (cluster, leader, if new == second { third } else { second })
+}
+
+/// The leader that was overtaken reaches a follower again, which has promised the new ballot.
+fn an_outdated_leader_chooses_nothing() {
+    let (mut cluster, outdated, other) = overtaken();
+    cluster.cut.remove(&(outdated, other));
+    cluster.cut.remove(&(other, outdated));
+    cluster.propose(outdated, 3);
+    cluster.run_for(Duration::from_millis(30));
+    cluster.cut.clear();
+    cluster.run_for(LONG);
+}
+
+/// The leader that was overtaken is asked before it knows.
+fn an_outdated_leader_answers_no_read() {
+    let (mut cluster, outdated, _) = overtaken();
+    cluster.read(outdated);
+    cluster.run_for(LONG);
+}
+
+#[test]
+fn the_stories_are_true() {
+    for (_, story) in STORIES {
+        story();
+    }
+}
+
+#[test]
+fn every_deliberate_bug_is_found_out() {
+    let breaks = |bug: Canary, run: &dyn Fn()| {
+        CANARY.set(Some(bug));
+        let broken = catch_unwind(std::panic::AssertUnwindSafe(run)).is_err();
+        CANARY.set(None);
+        broken
+    };
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = Vec::new();
+    for bug in Canary::ALL {
+        let story = STORIES.iter().find(|(of, _)| *of == bug);
+        if story.is_some_and(|(_, story)| breaks(bug, story)) {
+            println!("{bug:?}: its story");
+            continue;
+        }
+        let seed = (0..3_000).find(|&seed| {
+            breaks(bug, &|| {
+                random_schedule(paxos, seed);
+            })
+        });
+        println!("{bug:?}: seed {seed:?}");
+        missed.extend(seed.is_none().then_some(bug));
+    }
+    std::panic::set_hook(hook);
+    assert!(missed.is_empty(), "{missed:?}");
+}

@@ -1,0 +1,55 @@
+//! The synod against every interleaving within bounds; Multi-Paxos against the suite that every
+//! engine passes; both against their deliberate bugs.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod canaries;
+mod cost;
+mod model;
+
+use quorate_base::Instant;
+use quorate_paxos::{Canary, MultiPaxos};
+use quorate_replicated_log::conformance::{
+    random_schedule, random_schedule_with_clocks, random_schedule_with_leases,
+};
+use quorate_replicated_log::{Config, Recovered, ReplicatedLog};
+use std::cell::Cell;
+
+thread_local! {
+    /// The deliberate bug of replicas that this thread makes.
+    static CANARY: Cell<Option<Canary>> = const { Cell::new(None) };
+}
+
+fn paxos(config: Config, now: Instant, recovered: Recovered) -> Box<dyn ReplicatedLog> {
+    Box::new(MultiPaxos::with_canary(config, now, recovered, CANARY.get()))
+}
+
+#[test]
+fn random_schedules_are_safe_and_heal() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(300);
+    let mut committed = 0;
+    for seed in 0..seeds {
+        // A failing seed must be told.
+        let run = std::panic::catch_unwind(|| random_schedule(paxos, seed));
+        committed += run.unwrap_or_else(|_| panic!("seed {seed} failed"));
+    }
+    assert!(committed > seeds * 20, "the schedules get something done: {committed}");
+}
+
+#[test]
+fn random_schedules_with_leases_are_safe_and_heal() {
+    for seed in 0..300 {
+        let run = std::panic::catch_unwind(|| random_schedule_with_leases(paxos, seed));
+        assert!(run.is_ok(), "seed {seed} failed");
+    }
+}
+
+/// The schedules would notice a lease that is too long: clocks that drift more than was declared
+/// make some read stale.
+#[test]
+fn a_lease_beyond_the_declared_drift_is_found_out() {
+    let is_stale = |seed: &u64| {
+        let run = || random_schedule_with_clocks(paxos, *seed, 0, 4_000_000);
+        std::panic::catch_unwind(run).is_err()
+    };
+    assert!((0..300).any(|seed| is_stale(&seed)));
+}

@@ -46,6 +46,9 @@ impl MultiPaxos {
         self.say_that_it_leads(now);
         self.reads.start_probe(self.commit);
         self.note_members();
+        for progress in self.followers.iter_mut() {
+            progress.probe_from(self.commit + 1);
+        }
         for (node, commit) in campaign.commits() {
             if let Some(progress) = self.followers.get_mut(node) {
                 progress.probe_from(commit + 1);

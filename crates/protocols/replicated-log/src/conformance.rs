@@ -7,6 +7,7 @@
 
 mod cluster;
 mod disk;
+pub mod partitions;
 mod schedule;
 
 pub use cluster::{Cluster, Counts, Factory};

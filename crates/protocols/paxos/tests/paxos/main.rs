@@ -5,6 +5,7 @@
 mod canaries;
 mod cost;
 mod model;
+mod partitions;
 
 use quorate_base::Instant;
 use quorate_paxos::{Canary, MultiPaxos};

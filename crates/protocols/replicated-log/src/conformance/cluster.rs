@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use crate::{
-    Base, Body, Config, Effects, Entry, Epoch, Event, Input, Limits, Membership, Message,
+    Base, Body, Config, Effects, Entry, Epoch, Event, Input, Limits, Membership, Message, Payload,
     ProposalId, Protocol, ReadId, ReplicatedLog, Role, Send, Write, WriteId,
 };
 use alloc::boxed::Box;
@@ -205,6 +205,13 @@ impl Cluster {
     /// Highest index known to be committed anywhere.
     pub fn chosen_up_to(&self) -> Index {
         self.chosen.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// Highest index known to be committed that holds a command.
+    pub fn commands_up_to(&self) -> Index {
+        let mut newest_first = self.chosen.iter().rev();
+        let command = newest_first.find(|(_, e)| matches!(e.payload, Payload::Command(_)));
+        command.map_or(0, |(index, _)| *index)
     }
 
     /// How many reads became ready.

@@ -2,7 +2,7 @@
 
 use crate::client::{Connection, del, get, members, put, status, watch};
 use crate::exit::{CODES, Failure};
-use crate::{bench, sim, start, up};
+use crate::{bench, lab, sim, start, up};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use std::io::Write;
@@ -35,6 +35,8 @@ enum Command {
     Members(Asked<members::Arguments>),
     /// Run the simulator: a whole cluster in virtual time, under faults
     Sim(sim::Arguments),
+    /// Show in experiments what holds, and what does not
+    Lab(lab::Arguments),
     /// Measure any server that speaks etcd's v3 API, in a closed loop
     Bench(Box<bench::Arguments>),
     /// Print completions for a shell
@@ -68,6 +70,7 @@ impl Cli {
             Command::Status(asked) => asked.connection.run(status::run, asked.arguments),
             Command::Members(asked) => asked.connection.run(members::run, asked.arguments),
             Command::Sim(arguments) => sim::run(&arguments),
+            Command::Lab(arguments) => lab::run(&arguments),
             Command::Bench(arguments) => bench::run(*arguments),
             Command::Completions { shell } => {
                 let mut text = Vec::new();

@@ -11,6 +11,7 @@ mod bench;
 mod cli;
 mod client;
 mod exit;
+mod lab;
 mod output;
 mod sim;
 mod start;

@@ -144,10 +144,12 @@ impl World {
             let asked = handle.change(change.clone(), judged, context.clone(), PATIENCE);
             match self.runtime.block_on(asked) {
                 Ok(reply) => return reply,
-                // A fresh leader first commits an entry of its own.
-                Err(RequestError::ChangeInProgress | RequestError::Outdated)
-                    if Instant::now() < end =>
-                {
+                // A fresh leader first commits an entry of its own, a learner first catches up.
+                Err(
+                    RequestError::ChangeInProgress
+                    | RequestError::Outdated
+                    | RequestError::NotReady,
+                ) if Instant::now() < end => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Err(error) => panic!("{change:?}: {error:?}"),

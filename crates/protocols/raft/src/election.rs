@@ -21,6 +21,7 @@ impl Raft {
         self.role = Role::PreCandidate;
         self.leader = NodeId::NONE;
         self.standing_by_transfer = false;
+        self.pull = self.pull.wrapping_add(1);
         self.votes.clear();
         self.votes.push((self.me(), true));
         if self.votes_so_far() == VoteResult::Won {
@@ -127,6 +128,9 @@ impl Raft {
         granted: bool,
         out: &mut Effects,
     ) {
+        if !granted && self.role == Role::PreCandidate {
+            self.ask_for_more(from, out);
+        }
         if !granted && ballot.round > self.promised.round {
             self.follow(now, ballot.round, NodeId::NONE, out);
             return;

@@ -37,6 +37,7 @@ impl Raft {
             leader,
             votes,
             standing_by_transfer,
+            pull,
             follower_reads,
             promised_end,
             repair_from,
@@ -54,7 +55,7 @@ impl Raft {
         (promised, journal.until_done(*promise_write), log).hash(state);
         journal.fingerprint(state);
         (commit, handed_out, applied, role, leader, votes, standing_by_transfer).hash(state);
-        (follower_reads.attempt(), follower_reads.asked().is_some()).hash(state);
+        (pull, follower_reads.attempt(), follower_reads.asked().is_some()).hash(state);
         (follower_reads.len(), promised_end, repair_from).hash(state);
         followers.iter().for_each(|progress| progress.fingerprint(state));
         (next_session, first_own, ready, reads, offered).hash(state);

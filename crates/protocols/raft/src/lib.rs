@@ -13,6 +13,7 @@ mod follower;
 mod leader;
 mod members;
 mod messages;
+mod pull;
 mod raft;
 mod reads;
 mod recovery;

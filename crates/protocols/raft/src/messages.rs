@@ -58,6 +58,10 @@ impl Raft {
             }
             Body::ReadIndex { id } => self.asked_for_index(from, id, out),
             Body::ReadIndexReply { id, index } => self.index_answered(from, id, index, out),
+            Body::Pull { id, last } => self.asked_for_more(from, id, last, out),
+            Body::Pulled { id, previous, entries, last } => {
+                self.pulled(now, from, id, (previous, entries, last), out);
+            }
             // Another protocol's.
             Body::Prepare { .. } | Body::Promise(_) | Body::Accept(_) | Body::Accepted(_) => {}
             Body::TimeoutNow => {

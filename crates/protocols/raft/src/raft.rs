@@ -50,6 +50,8 @@ pub struct Raft {
     pub(crate) resting_until: Instant,
     pub(crate) votes: Vec<(NodeId, bool)>,
     pub(crate) standing_by_transfer: bool,
+    /// Numbers the attempts to be elected, so that what is pulled for one serves no other.
+    pub(crate) pull: u64,
     pub(crate) follower_reads: FollowerReads,
     /// Entries up to here may have been promised though the log no longer has them (damage).
     pub(crate) promised_end: Option<Position>,
@@ -137,6 +139,7 @@ impl Raft {
             resting_until: Instant::ZERO,
             votes: Vec::new(),
             standing_by_transfer: false,
+            pull: config.seed,
             follower_reads: FollowerReads::new(reads_from),
             promised_end: found.promised_end,
             repair_from: found.repair_from,

@@ -81,6 +81,24 @@ pub enum Body {
     },
     /// Stand for election at once: the leader hands over to you.
     TimeoutNow,
+    /// Raft: a candidate that was refused asks a voter for what its own log lacks.
+    Pull {
+        /// The attempt.
+        id: u64,
+        /// Where its log ends, or may agree with the voter's.
+        last: Position,
+    },
+    /// Answer to a pull: entries that follow `previous`.
+    Pulled {
+        /// The attempt.
+        id: u64,
+        /// The position just before the entries.
+        previous: Position,
+        /// The entries.
+        entries: Entries,
+        /// Where the voter's log ends.
+        last: Position,
+    },
     /// Paxos, phase 1a for every slot from `from` on: promise this message's ballot, and tell what
     /// was accepted there.
     Prepare {

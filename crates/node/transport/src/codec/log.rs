@@ -30,6 +30,8 @@ mod tag {
     pub const PROMISE: u8 = 13;
     pub const ACCEPT: u8 = 14;
     pub const ACCEPTED: u8 = 15;
+    pub const PULL: u8 = 16;
+    pub const PULLED: u8 = 17;
 }
 
 const NOOP: u8 = 0;
@@ -78,6 +80,16 @@ pub fn encode(message: &Message, w: &mut Writer) -> Result<(), Oversized> {
         Body::TimeoutNow => {
             w.u8(tag::TIMEOUT_NOW);
         }
+        Body::Pull { id, last } => {
+            w.u8(tag::PULL).varint(*id);
+            put_position(*last, w);
+        }
+        Body::Pulled { id, previous, entries, last } => {
+            w.u8(tag::PULLED).varint(*id);
+            put_position(*last, w);
+            put_position(*previous, w);
+            put_entries(entries, w)?;
+        }
         Body::Prepare { from, transfer } => {
             w.u8(tag::PREPARE).varint(*from).bool(*transfer);
         }
@@ -122,6 +134,8 @@ pub fn decode(r: &mut Reader) -> Result<Message, DecodeError> {
             },
         },
         tag::TIMEOUT_NOW => Body::TimeoutNow,
+        tag::PULL => Body::Pull { id: r.varint()?, last: position(r)? },
+        tag::PULLED => pulled(r)?,
         tag::PREPARE => Body::Prepare { from: r.varint()?, transfer: r.bool("transfer")? },
         tag::PROMISE => Body::Promise(paxos::promise(r)?),
         tag::ACCEPT => Body::Accept(paxos::accept(r)?),
@@ -137,6 +151,7 @@ pub fn decode(r: &mut Reader) -> Result<Message, DecodeError> {
 pub fn weight(message: &Message) -> usize {
     match &message.body {
         Body::Append(append) => append.entries.iter().map(Entry::weight).sum(),
+        Body::Pulled { entries, .. } => entries.iter().map(Entry::weight).sum(),
         Body::Accept(accept) => accept.entries.iter().map(Entry::weight).sum(),
         Body::Promise(promise) => {
             promise.entries.iter().flat_map(|run| run.iter()).map(Entry::weight).sum()
@@ -190,6 +205,12 @@ fn append(r: &mut Reader) -> Result<Append, DecodeError> {
     let (commit, probe) = (r.varint()?, r.varint()?);
     let entries = entries(r, previous.index)?;
     Ok(Append { session, previous, entries, commit, probe })
+}
+
+fn pulled(r: &mut Reader) -> Result<Body, DecodeError> {
+    let (id, last, previous) = (r.varint()?, position(r)?, position(r)?);
+    let entries = entries(r, previous.index)?;
+    Ok(Body::Pulled { id, previous, entries, last })
 }
 
 /// A run of entries that follows the index `before`.

@@ -100,6 +100,26 @@ fn golden_small_log_messages() {
         (Body::ReadIndexReply { id: 4, index: Some(5) }, vec![10, 4, 1, 5]),
         (Body::ReadIndexReply { id: 4, index: None }, vec![10, 4, 0]),
         (Body::TimeoutNow, vec![11]),
+    ];
+    check_golden(cases);
+}
+
+#[test]
+fn golden_log_messages_of_one_protocol() {
+    let cases: Vec<(Body, Vec<u8>)> = vec![
+        (
+            Body::Pull { id: 4, last: Position::new(7, Ballot::new(4, NodeId(1))) },
+            [&[16, 4, 7, 4][..], &node(1)].concat(),
+        ),
+        (
+            Body::Pulled {
+                id: 4,
+                previous: Position::new(2, Ballot::new(4, NodeId(1))),
+                entries: noop(3),
+                last: Position::new(7, Ballot::new(4, NodeId(1))),
+            },
+            [&[17, 4, 7, 4][..], &node(1), &[2, 4], &node(1), &[1, 0x80, 4], &node(1)].concat(),
+        ),
         (Body::Prepare { from: 9, transfer: true }, vec![12, 9, 1]),
         (
             Body::Promise(Promise {
@@ -129,6 +149,10 @@ fn golden_small_log_messages() {
             vec![15, 5, 6, 3, 5, 7],
         ),
     ];
+    check_golden(cases);
+}
+
+fn check_golden(cases: Vec<(Body, Vec<u8>)>) {
     for (body, golden) in cases {
         let golden = [&LOG_HEAD[..], &golden].concat();
         assert_eq!(encoded(&log(body.clone())), golden, "{body:?}");

@@ -62,7 +62,11 @@ impl MultiPaxos {
                 }
             }
             // Another protocol's.
-            Body::Vote { .. } | Body::Append(_) | Body::AppendReply(_) => {}
+            Body::Vote { .. }
+            | Body::Append(_)
+            | Body::AppendReply(_)
+            | Body::Pull { .. }
+            | Body::Pulled { .. } => {}
         }
     }
 

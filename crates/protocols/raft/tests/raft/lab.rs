@@ -9,7 +9,7 @@ use crate::words;
 use bytes::Bytes;
 use quorate_base::{Index, Instant, NodeId, Position};
 use quorate_replicated_log::{
-    Base, Change, Config, Effects, Entry, Epoch, Event, Input, Limits, Membership, Message,
+    Base, Body, Change, Config, Effects, Entry, Epoch, Event, Input, Limits, Membership, Message,
     ProposalId, ReadId, ReplicatedLog, Role, Send, SnapshotWanted, Write, WriteId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +22,8 @@ pub struct Options {
     pub limits: Limits,
     /// The service loses its state with every crash: what is in the log is applied again.
     pub volatile: bool,
+    /// Nothing is pulled: those messages are lost unseen.
+    pub no_pulls: bool,
 }
 
 struct Node {
@@ -429,7 +431,9 @@ impl Lab {
             self.say(&format!("  {}", words::write(&write)));
             self.node(id).writing.push_back(write);
         }
-        for send in out.sends {
+        let no_pulls = self.options.no_pulls;
+        let lost = |body: &Body| no_pulls && matches!(body, Body::Pull { .. });
+        for send in out.sends.into_iter().filter(|send| !lost(&send.message.body)) {
             let text = self.in_words(&send.message);
             let done = self.node(id).done;
             let gate = send.after.filter(|&after| after > done);

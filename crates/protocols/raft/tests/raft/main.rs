@@ -9,6 +9,7 @@ mod disk;
 mod hostile;
 mod lab;
 mod model;
+mod partitions;
 mod transcripts;
 mod words;
 

@@ -62,11 +62,16 @@ fn run(lab: &mut Option<Lab>, command: &str) -> String {
 fn parse_options(nodes: &str, options: &[&str]) -> Options {
     let nodes = number(nodes);
     let limits = Limits::default();
-    let (lease_clock_drift_ppm, volatile) = (None, false);
-    let mut parsed = Options { nodes, voters: nodes, lease_clock_drift_ppm, limits, volatile };
+    let (lease_clock_drift_ppm, volatile, no_pulls) = (None, false, false);
+    let voters = nodes;
+    let mut parsed = Options { nodes, voters, lease_clock_drift_ppm, limits, volatile, no_pulls };
     for option in options {
         if *option == "volatile" {
             parsed.volatile = true;
+            continue;
+        }
+        if *option == "no-pulls" {
+            parsed.no_pulls = true;
             continue;
         }
         let (name, value) = option.split_once('=').expect("name=value");

@@ -97,6 +97,13 @@ pub fn message(m: &Message, attempt: &mut dyn FnMut(u64) -> String) -> String {
             let index = index.map_or("none".to_owned(), |i| i.to_string());
             format!("read index {index}, {}", attempt(*id))
         }
+        Body::Pull { last, .. } => format!("pull {ballot}, log to {}", position(*last)),
+        Body::Pulled { previous, entries: pulled, last, .. } => format!(
+            "pulled {ballot}, after {}: {}; log to {}",
+            position(*previous),
+            entries(pulled),
+            position(*last)
+        ),
         Body::Prepare { .. } | Body::Promise(_) | Body::Accept(_) | Body::Accepted(_) => {
             unreachable!("Raft says no such thing: {m:?}")
         }

@@ -1,0 +1,124 @@
+//! A lagging replica catches up before it asks for votes.
+//!
+//! Raft elects only whose log is as up to date as a quorum's. Where the one replica that reaches a
+//! quorum lags, nobody can be elected though a quorum is connected (the constrained election of
+//! *Omni-Paxos*, Ng, Haridi and Carbone, 2023). So a candidate that is refused asks whoever refused
+//! for what it lacks, takes that in as if a leader had sent it, and asks for votes again.
+//!
+//! Why it may overwrite its own log: let X be its log and Y a log that is strictly more up to date
+//! (a later last round, or the same and longer). Everything committed that X holds, Y holds too.
+//! If the last rounds are the same, both are prefixes of that round's leader's log, and X is one of
+//! Y. If Y's is later, say t: an entry that is committed was acknowledged by a quorum before that
+//! quorum's voters elected the leader of round t, or it could not have been acknowledged any more
+//! in its round; so that leader's log had it before its own first entry (leader completeness), and
+//! Y, which holds one of that leader's entries, is a prefix of its log that reaches further. What
+//! X holds and Y does not is thus committed nowhere, and no acknowledgement of it that is still
+//! under way can make it so: the leader it was given to is of a round before t, and a quorum has
+//! moved on. What is taken in is a prefix of Y that begins where both agree, which keeps all of
+//! that true after every part. With the entries this replica takes over their round: it will
+//! acknowledge nothing to an earlier leader.
+
+use crate::raft::Raft;
+use quorate_base::{Instant, NodeId, Position};
+use quorate_replicated_log::{Body, Effects, Entries, Role, SnapshotWanted};
+
+fn is_ahead(of: Position, than: Position) -> bool {
+    of.at_least_as_up_to_date_as(&than) && !than.at_least_as_up_to_date_as(&of)
+}
+
+impl Raft {
+    /// A voter refused: perhaps because this log is behind its own.
+    pub(crate) fn ask_for_more(&mut self, from: NodeId, out: &mut Effects) {
+        if !self.is_damaged() {
+            let body = Body::Pull { id: self.pull, last: self.log.last() };
+            self.send(out, from, body, None);
+        }
+    }
+
+    /// A candidate asks for what it lacks after `last`. Silence means: nothing.
+    pub(crate) fn asked_for_more(
+        &mut self,
+        from: NodeId,
+        id: u64,
+        last: Position,
+        out: &mut Effects,
+    ) {
+        // A leader sends its log anyway; one that is damaged does not know its own.
+        if self.role == Role::Leader || self.is_damaged() || !is_ahead(self.log.last(), last) {
+            return;
+        }
+        let Some(previous) = self.log.last_agreeable(last.index, last.ballot.round) else {
+            // The log no longer reaches back so far.
+            out.snapshots.push(SnapshotWanted { to: from, session: 0 });
+            return;
+        };
+        let end = self.log.last();
+        let limit = self.config.limits.append_bytes;
+        let (entries, _) = self.log.slice(previous.index + 1, end.index, limit);
+        self.send(out, from, Body::Pulled { id, previous, entries, last: end }, None);
+    }
+
+    /// Entries of a log that is ahead.
+    pub(crate) fn pulled(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        id: u64,
+        (previous, entries, end): (Position, Entries, Position),
+        out: &mut Effects,
+    ) {
+        let waits = self.role != Role::Leader && self.leader.is_none() && id == self.pull;
+        if !waits || self.is_damaged() || !is_ahead(end, self.log.last()) {
+            return;
+        }
+        if !follows(previous, &entries, end) {
+            return; // The peer is broken, or lies.
+        }
+        if !self.log.holds(previous) && previous.index > self.commit {
+            // The logs differ there: a round further back they may agree.
+            let at = previous.index - 1;
+            let hint = self.log.last_agreeable(at, previous.ballot.round);
+            let last = hint.unwrap_or(self.log.base().position);
+            self.send(out, from, Body::Pull { id, last }, None);
+            return;
+        }
+        let agreeing = entries
+            .iter()
+            .take_while(|e| e.index <= self.commit || self.log.holds(e.position()))
+            .count();
+        let new = entries.slice(agreeing..entries.len());
+        let Some(first) = new.first() else { return };
+        let before = self.log.ballot_at(first.index - 1).map_or(u64::MAX, |b| b.round);
+        if first.index <= self.commit || before > first.ballot.round {
+            return; // It contradicts what is committed: the peer lies.
+        }
+        let first = first.index;
+        if first <= self.log.last_index() {
+            self.log.truncate_from(first);
+            self.journal.truncate_from(now, first, out);
+        }
+        self.log.append(new.clone());
+        self.journal.append(now, new, out);
+        let round = self.log.last().ballot.round.max(self.promised.round);
+        self.follow(now, round, NodeId::NONE, out);
+        if is_ahead(end, self.log.last()) {
+            self.ask_for_more(from, out);
+        } else {
+            self.election_timeout(now, out);
+        }
+    }
+}
+
+/// Consecutive after `previous`, of rounds that never fall, and not past `end`.
+fn follows(previous: Position, entries: &Entries, end: Position) -> bool {
+    let mut before = previous;
+    for entry in entries.iter() {
+        let next = before.index.checked_add(1) == Some(entry.index)
+            && entry.ballot.round >= before.ballot.round;
+        if !next {
+            return false;
+        }
+        before = entry.position();
+    }
+    end.at_least_as_up_to_date_as(&before) && before.index <= end.index
+}

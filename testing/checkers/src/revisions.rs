@@ -10,7 +10,7 @@ use crate::store::{Change, Store};
 use crate::violation::Violation;
 use bytes::Bytes;
 use quorate_base::Instant;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const PROMISE: &str = "strict serializability";
 
@@ -160,6 +160,15 @@ impl<'a> Replay<'a> {
                 answered.entry(at).or_default().push(i);
             }
         }
+        // Whoever wrote a value somewhere did nothing else elsewhere.
+        let puts = (2..=truth.last()).filter_map(|revision| truth.at(revision));
+        let puts = puts.flat_map(|(changes, _)| changes.iter());
+        let authors = puts.filter_map(|change| match change {
+            Change::Put(kv) => writers.get(&kv.value).copied(),
+            Change::Delete(_) => None,
+        });
+        let authors: BTreeSet<usize> = authors.collect();
+        open_deletes.retain(|i| !authors.contains(i));
         let floor = floors(history);
         let made = vec![0; history.len()];
         Ok(Replay { history, writers, answered, floor, made, open_deletes, compacted })

@@ -252,7 +252,7 @@ impl World<'_> {
         };
         if let Some((change, command)) = change {
             self.atlas.removing |= matches!(change, Change::Remove(_));
-            let judged = self.record.membership.0;
+            let judged = self.applied_anywhere();
             self.administer(Wish::Change { change, judged, command });
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::counters::Happening;
 use crate::trace::StableHasher;
-use crate::world::{Happens, World};
+use crate::world::{GROUP, Happens, World};
 use quorate_base::{Ballot, Index, NodeId};
 use quorate_checkers::{AppliedLogs, Elections, LeaseBook, Operation, StateHashes, Truth};
 use quorate_driver::PeerMessage;
@@ -133,6 +133,13 @@ impl World<'_> {
                 self.queue.push(at, node.0 as u32, Happens::Retire(node.0));
             }
         }
+    }
+
+    /// How far anybody who runs has applied the log: as far as `members` is known to be right.
+    pub fn applied_anywhere(&self) -> Index {
+        let running = self.nodes.iter().filter_map(|node| node.running.as_ref());
+        let bases = running.filter_map(|running| running.driver.as_ref()?.applied(GROUP));
+        bases.map(|base| base.position.index).max().unwrap_or(0).max(self.record.membership.0)
     }
 
     /// The members, as far as anybody has applied them.

@@ -24,33 +24,63 @@ from cluster import Cluster
 
 # name: (workload, clients, connections, further flags, restart before)
 WORKLOADS = {
-    "put-1": ("put", 1, 1, [], False),
-    "put-100": ("put", 100, 10, [], False),
-    "put-1000": ("put", 1000, 100, [], False),
-    "range": ("range", 100, 10, ["--keyspace", "10000"], True),
-    "cas": ("cas", 100, 10, [], True),
-    "lease": ("lease", 100, 10, [], False),
-    "watch": ("watch", 10, 10, ["--watchers", "100"], False),
+    "put-1": ("put", 1, 1, {}, False),
+    "put-100": ("put", 100, 10, {}, False),
+    "put-1000": ("put", 1000, 100, {}, False),
+    "range": ("range", 100, 10, {"keys": 10_000}, True),
+    "cas": ("cas", 100, 10, {}, True),
+    "lease": ("lease", 100, 10, {}, False),
+    "watch": ("watch", 10, 10, {"watchers": 100}, False),
 }
+
+# What the other generator calls a flag or a workload; the first name is `quorate bench`'s.
+FLAGS = {"connections": "conns", "duration": "seconds", "keys": "keyspace"}
+OWN_WORKLOADS = {"cas": "txn", "gaps": "put"}
+
+
+def command(args, cluster, workload, clients, connections, seconds, **further):
+    """How the generator is called."""
+    flags = {"endpoints": cluster.endpoints, "connections": connections, "clients": clients,
+             "duration": seconds, "value-size": 256, **further}
+    if args.generator:
+        flags = {FLAGS.get(name, name): value for name, value in flags.items() if name != "warmup"}
+        start = [*args.generator.split(), "--workload", workload]
+    else:
+        flags["duration"] = f"{seconds}s"
+        start = [args.quorate, "bench", OWN_WORKLOADS.get(workload, workload), "--output", "json"]
+    return [*start, *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]
+
+
+def read(args, output):
+    """A generator's report: figures, and pauses as (when one began, how many seconds it took)."""
+    if args.generator:
+        report = json.loads(output.strip().splitlines()[-1])
+        return {
+            "per_second": report.get("ops_per_s"),
+            "latency_ms": report.get("latency_ms"),
+            "cpu_us": report.get("cpu_us_per_op", {}).get("servers"),
+            "errors": report.get("errors"),
+            "pauses": [(g["at_unix"], g["ms"] / 1e3) for g in report.get("gaps_over_100ms", [])],
+        }
+    report = json.loads(output)
+    return {
+        "per_second": report["per_second"],
+        "latency_ms": report["latency_ms"],
+        "cpu_us": report["server_cpu_us_per_operation"] or float("nan"),
+        "errors": sum(report["errors"].values()),
+        "pauses": [(pause["began_unix"], pause["seconds"]) for pause in report["pauses"]],
+    }
 
 
 def generator(args, cluster, name, seconds):
     workload, clients, connections, further, _ = WORKLOADS[name]
-    command = [
-        *(args.generator.split() if args.generator else [args.quorate, "bench"]),
-        *(["--workload", workload] if args.generator else [workload, "--output", "json"]),
-        "--endpoints", cluster.endpoints,
-        "--conns", str(connections),
-        "--clients", str(clients),
-        "--seconds", str(seconds),
-        "--value-size", "256",
-        "--server-pids", ",".join(map(str, cluster.pids())),
-        *further,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120)
+    pids = ",".join(map(str, cluster.pids()))
+    call = command(args, cluster, workload, clients, connections, seconds,
+                   **{"server-pids": pids}, **further)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=seconds + 120)
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+        raise RuntimeError(f"{' '.join(call)}: {done.stderr}")
+    return read(args, done.stdout)
 
 
 def clusters(args):
@@ -74,17 +104,16 @@ def load(args):
                     result = generator(args, cluster, name, args.seconds)
                     results.setdefault((name, kind), []).append(result)
                     print(
-                        f"# {kind:8} {name:9} {result['ops_per_s']:9.0f}/s "
+                        f"# {kind:8} {name:9} {result['per_second']:9.0f}/s "
                         f"p50 {result['latency_ms']['p50']:.2f} "
                         f"p99 {result['latency_ms']['p99']:.2f} ms, "
-                        f"{result['cpu_us_per_op']['servers']:.1f} us of server CPU, "
-                        f"{result['cpu_cores'].get('other', 0):.2f} cores elsewhere, "
+                        f"{result['cpu_us']:.1f} us of server CPU, "
                         f"{result['errors']} errors",
                         file=sys.stderr,
                         flush=True,
                     )
-    print("| workload | server | per second | server CPU, us | p50 ms | p99 ms | other cores |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| workload | server | per second | server CPU, us | p50 ms | p99 ms |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name in names:
         row = {}
         for kind, _ in clusters(args):
@@ -94,26 +123,21 @@ def load(args):
                 return statistics.median(get(run) for run in runs)
 
             row[kind] = [
-                median(lambda r: r["ops_per_s"]),
-                median(lambda r: r["cpu_us_per_op"]["servers"]),
+                median(lambda r: r["per_second"]),
+                median(lambda r: r["cpu_us"]),
                 median(lambda r: r["latency_ms"]["p50"]),
                 median(lambda r: r["latency_ms"]["p99"]),
-                median(lambda r: r["cpu_cores"].get("other", 0)),
             ]
             print(f"| {name} | {kind} | " + " | ".join(f"{v:.4g}" for v in row[kind]) + " |")
         if len(row) == 2:
             ratio = [q / e if e else float("nan") for q, e in zip(row["quorate"], row["etcd"])]
-            print(f"| {name} | ratio | " + " | ".join(f"{v:.2f}" for v in ratio[:4]) + " | |")
+            print(f"| {name} | ratio | " + " | ".join(f"{v:.2f}" for v in ratio) + " |")
 
 
 def gaps(args, cluster, seconds):
     """A generator in the background that reports the periods without a successful put."""
-    command = [
-        *(args.generator.split() if args.generator else [args.quorate, "bench"]),
-        *(["--workload", "gaps"] if args.generator else ["gaps", "--output", "json"]),
-        "--endpoints", cluster.endpoints, "--clients", "6", "--seconds", str(seconds),
-    ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    call = command(args, cluster, "gaps", 6, 6, seconds, warmup="0s")
+    return subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
 
 
 def failover(args):
@@ -130,14 +154,14 @@ def failover(args):
                     leader = cluster.leader()
                     at = time.time()
                     cluster.kill(leader, sig)
-                    report = json.loads(running.communicate(timeout=60)[0].splitlines()[-1])
+                    report = read(args, running.communicate(timeout=60)[0])
                     if sig == signal.SIGKILL:
                         cluster.start_node(leader)
                     else:
                         cluster.kill(leader, signal.SIGCONT)
-                    after = [g for g in report["gaps_over_100ms"]
-                             if g["at_unix"] + g["ms"] / 1e3 > at and g["at_unix"] < at + 0.2]
-                    end = max((g["at_unix"] + g["ms"] / 1e3 for g in after), default=at + 0.1)
+                    after = [began + length for began, length in report["pauses"]
+                             if began + length > at and began < at + 0.2]
+                    end = max(after, default=at + 0.1)
                     outages.append(max(end - at, 0.0))
                 outages.sort()
                 p99 = outages[min(len(outages) - 1, int(len(outages) * 0.99))]
@@ -152,13 +176,8 @@ def memory(args):
     """Resident memory with a million keys of 256 bytes, and how long one node takes to serve."""
     for kind, make in clusters(args):
         with make() as cluster:
-            command = [
-                *(args.generator.split() if args.generator else [args.quorate, "bench"]),
-                *(["--workload", "range"] if args.generator else ["range", "--output", "json"]),
-                "--endpoints", cluster.endpoints, "--conns", "4", "--clients", "8",
-                "--seconds", "2", "--value-size", "256", "--keyspace", str(args.keys),
-            ]
-            subprocess.run(command, check=True, capture_output=True, timeout=1800)
+            call = command(args, cluster, "range", 8, 4, 2, keys=args.keys)
+            subprocess.run(call, check=True, capture_output=True, timeout=1800)
             time.sleep(5)
             resident = [cluster.resident_mib(i) for i in range(3)]
             victim = (cluster.leader() + 1) % 3

@@ -9,11 +9,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files to compile; they import each other by these names.
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 9] = [
     "authpb.proto",
     "etcdserverpb.proto",
+    "groups.proto",
     "health.proto",
+    "keyspaces.proto",
     "mvccpb.proto",
+    "transactions.proto",
     "v3electionpb.proto",
     "v3lockpb.proto",
 ];

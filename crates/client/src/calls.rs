@@ -16,6 +16,16 @@ use quorate_wire::etcdserverpb::{
     MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
+use quorate_wire::quorate::groups_client::GroupsClient;
+use quorate_wire::quorate::keyspaces_client::KeyspacesClient;
+use quorate_wire::quorate::transactions_client::TransactionsClient;
+use quorate_wire::quorate::{
+    CreateKeyspaceRequest, CreateKeyspaceResponse, DescribeKeyspaceRequest,
+    DescribeKeyspaceResponse, DropKeyspaceRequest, DropKeyspaceResponse, ListGroupsRequest,
+    ListGroupsResponse, ListKeyspacesRequest, ListKeyspacesResponse, ListTransactionsRequest,
+    ListTransactionsResponse, RunTransactionRequest, RunTransactionResponse,
+    ShowTransactionRequest, ShowTransactionResponse, SwitchGroupRequest, SwitchGroupResponse,
+};
 
 /// Answers may be far larger than tonic's 4 MiB: a range of many keys is one message.
 const LARGEST_ANSWER_BYTES: usize = i32::MAX as usize;
@@ -23,7 +33,7 @@ const LARGEST_ANSWER_BYTES: usize = i32::MAX as usize;
 macro_rules! calls {
     ($(
         $(#[$doc:meta])*
-        $name:ident($stub:ident, $request:ty) -> $response:ty, $safety:ident;
+        $name:ident($stub:ident.$method:ident, $request:ty) -> $response:ty, $safety:ident;
     )*) => {
         impl Client {$(
             $(#[$doc])*
@@ -36,7 +46,7 @@ macro_rules! calls {
                     async move {
                         $stub::new(channel)
                             .max_decoding_message_size(LARGEST_ANSWER_BYTES)
-                            .$name(request)
+                            .$method(request)
                             .await
                     }
                 })
@@ -48,33 +58,57 @@ macro_rules! calls {
 
 calls! {
     /// Reads keys.
-    range(KvClient, RangeRequest) -> RangeResponse, Repeatable;
+    range(KvClient.range, RangeRequest) -> RangeResponse, Repeatable;
     /// Writes a key.
-    put(KvClient, PutRequest) -> PutResponse, Once;
+    put(KvClient.put, PutRequest) -> PutResponse, Once;
     /// Deletes keys.
-    delete_range(KvClient, DeleteRangeRequest) -> DeleteRangeResponse, Once;
+    delete_range(KvClient.delete_range, DeleteRangeRequest) -> DeleteRangeResponse, Once;
     /// Compares, then does the one or the other.
-    txn(KvClient, TxnRequest) -> TxnResponse, Once;
+    txn(KvClient.txn, TxnRequest) -> TxnResponse, Once;
     /// Forgets history up to a revision.
-    compact(KvClient, CompactionRequest) -> CompactionResponse, Once;
+    compact(KvClient.compact, CompactionRequest) -> CompactionResponse, Once;
     /// Makes a lease.
-    lease_grant(LeaseClient, LeaseGrantRequest) -> LeaseGrantResponse, Once;
+    lease_grant(LeaseClient.lease_grant, LeaseGrantRequest) -> LeaseGrantResponse, Once;
     /// Ends a lease, and deletes its keys.
-    lease_revoke(LeaseClient, LeaseRevokeRequest) -> LeaseRevokeResponse, Once;
+    lease_revoke(LeaseClient.lease_revoke, LeaseRevokeRequest) -> LeaseRevokeResponse, Once;
     /// Asks how long a lease still lives.
-    lease_time_to_live(LeaseClient, LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse, Repeatable;
+    lease_time_to_live(LeaseClient.lease_time_to_live, LeaseTimeToLiveRequest)
+        -> LeaseTimeToLiveResponse, Repeatable;
     /// Lists the members.
-    member_list(ClusterClient, MemberListRequest) -> MemberListResponse, Repeatable;
+    member_list(ClusterClient.member_list, MemberListRequest) -> MemberListResponse, Repeatable;
     /// Adds a member.
-    member_add(ClusterClient, MemberAddRequest) -> MemberAddResponse, Once;
+    member_add(ClusterClient.member_add, MemberAddRequest) -> MemberAddResponse, Once;
     /// Removes a member.
-    member_remove(ClusterClient, MemberRemoveRequest) -> MemberRemoveResponse, Once;
+    member_remove(ClusterClient.member_remove, MemberRemoveRequest) -> MemberRemoveResponse, Once;
     /// Gives a learner a vote.
-    member_promote(ClusterClient, MemberPromoteRequest) -> MemberPromoteResponse, Once;
+    member_promote(ClusterClient.member_promote, MemberPromoteRequest)
+        -> MemberPromoteResponse, Once;
     /// Asks whoever's turn it is for its status.
-    status(MaintenanceClient, StatusRequest) -> StatusResponse, Repeatable;
+    status(MaintenanceClient.status, StatusRequest) -> StatusResponse, Repeatable;
     /// Lists, raises or clears alarms; doing so twice is doing so once.
-    alarm(MaintenanceClient, AlarmRequest) -> AlarmResponse, Repeatable;
+    alarm(MaintenanceClient.alarm, AlarmRequest) -> AlarmResponse, Repeatable;
+    /// Makes a keyspace.
+    keyspace_create(KeyspacesClient.create, CreateKeyspaceRequest) -> CreateKeyspaceResponse, Once;
+    /// Lists the keyspaces.
+    keyspace_list(KeyspacesClient.list, ListKeyspacesRequest) -> ListKeyspacesResponse, Repeatable;
+    /// Describes one.
+    keyspace_describe(KeyspacesClient.describe, DescribeKeyspaceRequest)
+        -> DescribeKeyspaceResponse, Repeatable;
+    /// Runs a transaction. Under one id it is run once, however often it is asked for.
+    transaction_run(TransactionsClient.run, RunTransactionRequest)
+        -> RunTransactionResponse, Repeatable;
+    /// Lists transactions.
+    transaction_list(TransactionsClient.list, ListTransactionsRequest)
+        -> ListTransactionsResponse, Repeatable;
+    /// Shows one.
+    transaction_show(TransactionsClient.show, ShowTransactionRequest)
+        -> ShowTransactionResponse, Repeatable;
+    /// Drops one.
+    keyspace_drop(KeyspacesClient.drop, DropKeyspaceRequest) -> DropKeyspaceResponse, Once;
+    /// Lists the groups, as one member knows them.
+    group_list(GroupsClient.list, ListGroupsRequest) -> ListGroupsResponse, Repeatable;
+    /// Lets a group go on under another protocol; may be asked again by whoever names the epoch.
+    group_switch(GroupsClient.switch, SwitchGroupRequest) -> SwitchGroupResponse, Once;
 }
 
 impl Client {

@@ -4,6 +4,7 @@ use crate::balancer::Balancer;
 use crate::config::Config;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::link::{Link, Named};
 use crate::retry::{Safety, Verdict, judge};
 use quorate_base::Rng;
 use std::collections::hash_map::RandomState;
@@ -22,6 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub struct Client {
     config: Arc<Config>,
     links: Arc<Mutex<Links>>,
+    named: Named,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,13 @@ impl Client {
     pub fn new(config: Config) -> Client {
         let seed = RandomState::new().build_hasher().finish();
         let links = Links::new(config.endpoints.clone(), Rng::new(seed));
-        Client { config: Arc::new(config), links: Arc::new(Mutex::new(links)) }
+        let named = Named::of(config.keyspace.as_deref());
+        Client { config: Arc::new(config), links: Arc::new(Mutex::new(links)), named }
+    }
+
+    /// What calls go out by, over this connection.
+    pub(crate) fn link(&self, channel: Channel) -> Link {
+        Link::new(channel, self.named.clone())
     }
 
     /// The endpoints in use.
@@ -112,11 +120,7 @@ impl Client {
     ///
     /// # Errors
     /// Each kind but [`Error::Endpoint`].
-    pub async fn call<R, F>(
-        &self,
-        safety: Safety,
-        attempt: impl Fn(Channel) -> F,
-    ) -> Result<R, Error>
+    pub async fn call<R, F>(&self, safety: Safety, attempt: impl Fn(Link) -> F) -> Result<R, Error>
     where
         F: Future<Output = Result<tonic::Response<R>, Status>>,
     {
@@ -137,7 +141,7 @@ impl Client {
                 Safety::Repeatable => deadline.min(Instant::now() + self.config.attempt_timeout),
                 Safety::Once => deadline,
             };
-            let status = match timeout_at(patience, attempt(channel)).await {
+            let status = match timeout_at(patience, attempt(self.link(channel))).await {
                 Ok(Ok(response)) => {
                     self.answered(&endpoint);
                     return Ok(response.into_inner());

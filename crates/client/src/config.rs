@@ -16,6 +16,8 @@ pub struct Config {
     /// An endpoint that has not answered a call which may be repeated after this is left for
     /// another. Calls that may not be repeated wait for the whole timeout.
     pub attempt_timeout: Duration,
+    /// The keyspace to use; nothing is the default one.
+    pub keyspace: Option<String>,
 }
 
 impl Config {
@@ -35,6 +37,7 @@ impl Config {
             timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(1),
             attempt_timeout: Duration::from_secs(2),
+            keyspace: None,
         })
     }
 }

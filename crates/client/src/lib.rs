@@ -22,6 +22,7 @@ mod client;
 mod config;
 mod endpoint;
 mod error;
+mod link;
 mod retry;
 mod watch;
 
@@ -29,6 +30,7 @@ pub use client::{Client, connect};
 pub use config::Config;
 pub use endpoint::Endpoint;
 pub use error::Error;
+pub use link::{Link, Named};
 pub use quorate_wire as wire;
 pub use retry::Safety;
 pub use watch::Watcher;

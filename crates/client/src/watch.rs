@@ -4,6 +4,7 @@
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::link::Link;
 use crate::retry::{Safety, Verdict, judge};
 use quorate_wire::etcdserverpb::watch_client::WatchClient;
 use quorate_wire::etcdserverpb::watch_request::RequestUnion;
@@ -111,7 +112,9 @@ impl Watcher {
                     let patience =
                         deadline.min(Instant::now() + self.client.config().attempt_timeout);
                     let late = || Status::deadline_exceeded("no answer in time");
-                    let asked = timeout_at(patience, self.ask(WatchClient::new(channel))).await;
+                    let asked =
+                        timeout_at(patience, self.ask(WatchClient::new(self.client.link(channel))))
+                            .await;
                     match asked.unwrap_or_else(|_| Err(late())) {
                         Ok((responses, requests, confirmed)) => {
                             self.client.answered(&endpoint);
@@ -139,7 +142,7 @@ impl Watcher {
 
     async fn ask(
         &self,
-        mut stub: WatchClient<tonic::transport::Channel>,
+        mut stub: WatchClient<Link>,
     ) -> Result<(Streaming<WatchResponse>, mpsc::Sender<WatchRequest>, WatchResponse), Status> {
         let (requests, outgoing) = mpsc::channel(4);
         let create = RequestUnion::CreateRequest(self.create.clone());

@@ -1,6 +1,6 @@
 //! The command line: every subcommand and where it goes.
 
-use crate::client::{Connection, del, get, members, put, status, watch};
+use crate::client::{Connection, del, get, group, keyspace, members, put, status, txn, watch};
 use crate::exit::{CODES, Failure};
 use crate::{bench, lab, sim, start, up};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -33,6 +33,12 @@ enum Command {
     Status(Asked<status::Arguments>),
     /// List the members of the cluster
     Members(Asked<members::Arguments>),
+    /// Make, list, describe and drop keyspaces
+    Keyspace(Asked<keyspace::Arguments>),
+    /// Run, list and show transactions across keyspaces, databases and HTTP services
+    Txn(Asked<txn::Arguments>),
+    /// List the groups, and change the protocol they run under
+    Group(Asked<group::Arguments>),
     /// Run the simulator: a whole cluster in virtual time, under faults
     Sim(sim::Arguments),
     /// Show in experiments what holds, and what does not
@@ -69,6 +75,9 @@ impl Cli {
             Command::Watch(asked) => asked.connection.run(watch::run, asked.arguments),
             Command::Status(asked) => asked.connection.run(status::run, asked.arguments),
             Command::Members(asked) => asked.connection.run(members::run, asked.arguments),
+            Command::Keyspace(asked) => asked.connection.run(keyspace::run, asked.arguments),
+            Command::Txn(asked) => asked.connection.run(txn::run, asked.arguments),
+            Command::Group(asked) => asked.connection.run(group::run, asked.arguments),
             Command::Sim(arguments) => sim::run(&arguments),
             Command::Lab(arguments) => lab::run(&arguments),
             Command::Bench(arguments) => bench::run(*arguments),

@@ -1,5 +1,7 @@
 //! `quorate lab`: experiments that show what holds.
 
+mod commit;
+
 use crate::exit::Failure;
 use crate::output::{Output, print_json, table};
 use clap::{Args, Subcommand};
@@ -24,6 +26,8 @@ pub struct Arguments {
 enum Experiment {
     /// Cut every set of links, and see whether writes go on
     Partitions(Partitions),
+    /// Kill and cut off those who commit a transaction: who holds, who blocks, who splits
+    Commit(commit::Arguments),
 }
 
 /// The arguments of `quorate lab partitions`.
@@ -88,6 +92,7 @@ impl Row {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.experiment {
         Experiment::Partitions(partitions) => run_partitions(partitions),
+        Experiment::Commit(commit) => commit::run(commit),
     }
 }
 

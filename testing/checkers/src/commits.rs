@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 #[derive(Clone, Default, Debug)]
 pub struct AppliedLogs {
     /// For each entry ever written: its content and what came before it.
-    written: BTreeMap<(Index, u64), Written>,
+    written: BTreeMap<(u32, Index, u64), Written>,
     /// For each index ever applied: its ballot and content.
     applied: BTreeMap<Index, (Ballot, u64)>,
+    /// The ballots by which leaders said that they lead, where these were applied.
+    leads: BTreeMap<Index, Ballot>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,18 +24,18 @@ struct Written {
 
 impl AppliedLogs {
     /// A replica wrote an entry with this content (a hash) after an entry of round `before`, if
-    /// that is known. Log matching: whoever writes this index under this round writes the same
-    /// after the same.
+    /// that is known. Log matching: whoever writes this index under this round of this epoch writes
+    /// the same after the same.
     pub fn wrote(
         &mut self,
-        replica: u64,
+        (replica, epoch): (u64, u32),
         index: Index,
         ballot: Ballot,
         content: u64,
         before: Option<u64>,
     ) -> Result<(), Violation> {
         let new = Written { content, before };
-        let known = self.written.entry((index, ballot.round)).or_insert(new);
+        let known = self.written.entry((epoch, index, ballot.round)).or_insert(new);
         if known.content != content {
             let text = format!("replica {replica} wrote another entry {index} of ballot {ballot}");
             return Err(Violation::new("log matching", text));
@@ -68,6 +70,22 @@ impl AppliedLogs {
                 known.0
             );
             return Err(Violation::new("state-machine safety", text));
+        }
+        Ok(())
+    }
+
+    /// A replica applied a leader's word that it leads under `ballot`. Along the log these rise,
+    /// from epoch to epoch too: services go by them.
+    pub fn led(&mut self, replica: u64, index: Index, ballot: Ballot) -> Result<(), Violation> {
+        self.leads.insert(index, ballot);
+        let before = self.leads.range(..index).next_back().map(|(_, ballot)| *ballot);
+        let after = self.leads.range(index + 1..).next().map(|(_, ballot)| *ballot);
+        if before.is_some_and(|before| before >= ballot) || after.is_some_and(|a| a <= ballot) {
+            let text = format!(
+                "replica {replica} applied {ballot} leading from entry {index} on, between \
+                 {before:?} and {after:?}"
+            );
+            return Err(Violation::new("ballots rise along the log", text));
         }
         Ok(())
     }
@@ -110,11 +128,12 @@ mod tests {
     #[test]
     fn one_entry_for_each_index_and_round() {
         let mut logs = AppliedLogs::default();
-        assert!(logs.wrote(1, 5, B1, 70, None).is_ok());
-        assert!(logs.wrote(2, 5, B1, 70, Some(1)).is_ok());
-        assert!(logs.wrote(3, 5, B2, 71, Some(1)).is_ok());
-        assert!(logs.wrote(2, 5, B1, 72, Some(1)).is_err(), "another content");
-        assert!(logs.wrote(2, 5, B1, 70, Some(0)).is_err(), "another predecessor");
+        assert!(logs.wrote((1, 0), 5, B1, 70, None).is_ok());
+        assert!(logs.wrote((2, 0), 5, B1, 70, Some(1)).is_ok());
+        assert!(logs.wrote((3, 0), 5, B2, 71, Some(1)).is_ok());
+        assert!(logs.wrote((3, 1), 5, B1, 72, Some(1)).is_ok(), "another epoch");
+        assert!(logs.wrote((2, 0), 5, B1, 72, Some(1)).is_err(), "another content");
+        assert!(logs.wrote((2, 0), 5, B1, 70, Some(0)).is_err(), "another predecessor");
     }
 
     #[test]
@@ -124,6 +143,15 @@ mod tests {
         assert!(logs.applied(2, 1, B1, 7).is_ok());
         assert!(logs.applied(3, 1, B2, 7).is_err());
         assert_eq!(logs.last(), 1);
+    }
+
+    #[test]
+    fn leaders_ballots_rise() {
+        let mut logs = AppliedLogs::default();
+        assert!(logs.led(1, 3, B1).is_ok() && logs.led(2, 3, B1).is_ok());
+        assert!(logs.led(1, 9, B2).is_ok());
+        assert!(logs.led(1, 12, B2).is_err());
+        assert!(logs.led(1, 2, B1).is_err());
     }
 
     #[test]

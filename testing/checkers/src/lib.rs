@@ -5,6 +5,7 @@
 //! separately from the code they judge, so that one mistake cannot hide in both. A checker that
 //! reports a [`Violation`] has found one; one that cannot decide says so.
 
+pub mod appends;
 mod commits;
 mod elections;
 mod history;

@@ -133,7 +133,19 @@ impl Cluster {
 
     /// Reads keys through one node.
     pub fn range_from(&self, node: usize, key: &str, end: &str) -> Result<RangeResponse, Error> {
+        self.range_at(node, key, end, 0)
+    }
+
+    /// The same at a revision; 0 is the latest.
+    pub fn range_at(
+        &self,
+        node: usize,
+        key: &str,
+        end: &str,
+        revision: i64,
+    ) -> Result<RangeResponse, Error> {
         let request = RangeRequest {
+            revision,
             key: key.as_bytes().to_vec().into(),
             range_end: end.as_bytes().to_vec().into(),
             ..Default::default()

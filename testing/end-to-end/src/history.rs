@@ -15,12 +15,14 @@ use tokio::task::JoinHandle;
 
 /// Keys that all clients share, so that they get in each other's way.
 const KEYS: u64 = 5;
+/// Where they are, if nothing else is said.
 const PREFIX: &str = "register/";
 /// Search steps per key; a history of a minute needs a small part of it.
 const LIMIT: Limit = Limit(5_000_000);
 
 /// Clients at work.
 pub struct Recorder {
+    prefix: String,
     history: Arc<Mutex<Vec<Operation>>>,
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<()>>,
@@ -29,6 +31,11 @@ pub struct Recorder {
 impl Recorder {
     /// Starts `clients` clients of these endpoints.
     pub fn start(runtime: &Runtime, endpoints: &str, clients: u64) -> Recorder {
+        Recorder::start_at(PREFIX, runtime, endpoints, clients)
+    }
+
+    /// The same with keys that begin with `prefix` and do not exist yet.
+    pub fn start_at(prefix: &str, runtime: &Runtime, endpoints: &str, clients: u64) -> Recorder {
         let history = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let epoch = std::time::Instant::now();
@@ -38,10 +45,11 @@ impl Recorder {
                 config.timeout = Duration::from_secs(2);
                 config.attempt_timeout = Duration::from_millis(500);
                 let client = Client::new(config);
-                runtime.spawn(work(number, client, epoch, history.clone(), stop.clone()))
+                let worker = Worker { number, client, prefix: prefix.to_owned(), epoch };
+                runtime.spawn(worker.work(history.clone(), stop.clone()))
             })
             .collect();
-        Recorder { history, stop, clients }
+        Recorder { prefix: prefix.to_owned(), history, stop, clients }
     }
 
     /// Stops the clients and judges what they saw; how many requests were answered.
@@ -49,51 +57,77 @@ impl Recorder {
     /// # Panics
     /// If no order of the requests explains the answers.
     pub fn finish(self, runtime: &Runtime) -> usize {
+        self.judge(runtime).unwrap()
+    }
+
+    /// The same, for those who have more to say than that it is wrong.
+    ///
+    /// # Errors
+    /// What is wrong with the history.
+    pub fn judge(self, runtime: &Runtime) -> Result<usize, String> {
         self.stop.store(true, Ordering::SeqCst);
         for client in self.clients {
             runtime.block_on(client).unwrap();
         }
         let mut history = std::mem::take(&mut *self.history.lock().unwrap());
         history.sort_by_key(|operation| operation.called);
-        let undecided = check_registers(&history, PREFIX.as_bytes(), LIMIT);
-        assert_eq!(undecided, Ok(0), "the history is not linearizable, or too long to tell");
-        history.iter().filter(|operation| operation.answer().is_some()).count()
+        match check_registers(&history, self.prefix.as_bytes(), LIMIT) {
+            Ok(0) => Ok(history.iter().filter(|o| o.answer().is_some()).count()),
+            Ok(keys) => Err(format!("{keys} keys have a history that is too long to judge")),
+            Err(wrong) => Err(format!("the history is not linearizable: {wrong:?}")),
+        }
     }
 }
 
-async fn work(
+/// One client.
+struct Worker {
     number: u64,
     client: Client,
+    prefix: String,
     epoch: std::time::Instant,
-    history: Arc<Mutex<Vec<Operation>>>,
-    stop: Arc<AtomicBool>,
-) {
-    let mut rng = quorate_base::Rng::new(number + 1);
-    let now = || Instant(u64::try_from(epoch.elapsed().as_nanos()).unwrap());
-    let mut sequence = 0u64;
-    while !stop.load(Ordering::SeqCst) {
-        sequence += 1;
-        let key = Bytes::from(format!("{PREFIX}{}", rng.next_u64() % KEYS));
-        let called = now();
-        let (request, end) = if rng.next_u64().is_multiple_of(2) {
-            let value = Bytes::from(format!("{number}/{sequence}"));
-            let put = PutRequest { key: key.clone(), value: value.clone(), ..Default::default() };
-            let answer = client.put(put).await;
-            let reply = answer.map(|response| Reply {
-                revision: response.header.unwrap_or_default().revision.unsigned_abs(),
-                outcome: Outcome::Done,
-            });
-            (Request::Op(Op::Put { key, value, lease: 0 }), ended(reply, now()))
-        } else {
-            let range = RangeRequest { key: key.clone(), ..Default::default() };
-            let reply = client.range(range).await.map(|response| Reply {
-                revision: response.header.unwrap_or_default().revision.unsigned_abs(),
-                outcome: Outcome::Found(response.kvs.into_iter().map(found).collect()),
-            });
-            (Request::Op(Op::Range(Span::one(key))), ended(reply, now()))
-        };
-        history.lock().unwrap().push(Operation { called, request, end });
-        tokio::time::sleep(Duration::from_millis(5)).await;
+}
+
+impl Worker {
+    fn now(&self) -> Instant {
+        Instant(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap())
+    }
+
+    async fn work(self, history: Arc<Mutex<Vec<Operation>>>, stop: Arc<AtomicBool>) {
+        let mut rng = quorate_base::Rng::new(self.number + 1);
+        let mut sequence = 0u64;
+        while !stop.load(Ordering::SeqCst) {
+            sequence += 1;
+            let key = Bytes::from(format!("{}{}", self.prefix, rng.next_u64() % KEYS));
+            let operation = if rng.next_u64().is_multiple_of(2) {
+                self.write(key, Bytes::from(format!("{}/{sequence}", self.number))).await
+            } else {
+                self.read(key).await
+            };
+            history.lock().unwrap().push(operation);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn write(&self, key: Bytes, value: Bytes) -> Operation {
+        let called = self.now();
+        let put = PutRequest { key: key.clone(), value: value.clone(), ..Default::default() };
+        let reply = self.client.put(put).await.map(|response| Reply {
+            revision: response.header.unwrap_or_default().revision.unsigned_abs(),
+            outcome: Outcome::Done,
+        });
+        let request = Request::Op(Op::Put { key, value, lease: 0 });
+        Operation { called, request, end: ended(reply, self.now()) }
+    }
+
+    async fn read(&self, key: Bytes) -> Operation {
+        let called = self.now();
+        let range = RangeRequest { key: key.clone(), ..Default::default() };
+        let reply = self.client.range(range).await.map(|response| Reply {
+            revision: response.header.unwrap_or_default().revision.unsigned_abs(),
+            outcome: Outcome::Found(response.kvs.into_iter().map(found).collect()),
+        });
+        let request = Request::Op(Op::Range(Span::one(key)));
+        Operation { called, request, end: ended(reply, self.now()) }
     }
 }
 

@@ -14,7 +14,7 @@ pub use cluster::Cluster;
 pub use history::Recorder;
 pub use node::Node;
 pub use ports::ports;
-pub use tools::{Ran, Tool, etcdctl, required, run, tool};
+pub use tools::{Ran, Tool, etcdctl, missing, required, run, tool};
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

@@ -17,6 +17,8 @@ pub struct Node {
     pub peer: String,
     /// Its data.
     pub data_dir: PathBuf,
+    /// Another server to run in its place, which has the same flags: etcd.
+    pub instead: Option<PathBuf>,
     log_file: PathBuf,
     arguments: Vec<String>,
     process: Option<Child>,
@@ -30,6 +32,7 @@ impl Node {
             client: format!("127.0.0.1:{port}"),
             peer: format!("127.0.0.1:{}", port + 1),
             data_dir: folder.join(name),
+            instead: None,
             log_file: folder.join(format!("{name}.log")),
             arguments: Vec::new(),
             process: None,
@@ -47,11 +50,16 @@ impl Node {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log_file).unwrap();
         let (client, peer) = (format!("http://{}", self.client), format!("http://{}", self.peer));
-        let child = Command::new(binary())
-            .args(["start", "--stop-with-stdin", "--name", &self.name])
+        let mut command = Command::new(self.instead.as_ref().unwrap_or_else(|| binary()));
+        if self.instead.is_none() {
+            command.args(["start", "--stop-with-stdin"]);
+        }
+        let child = command
+            .args(["--name", &self.name])
             .arg("--data-dir")
             .arg(&self.data_dir)
             .args(["--listen-client-urls", &client, "--listen-peer-urls", &peer])
+            .args(["--advertise-client-urls", &client, "--initial-advertise-peer-urls", &peer])
             .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -13,6 +13,8 @@ fn main() {
     let raft = quorate_raft::Canary::ALL.map(Canary::Raft);
     let paxos_bugs = quorate_paxos::Canary::ALL.map(Canary::Paxos);
     let bugs = raft.into_iter().chain(paxos_bugs).chain(quorate_wal::Canary::ALL.map(Canary::Wal));
+    let epochs = [quorate_driver::Canary::ForgetPromise, quorate_driver::Canary::DropTail];
+    let bugs = bugs.chain(epochs.map(Canary::Driver));
     let named = |bug: &Canary| args.get(3).is_some_and(|arg| format!("{bug:?}").contains(&arg[..]));
     let canary = bugs.into_iter().find(named).unwrap_or_default();
     let paxos = std::env::var("PROTOCOL").is_ok_and(|name| name == "paxos");

@@ -5,20 +5,19 @@
 use crate::clock::Clock;
 use crate::counters::Happening;
 use crate::disk::SimDisk;
+use crate::neighbours::Neighbour;
 use crate::node::Running;
 use crate::world::{GROUP, Happens, World};
-use quorate_base::{Ballot, Instant, NodeId, Position};
+use quorate_base::{Ballot, GroupId, Instant, NodeId, Position};
 use quorate_checkers::Violation;
 use quorate_driver::{Driver, DriverConfig, DriverLimits, Outputs, ServiceHost};
 use quorate_keyspace::command::Member;
 use quorate_keyspace::{Keyspace, LessorConfig, WatchHub};
 use quorate_mvcc::MemoryEngine;
-use quorate_replicated_log::{
-    Base, Config, Entries, Epoch, Limits, Membership, Recovered, Role, Write, WriteId,
-};
+use quorate_replicated_log::{Base, Config, Epoch, Limits, Membership, Recovered, Role, Write};
 use quorate_service::Service;
-use quorate_wal::{Batch, BatchId, RecoveredGroup, Recovery, Wal, WalError, WalOptions};
-use std::collections::VecDeque;
+use quorate_wal::{Batch, BatchId, Recovery, Wal, WalError, WalOptions};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 fn wal_options(world: &World<'_>) -> WalOptions {
@@ -28,6 +27,7 @@ fn wal_options(world: &World<'_>) -> WalOptions {
         max_block_bytes: 32 << 10,
         reserve_bytes: 16 << 10,
         canary: world.canary.wal(),
+        unnamed_protocol: world.plan.protocol,
         ..WalOptions::small()
     }
 }
@@ -37,10 +37,10 @@ impl World<'_> {
     /// that joins, nowhere yet.
     fn first_base(&self, id: u64) -> Base {
         if id > self.plan.nodes {
-            return Base::default();
+            return Base { protocol: self.plan.protocol, ..Base::default() };
         }
         let membership = Membership::of((1..=self.plan.nodes).map(NodeId));
-        Base { position: Position::new(1, Ballot::ZERO), membership }
+        Base::first(Position::new(1, Ballot::ZERO), membership, self.plan.protocol)
     }
 
     /// Starts a node on what its disk and engine hold.
@@ -63,23 +63,29 @@ impl World<'_> {
         node.disk.set_now(now);
         let opened = Wal::open(node.disk.clone(), options);
         let service = Keyspace::open(node.engine.clone(), keyspace);
+        let engines = node.neighbours.clone();
         let (mut wal, recovery) = match opened {
             Ok(opened) => opened,
             Err(error) => return self.not_opened(id, &error),
         };
         let found = recovery.report.damaged_records + recovery.report.lost_blocks;
         let begun = service.map_err(|error| error.to_string()).and_then(|mut service| {
-            let recovered = put_together(&mut wal, &recovery, &mut service, &first)?;
-            Ok((service, recovered))
+            let mut writes = Vec::new();
+            let recovered = put_together(GROUP, &recovery, &mut service, &first, &mut writes)?;
+            let others = neighbours(engines, &recovery, &first, &mut writes)?;
+            let founding = begin(&mut wal, writes)?;
+            Ok((service, recovered, others, founding))
         });
-        let (service, recovered) = match begun {
+        let (service, recovered, others, founding) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 let text = format!("node {id} cannot start: {error}");
                 return self.check(Err(Violation::new("recovery", text)));
             }
         };
-        let founding = recovery.groups.is_empty();
+        if founding && !recovery.groups.is_empty() {
+            self.count(Happening::EpochOpenedAtStart);
+        }
         self.line(id, format_args!("starts: {}", found_text(&recovered)));
         self.trace.note(now, id, 32, found);
         if found > 0 {
@@ -88,9 +94,9 @@ impl World<'_> {
         if service.base().position.index < self.node(id).applied_before {
             self.count(Happening::EngineRolledBack);
         }
-        self.forget_tail(id);
+        self.forget_tail(id, recovered.base.epoch);
         self.count(Happening::Restart);
-        self.live(id, wal, service, recovered, founding);
+        self.live(id, wal, (service, recovered), others, founding);
     }
 
     /// A node's new life begins; it takes part once its log is ready.
@@ -98,8 +104,8 @@ impl World<'_> {
         &mut self,
         id: u64,
         wal: Wal<SimDisk>,
-        service: Keyspace<MemoryEngine>,
-        recovered: Recovered,
+        (service, recovered): (Keyspace<MemoryEngine>, Recovered),
+        neighbours: BTreeMap<GroupId, Neighbour>,
         founding: bool,
     ) {
         let hub = WatchHub::new(service.reader().revision(), self.canary.keyspace());
@@ -112,6 +118,7 @@ impl World<'_> {
             founding,
             wal,
             host: ServiceHost::new(service).with_part_bytes(part_bytes),
+            neighbours,
             hub,
             outputs: Outputs::default(),
             waiting: VecDeque::new(),
@@ -155,6 +162,7 @@ impl World<'_> {
         quorate_keyspace::Config {
             base: first.clone(),
             members: members.collect(),
+            locks: quorate_keyspace::branch::LockConfig::default(),
             lessor: LessorConfig {
                 checkpoint_interval: self.plan.checkpoints,
                 ..LessorConfig::default()
@@ -168,6 +176,7 @@ impl World<'_> {
         Config {
             node: NodeId(id),
             epoch: Epoch::default(),
+            opens: false,
             heartbeat: self.plan.heartbeat,
             election_timeout: self.plan.election,
             lease_clock_drift_ppm: self.plan.lease_drift_ppm,
@@ -188,6 +197,7 @@ impl World<'_> {
             run,
             retry_interval: self.plan.election * 2,
             persist_interval: self.plan.persist_interval,
+            leading_grid: self.plan.heartbeat,
             limits: DriverLimits {
                 pending_proposals: 256,
                 pending_reads: 256,
@@ -199,6 +209,7 @@ impl World<'_> {
                 persist_bytes: 64 << 10,
                 ..DriverLimits::default()
             },
+            canary: self.canary.driver(),
         }
     }
 
@@ -208,71 +219,90 @@ impl World<'_> {
         let life = self.node(id).life;
         let (raft, run) = (self.raft_config(id, life), self.node(id).run);
         let config = self.driver_config(id, run);
-        let (canary, protocol) = (self.canary, self.plan.protocol);
+        let canary = self.canary;
         let node = self.node(id);
         let local = node.clock.read(now);
         let Some(running) = &mut node.running else { return };
         let Some(recovered) = running.recovered.take() else { return };
-        let log = canary.log(protocol, raft, recovered, local);
+        let base = &recovered.base;
+        let (protocol, here) = (base.protocol, Config { epoch: base.epoch, ..raft.clone() });
+        let log = canary.log(protocol, here, recovered, local);
         let mut driver = Driver::new(config);
+        let settings = raft.clone();
+        driver.set_engines(Box::new(move |now, _, recovered| {
+            let epoch = recovered.base.epoch;
+            let seed = raft.seed ^ u64::from(epoch.0) << 16;
+            let config = Config { epoch, opens: true, seed, ..raft.clone() };
+            canary.log(recovered.base.protocol, config, recovered, now)
+        }));
         driver.add_group(local, GROUP, log, Keyspace::<MemoryEngine>::check);
+        for (group, neighbour) in &mut running.neighbours {
+            let Some(recovered) = neighbour.recovered.take() else { continue };
+            let seed = settings.seed ^ group.0 << 8;
+            let base = &recovered.base;
+            let (protocol, epoch) = (base.protocol, base.epoch);
+            let config = Config { seed, epoch, ..settings.clone() };
+            let log = canary.log(protocol, config, recovered, local);
+            driver.add_group(local, *group, log, Keyspace::<MemoryEngine>::check);
+        }
         running.driver = Some(driver);
         self.poll_soon(id);
     }
 }
 
+/// The further groups, all with the same first members.
+fn neighbours(
+    engines: Vec<(GroupId, MemoryEngine)>,
+    recovery: &Recovery,
+    first: &Base,
+    writes: &mut Vec<(GroupId, Write)>,
+) -> Result<BTreeMap<GroupId, Neighbour>, String> {
+    let mut all = BTreeMap::new();
+    for (group, engine) in engines {
+        if !recovery.groups.is_empty() && !recovery.groups.contains_key(&group) {
+            return Err(format!("its log has lost group {group}"));
+        }
+        let config = quorate_keyspace::Config { base: first.clone(), ..Default::default() };
+        let mut service = Keyspace::open(engine, config).map_err(|error| error.to_string())?;
+        let recovered = put_together(group, recovery, &mut service, first, writes)?;
+        let host = ServiceHost::new(service);
+        all.insert(group, Neighbour { host, recovered: Some(recovered) });
+    }
+    Ok(all)
+}
+
 /// What the log and the service hold, put together; or both begun.
 fn put_together(
-    wal: &mut Wal<SimDisk>,
+    id: GroupId,
     recovery: &Recovery,
     service: &mut Keyspace<MemoryEngine>,
     first: &Base,
+    writes: &mut Vec<(GroupId, Write)>,
 ) -> Result<Recovered, String> {
-    let Some(group) = recovery.groups.get(&GROUP) else { return begin(wal, service, first) };
+    let Some(group) = recovery.groups.get(&id) else {
+        if service.base() != *first {
+            let end = service.base().position;
+            return Err(format!("its log is empty, its state ends at {end:?}"));
+        }
+        // The first life: the state is made durable, then the log remembers where it begins.
+        service.persist()().map_err(|error| error.to_string())?;
+        writes.push((id, Write::begin(first.clone())));
+        return Ok(Recovered { base: first.clone(), applied: first.clone(), ..Default::default() });
+    };
     // As a host does: what a killed process left in the cache is not yet durable.
     service.persist()().map_err(|error| error.to_string())?;
-    resume(group, service.base())
+    let (recovered, write) = quorate_driver::resume(group.clone(), service.base())?;
+    writes.extend(write.map(|write| (id, write)));
+    Ok(recovered)
 }
 
-/// The log and the state of an earlier life, put together.
-fn resume(group: &RecoveredGroup, applied: Base) -> Result<Recovered, String> {
-    if applied.position.index < group.base.position.index {
-        return Err(format!(
-            "its state ends at {:?}, its log begins after {:?}",
-            applied.position, group.base.position
-        ));
+/// Lets the log remember where groups begin, if any do; whether any do.
+fn begin(wal: &mut Wal<SimDisk>, writes: Vec<(GroupId, Write)>) -> Result<bool, String> {
+    if writes.is_empty() {
+        return Ok(false);
     }
-    Ok(Recovered {
-        base: group.base.clone(),
-        hard_state: group.hard_state,
-        entries: group.entries.clone(),
-        damaged: group.damaged.clone(),
-        applied,
-    })
-}
-
-/// The first life: the state is made durable, then the log remembers where it begins.
-fn begin(
-    wal: &mut Wal<SimDisk>,
-    service: &mut Keyspace<MemoryEngine>,
-    first: &Base,
-) -> Result<Recovered, String> {
-    if service.base() != *first {
-        return Err(format!("its log is empty, its state ends at {:?}", service.base().position));
-    }
-    service.persist()().map_err(|error| error.to_string())?;
-    let write = Write {
-        id: WriteId(0),
-        reset: Some(first.clone()),
-        compact: None,
-        truncate_from: None,
-        entries: Entries::default(),
-        slots: Vec::new(),
-        hard_state: None,
-    };
-    let batch = Batch { id: BatchId(0), writes: vec![(GROUP, write)] };
-    wal.submit(batch).map_err(|error| error.to_string())?;
-    Ok(Recovered { base: first.clone(), applied: first.clone(), ..Recovered::default() })
+    wal.submit(Batch { id: BatchId(0), writes }).map_err(|error| error.to_string())?;
+    Ok(true)
 }
 
 fn found_text(recovered: &Recovered) -> String {

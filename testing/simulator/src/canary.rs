@@ -19,6 +19,8 @@ pub enum Canary {
     Wal(quorate_wal::Canary),
     /// One of the versioned store.
     Store(quorate_mvcc::Bug),
+    /// One of the change of epochs.
+    Driver(quorate_driver::Canary),
     /// One of the keyspace.
     Keyspace(quorate_keyspace::canary::Bug),
 }
@@ -46,10 +48,36 @@ impl Canary {
         }
     }
 
+    /// Every deliberate bug.
+    pub fn all() -> Vec<Canary> {
+        let raft = quorate_raft::Canary::ALL.into_iter().map(Canary::Raft);
+        let paxos = quorate_paxos::Canary::ALL.into_iter().map(Canary::Paxos);
+        let wal = quorate_wal::Canary::ALL.into_iter().map(Canary::Wal);
+        let store = quorate_mvcc::Bug::ALL.into_iter().map(Canary::Store);
+        let keyspace = quorate_keyspace::canary::Bug::ALL.into_iter().map(Canary::Keyspace);
+        raft.chain(paxos).chain(wal).chain(store).chain(keyspace).collect()
+    }
+
+    /// Whether it is in the code that runs under `protocol`.
+    pub fn concerns(self, protocol: Protocol) -> bool {
+        match self {
+            Canary::Raft(_) => protocol == Protocol::Raft,
+            Canary::Paxos(_) => protocol == Protocol::Paxos,
+            _ => true,
+        }
+    }
+
     pub(crate) fn wal(self) -> quorate_wal::Canary {
         match self {
             Canary::Wal(bug) => bug,
             _ => quorate_wal::Canary::None,
+        }
+    }
+
+    pub(crate) fn driver(self) -> quorate_driver::Canary {
+        match self {
+            Canary::Driver(bug) => bug,
+            _ => quorate_driver::Canary::None,
         }
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate_base::{Index, Rng};
 use quorate_checkers::{Compare, End, Kv, Op, Outcome, Reply, Request, Span, Target};
 use quorate_keyspace::Command;
-use quorate_replicated_log::Change;
+use quorate_replicated_log::{Change, Epoch, Protocol};
 use std::collections::BTreeMap;
 
 /// What a client does.
@@ -44,6 +44,8 @@ pub enum Wish {
     },
     /// Hand leadership to this node.
     Transfer(u64),
+    /// Go on under another protocol, after that epoch.
+    Switch(Protocol, Epoch),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -40,6 +40,11 @@ pub fn digest(from: u64, message: &PeerMessage) -> u64 {
             (session, part, base, chunk.checksum).hash(&mut hasher);
         }
         PeerMessage::SnapshotReply { session, index, .. } => (session, index).hash(&mut hasher),
+        PeerMessage::Switch { next, judged, .. } => (next, judged).hash(&mut hasher),
+        PeerMessage::SwitchRefused { judged, .. } => judged.hash(&mut hasher),
+        PeerMessage::Opened { epoch, .. } | PeerMessage::CatchUp { epoch, .. } => {
+            epoch.hash(&mut hasher);
+        }
     }
     hasher.finish()
 }

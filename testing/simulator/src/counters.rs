@@ -82,6 +82,8 @@ happenings! {
     DamageFound => "damage found",
     /// The log was so damaged that it refused to be opened.
     LogRefused => "log refused",
+    /// A replica said which entries keep its group from going on.
+    GroupBlocked => "group blocked by damage",
     /// A learner joined.
     LearnerAdded => "learner added",
     /// A learner became a voter.
@@ -92,6 +94,18 @@ happenings! {
     MemberRemoved => "member removed",
     /// Leadership was handed over.
     LeadershipTransferred => "leadership transferred",
+    /// A replica's log went on in another epoch.
+    EpochOpened => "epoch opened",
+    /// The same while some links were cut.
+    EpochOpenedInPartition => "epoch opened in a partition",
+    /// The same at a start: power failed after the state was persisted.
+    EpochOpenedAtStart => "epoch opened at a start",
+    /// A replica of an earlier epoch was sent the state of a later one.
+    CaughtUpAcrossEpochs => "caught up across epochs",
+    /// A node lost power between applying the end of an epoch and opening the next.
+    CrashInSwitch => "crash in a switch",
+    /// A change of protocols was answered.
+    SwitchAnswered => "switch answered",
     /// A node became leader.
     LeaderElected => "leader elected",
     /// A leader gave up because it heard no quorum.
@@ -138,6 +152,10 @@ happenings! {
     WatchResumed => "watch resumed",
     /// A watch was cancelled because what it waited for was compacted.
     WatchCompacted => "watch compacted",
+    /// A further group of the same nodes elected a leader.
+    NeighbourLed => "neighbour elected a leader",
+    /// A put in a further group was acknowledged.
+    NeighbourWritten => "neighbour's write acknowledged",
     /// The search for a linearization was given up.
     SearchGivenUp => "search given up",
 }

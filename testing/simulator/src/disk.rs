@@ -433,11 +433,16 @@ impl State {
             let _ = self.complete(u64::MAX, p.operation);
         }
         self.failed = false;
-        // A journalling file system keeps a prefix of the changes of names.
+        // A journalling file system keeps the first of the changes of names, another any of them.
         let keep = self.rng.between(0, self.name_changes.len() as u64) as usize;
-        for (_, change) in self.name_changes.drain(..).take(keep) {
-            change.apply(&mut self.durable_names);
+        let ordered = self.rng.below(2) == 0;
+        for (i, (_, change)) in self.name_changes.drain(..).enumerate() {
+            let kept = if ordered { i < keep } else { self.rng.below(2) == 0 };
+            if kept {
+                change.apply(&mut self.durable_names);
+            }
         }
+        self.durable_names.retain(|_, inode| self.files.contains_key(inode));
         self.names = self.durable_names.clone();
         let named: Vec<u64> = self.names.values().copied().collect();
         self.files.retain(|inode, _| named.contains(inode));

@@ -4,8 +4,9 @@
 //! Invariant: outputs are carried out in order for each neighbour; power may fail between any two.
 
 use crate::counters::Happening;
+use crate::neighbours::neighbour_of;
 use crate::node::Running;
-use crate::world::{Happens, World};
+use crate::world::{GROUP, Happens, World};
 use quorate_base::{Instant, NodeId};
 use quorate_checkers::Violation;
 use quorate_driver::{Driver, Event, Notice, Outputs};
@@ -158,13 +159,18 @@ impl World<'_> {
             }
         }
         if stages > 2 && !outputs.work.is_empty() {
+            let (mine, others): (Vec<_>, Vec<_>) =
+                outputs.work.drain(..).partition(|(group, _)| *group == GROUP);
             if let Some(running) = &mut self.node(id).running {
-                running.work.extend(outputs.work.drain(..).map(|(_, work)| work));
+                running.work.extend(mine.into_iter().map(|(_, work)| work));
             }
             self.serve_soon(id);
+            for (group, work) in others {
+                self.neighbour_works(id, group, work);
+            }
         }
         for (token, answer) in outputs.replies.drain(..) {
-            if stages > 3 {
+            if stages > 3 && !self.neighbour_replied(token, &answer) {
                 self.reply(id, token, answer);
             }
         }
@@ -179,8 +185,11 @@ impl World<'_> {
         if self.trace.is_read() {
             self.line(id, format_args!("{notice:?}"));
         }
+        if let Some(group) = neighbour_of(&notice) {
+            return self.neighbour_tells(id, group, &notice);
+        }
         match notice {
-            Notice::RoleChanged { role, ballot, leader, .. } => {
+            Notice::RoleChanged { role, ballot, leader, epoch, .. } => {
                 let known = self.node(id).running.as_mut();
                 let before = known.map(|running| std::mem::replace(&mut running.role, role));
                 if role == Role::Leader && before != Some(Role::Leader) {
@@ -189,7 +198,7 @@ impl World<'_> {
                 }
                 self.trace.note(self.now, id, 33, ballot.round << 8 | leader.0);
                 if role == Role::Leader {
-                    let result = self.record.elections.leads(NodeId(id), ballot);
+                    let result = self.record.elections.leads(NodeId(id), epoch.0, ballot);
                     self.check(result);
                 }
             }
@@ -208,10 +217,12 @@ impl World<'_> {
                 }
                 self.record_members(&base);
             }
+            Notice::EpochOpened { base, .. } => self.record_epoch(id, &base),
             Notice::Unreadable { from, reason, .. } => {
                 let text = format!("node {id} could not read a command of {from}: {reason}");
                 self.check(Err(Violation::new("command codec", text)));
             }
+            Notice::Blocked { .. } => self.count(Happening::GroupBlocked),
             Notice::Retried { .. } => self.count(Happening::RequestRetried),
             Notice::Fatal { reason } => {
                 let node = self.node(id);

@@ -18,6 +18,7 @@ mod damage;
 mod disk;
 mod driving;
 mod finish;
+mod neighbours;
 mod nemesis;
 mod network;
 mod node;

@@ -8,7 +8,7 @@ use quorate_base::NodeId;
 use quorate_checkers::End;
 use quorate_keyspace::Command;
 use quorate_keyspace::command::{Member, MemberChange};
-use quorate_replicated_log::{Change, Role};
+use quorate_replicated_log::{Change, Protocol, Role};
 use std::time::Duration;
 
 impl World<'_> {
@@ -53,6 +53,9 @@ impl World<'_> {
             }
             Deed::Members => self.admin(0),
             Deed::Transfer => self.transfer(),
+        }
+        if self.rng.chance_ppm(self.plan.switch_ppm) {
+            self.switch();
         }
         let at = self.soon(self.plan.nemesis_every);
         self.queue.push(at, 3_000, Happens::Nemesis);
@@ -217,6 +220,17 @@ impl World<'_> {
         if let Some(to) = self.rng.pick(&voters).copied() {
             self.administer(Wish::Transfer(to.0));
         }
+    }
+
+    /// The other protocol, as a rule; now and then what makes no sense, or comes late.
+    fn switch(&mut self) {
+        let (mut epoch, here) = self.record.latest;
+        let other = Protocol::ALL.into_iter().find(|protocol| *protocol != here);
+        let to = if self.rng.below(16) == 0 { here } else { other.unwrap_or(here) };
+        if self.rng.below(16) == 0 {
+            epoch.0 = epoch.0.saturating_sub(1);
+        }
+        self.administer(Wish::Switch(to, epoch));
     }
 
     /// Asks for something as the administrator, if he waits for nothing else.

@@ -106,6 +106,11 @@ impl Network {
         now.max(self.link(from, to).clogged_until) + delay
     }
 
+    /// Whether any link is cut.
+    pub fn is_cut(&self) -> bool {
+        self.links.iter().any(|link| link.cut)
+    }
+
     /// Cuts or mends one direction.
     pub fn set_cut(&mut self, from: u64, to: u64, cut: bool) {
         self.link(from, to).cut = cut;

@@ -5,16 +5,17 @@
 use crate::clock::Clock;
 use crate::counters::Happening;
 use crate::disk::SimDisk;
+use crate::neighbours::{Neighbour, groups};
 use crate::plan::Plan;
-use crate::world::{Alive, Happens, World};
-use quorate_base::{Instant, Rng};
+use crate::world::{Alive, GROUP, Happens, World};
+use quorate_base::{GroupId, Instant, Rng};
 use quorate_driver::{Done, Driver, Outputs, ServiceHost, Work};
 use quorate_keyspace::{EventBatch, Keyspace, Reply, WatchHub};
 use quorate_mvcc::MemoryEngine;
 use quorate_replicated_log::{Recovered, Role};
 use quorate_service::{Persist, Service};
 use quorate_wal::{Batch, Wal};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// A service's finished work.
@@ -25,6 +26,8 @@ pub struct Node {
     pub id: u64,
     pub disk: SimDisk,
     pub engine: MemoryEngine,
+    /// The engines of the further groups that it founded.
+    pub neighbours: Vec<(GroupId, MemoryEngine)>,
     pub clock: Clock,
     pub drift_ppm: i64,
     pub run: u64,
@@ -57,6 +60,7 @@ pub struct Running {
     pub founding: bool,
     pub wal: Wal<SimDisk>,
     pub host: ServiceHost<Keyspace<MemoryEngine>>,
+    pub neighbours: BTreeMap<GroupId, Neighbour>,
     pub hub: WatchHub,
     pub outputs: Outputs<Reply>,
     /// Batches that the log has no room for at the moment, in order.
@@ -81,6 +85,10 @@ impl Node {
             id,
             disk: SimDisk::new(plan.disk.clone(), rng.fork(1_000 + id)),
             engine: MemoryEngine::new(),
+            neighbours: match id <= plan.nodes {
+                true => groups(plan.neighbours).map(|it| (it, MemoryEngine::new())).collect(),
+                false => Vec::new(),
+            },
             clock: Clock::new(Instant::ZERO, Instant::ZERO, 0),
             drift_ppm: rng.below(2 * plan.drift_ppm as u64 + 1) as i64 - drift,
             run: 0,
@@ -115,7 +123,11 @@ impl World<'_> {
         if node.running.is_none() {
             return;
         }
+        let mut switching = false;
         if let Some(running) = node.running.take() {
+            let epoch = running.driver.as_ref().and_then(|driver| driver.epoch(GROUP));
+            let state = running.host.service().base().epoch;
+            switching = epoch.is_some_and(|(epoch, _)| epoch < state);
             node.applied_before = running.host.service().base().position.index;
         }
         node.disk.crash();
@@ -127,8 +139,16 @@ impl World<'_> {
         };
         let node = self.node(id);
         node.engine.crash(if node.engine_failing { 0 } else { keeps });
+        for at in 0..self.nodes[id as usize - 1].neighbours.len() {
+            let keeps = if self.rng.below(2) == 0 { 0 } else { self.rng.below(8) };
+            self.nodes[id as usize - 1].neighbours[at].1.crash(keeps);
+        }
+        let node = self.node(id);
         node.engine_failing = false;
         self.count(Happening::Crash);
+        if switching {
+            self.count(Happening::CrashInSwitch);
+        }
         if self.record.joint {
             self.count(Happening::CrashInJoint);
         }

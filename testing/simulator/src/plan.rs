@@ -35,6 +35,8 @@ pub struct Plan {
     pub nemesis_every: Duration,
     /// What the nemesis does, each with its weight.
     pub nemesis: Vec<(Deed, u64)>,
+    /// How often the group is to go on under another protocol, at a deed of the nemesis.
+    pub switch_ppm: u32,
     /// How often a leader loses power within milliseconds of its election, which is when Raft's
     /// figure 8 happens.
     pub crash_new_leader_ppm: u32,
@@ -62,6 +64,8 @@ pub struct Plan {
     pub checkpoints: Option<Duration>,
     /// Nodes whose durable data may be damaged: fewer than a quorum can spare.
     pub damageable: Vec<u64>,
+    /// Further groups on the same nodes.
+    pub neighbours: u64,
 }
 
 /// How many clients of each kind.
@@ -169,6 +173,9 @@ impl Plan {
             think: ms(*rng.pick(&[15, 50, 150, 400]).unwrap_or(&150)),
             checkpoints: (rng.below(2) == 0).then(|| ms(rng.between(300, 1_500))),
             damageable,
+            switch_ppm: *rng.pick(&[10_000, 50_000, 200_000]).unwrap_or(&0),
+            // Drawn from what was drawn before: so runs without any are as they always were.
+            neighbours: heartbeat.as_millis() as u64 % 3,
         }
     }
 }

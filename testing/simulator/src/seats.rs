@@ -162,6 +162,7 @@ impl World<'_> {
                 Err(_) => return self.end(seat, End::NotDone),
             },
             Wish::Transfer(to) => driver::Request::Transfer(NodeId(*to)),
+            Wish::Switch(to, judged) => driver::Request::Switch { to: *to, judged: *judged },
         };
         let token = token(seat, attempt);
         self.step(id, Event::Request { token, group: GROUP, deadline, request });
@@ -255,6 +256,10 @@ impl World<'_> {
             }
             Ok(Answer::Transferred) => {
                 self.count(Happening::LeadershipTransferred);
+                self.end(seat, End::Unknown);
+            }
+            Ok(Answer::Switched { .. }) => {
+                self.count(Happening::SwitchAnswered);
                 self.end(seat, End::Unknown);
             }
             Ok(Answer::Readable(_)) => {}
@@ -356,7 +361,7 @@ impl World<'_> {
         if let (Wish::Ask(request), Some(operation)) = (&open.wish, open.operation) {
             place.client.ended(request, &end);
             self.record.history[operation].end = end;
-        } else if matches!(open.wish, Wish::Change { .. } | Wish::Transfer(_)) {
+        } else if matches!(open.wish, Wish::Change { .. } | Wish::Transfer(_) | Wish::Switch(..)) {
             return self.admin_ended(&open.wish, &end);
         }
         let think = self.plan.think * self.seats[seat].client.haste_percent() / 100;

@@ -8,6 +8,7 @@ use quorate_checkers::Violation;
 use quorate_driver::{Done, Event, ReceiveState, Work};
 use quorate_keyspace::{EventBatch, Reply};
 use quorate_replicated_log::Payload;
+use quorate_service::Service;
 use std::time::Duration;
 
 impl World<'_> {
@@ -50,6 +51,7 @@ impl World<'_> {
             Work::Apply(entries) => Some(entries.clone()),
             _ => None,
         };
+        let before = running.host.service().base();
         let snapshot = matches!(work, Work::SnapshotOpen { .. });
         let mut finished = std::mem::take(&mut running.finished);
         let persist = running.host.run(local, work, &mut finished);
@@ -62,7 +64,11 @@ impl World<'_> {
             self.count(Happening::SnapshotSent);
         }
         if let Some(entries) = entries {
-            self.record_applied(id, &entries);
+            // What a snapshot covered meanwhile is passed over, as the service does.
+            let known = before.position.index;
+            let known = entries.iter().take_while(|entry| entry.index <= known).count();
+            let new = entries.slice(known..entries.len());
+            self.record_applied(id, &before, &new);
             let change = entries.iter().any(|e| matches!(e.payload, Payload::Members { .. }));
             if change {
                 self.trace.note(now, id, 34, entries.last_index().unwrap_or(0));
@@ -86,6 +92,11 @@ impl World<'_> {
             Done::Received { state: ReceiveState::Installed, base, .. } => {
                 let base = base.clone();
                 self.count(Happening::SnapshotInstalled);
+                let running = self.node(id).running.as_ref();
+                let epoch = running.and_then(|r| r.driver.as_ref()?.epoch(GROUP));
+                if epoch.is_some_and(|(epoch, _)| epoch < base.epoch) && base.epoch.0 > 0 {
+                    self.count(Happening::CaughtUpAcrossEpochs);
+                }
                 self.line(id, format_args!("installed a snapshot at {:?}", base.position));
                 if let Some(running) = &mut self.node(id).running {
                     running.hub.observe(running.host.service().reader().revision());

@@ -71,6 +71,8 @@ pub enum Happens {
     Watch(usize),
     /// The nemesis does something.
     Nemesis,
+    /// The further groups are asked something.
+    Bustle,
     /// The nemesis undoes something: links to be mended.
     Mend(Vec<(u64, u64)>),
     /// A disk has room again.
@@ -153,7 +155,7 @@ impl<'t> World<'t> {
             nodes,
             seats,
             watchers,
-            record: Record::new(plan.ids, plan.nodes),
+            record: Record::new(plan.ids, plan.nodes, plan.protocol),
             atlas,
             counters: Counters::default(),
             trace,
@@ -180,6 +182,9 @@ impl<'t> World<'t> {
             self.queue.push(self.now, 2_000 + watcher as u32, Happens::Watch(watcher));
         }
         self.queue.push(self.now + Duration::from_secs(1), 3_000, Happens::Nemesis);
+        if self.plan.neighbours > 0 {
+            self.queue.push(self.now, 4_000, Happens::Bustle);
+        }
     }
 
     /// Lets everything happen until then, or until something is violated.
@@ -224,6 +229,7 @@ impl<'t> World<'t> {
             Happens::GiveUp(seat, attempt) => self.give_up(seat, attempt),
             Happens::Watch(watcher) => self.watch(watcher),
             Happens::Nemesis => self.nemesis(),
+            Happens::Bustle => self.bustle(),
             Happens::Mend(links) => self.mend(&links),
             Happens::Room(node) => self.node(node).disk.set_full(false),
             Happens::Admin(step) => self.admin(step),
@@ -325,6 +331,7 @@ impl Happens {
             | Happens::GiveUp(..)
             | Happens::Watch(_)
             | Happens::Nemesis
+            | Happens::Bustle
             | Happens::Mend(_)
             | Happens::Room(_)
             | Happens::Admin(_)
@@ -350,6 +357,7 @@ impl Happens {
             Happens::GiveUp(..) => 12,
             Happens::Watch(_) => 13,
             Happens::Nemesis => 14,
+            Happens::Bustle => 30,
             Happens::Mend(_) => 15,
             Happens::Room(_) => 16,
             Happens::Admin(_) => 17,
@@ -375,7 +383,7 @@ impl Happens {
             | Happens::Read(n, attempt, _)
             | Happens::GiveUp(n, attempt)
             | Happens::Told(n, attempt, _) => (*n as u64) << 32 | attempt.0,
-            Happens::Nemesis => 0,
+            Happens::Nemesis | Happens::Bustle => 0,
             Happens::Mend(links) => links.len() as u64,
             Happens::Admin(step) => u64::from(*step),
         }

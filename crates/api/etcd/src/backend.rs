@@ -23,6 +23,19 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// What the keyspace is stored in.
     type Engine: Engine;
 
+    /// The same node, with another keyspace.
+    ///
+    /// # Errors
+    /// [`NoKeyspace`], if it cannot serve that.
+    fn keyspace(&self, _name: &str) -> Result<Self, NoKeyspace> {
+        Err(NoKeyspace::Unknown)
+    }
+
+    /// Whether the keyspace has gone from this node: it was dropped, or moved to others.
+    fn is_closed(&self) -> bool {
+        false
+    }
+
     /// Which node of which cluster this is. Never changes.
     fn identity(&self) -> Identity;
 
@@ -119,6 +132,19 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// The node.
     pub member: NodeId,
+}
+
+/// Why a node does not serve a keyspace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NoKeyspace {
+    /// There is none of that name.
+    Unknown,
+    /// It is not for clients: the node's own.
+    Reserved,
+    /// It is on other nodes; the text names them.
+    Elsewhere(String),
+    /// The node does not know yet, or is about to open it.
+    NotYet,
 }
 
 /// How consensus stands.

@@ -159,6 +159,9 @@ impl From<KeyspaceError> for Refusal {
             KeyspaceError::PeerUrlExists => Refusal::PeerUrlExist,
             KeyspaceError::NotLearner => Refusal::MemberNotLearner,
             KeyspaceError::TooManyLearners => Refusal::TooManyLearners,
+            // It waited for the outcome of a transaction, which did not come.
+            KeyspaceError::Locked => Refusal::Timeout,
+            KeyspaceError::TooManyWaiting => Refusal::TooManyRequests,
             KeyspaceError::Unsupported => Refusal::NotCapable,
         }
     }

@@ -33,11 +33,11 @@ impl<B: Backend> KvService<B> {
         let node = &self.0;
         node.admit(&call, request.serializable)?;
         validate::range(&request)?;
-        if !request.serializable {
-            node.backend.read_barrier(call.timeout).await?;
-        }
         node.metrics.range();
-        let (header, outcome) = node.read(&convert::range(request))?;
+        let (header, outcome) = match request.serializable {
+            true => node.read(&convert::range(request))?,
+            false => node.read_latest(convert::range(request), &call).await?,
+        };
         Ok(convert::range_response(header, outcome))
     }
 
@@ -159,12 +159,12 @@ impl<B: Backend> Kv for KvService<B> {
         let request = request.into_inner();
         self.0.admit(&call, false)?;
         validate::range_stream(&request)?;
-        if !request.serializable {
-            self.0.backend.read_barrier(call.timeout).await?;
-        }
         self.0.metrics.range();
         let (sink, stream) = mpsc::channel(PARTS_AHEAD);
-        let parts = self.0.backend.reader().stream(&convert::range(request)).map_err(unread)?;
+        let parts = match request.serializable {
+            true => self.0.backend.reader().stream(&convert::range(request)).map_err(unread)?,
+            false => self.0.stream_latest(convert::range(request), &call).await?,
+        };
         tokio::spawn(self.clone().send_parts(parts, sink));
         Ok(Response::new(ReceiverStream::new(stream)))
     }

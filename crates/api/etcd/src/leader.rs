@@ -15,22 +15,26 @@ const PATIENCE_IN_ELECTIONS: u32 = 3;
 /// The latest word on leadership.
 pub(crate) struct Leadership {
     lost: watch::Sender<bool>,
+    /// The keyspace is no longer on this node.
+    closed: watch::Sender<bool>,
 }
 
 impl Leadership {
     pub fn new(leader: NodeId) -> Leadership {
-        Leadership { lost: watch::Sender::new(leader.is_none()) }
+        Leadership { lost: watch::Sender::new(leader.is_none()), closed: watch::Sender::new(false) }
     }
 
-    /// Ends, with the reason, when leadership has been lost for long. Never, if not `required`.
+    /// Ends, with the reason, when the keyspace has gone, or when leadership is `required` and has
+    /// been lost for long.
     pub async fn lost(&self, required: bool) -> Status {
-        if required {
-            let mut lost = self.lost.subscribe();
-            if lost.wait_for(|lost| *lost).await.is_ok() {
-                return Refusal::NoLeader.into();
+        let (mut lost, mut closed) = (self.lost.subscribe(), self.closed.subscribe());
+        // The senders live as long as this.
+        tokio::select! {
+            _ = closed.wait_for(|closed| *closed) => {
+                Status::unavailable("the keyspace was dropped, or moved to other nodes")
             }
+            _ = lost.wait_for(|lost| *lost), if required => Refusal::NoLeader.into(),
         }
-        std::future::pending().await
     }
 }
 
@@ -49,5 +53,8 @@ pub(crate) async fn monitor<B: Backend>(node: Node<B>) {
         }
         let lost = without >= PATIENCE_IN_ELECTIONS;
         node.leadership.lost.send_if_modified(|old| std::mem::replace(old, lost) != lost);
+        if node.backend.is_closed() {
+            node.leadership.closed.send_replace(true);
+        }
     }
 }

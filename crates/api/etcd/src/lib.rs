@@ -11,6 +11,7 @@
 
 mod auth;
 pub mod backend;
+pub mod branch;
 mod call;
 mod cluster;
 mod convert;
@@ -18,6 +19,7 @@ mod election;
 mod errors;
 mod health;
 mod http;
+mod keyspaces;
 mod kv;
 mod leader;
 mod lease;
@@ -37,4 +39,4 @@ mod watch;
 pub use backend::Backend;
 pub use errors::Refusal;
 pub use options::{Options, SERVER_VERSION};
-pub use serve::serve;
+pub use serve::{Door, serve, serve_doors};

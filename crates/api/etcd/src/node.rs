@@ -9,6 +9,7 @@ use crate::lease_ids::LeaseIds;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::watch::Hub;
+use quorate_keyspace::RangeStream;
 use quorate_keyspace::command::{Alarm, Command, Range};
 use quorate_keyspace::reply::{Outcome, RangeOutcome};
 use quorate_mvcc::Revision;
@@ -23,7 +24,7 @@ pub(crate) struct Shared<B> {
     pub backend: B,
     pub identity: Identity,
     pub options: Options,
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     pub hub: Arc<Hub>,
     pub leadership: Leadership,
     pub lease_ids: LeaseIds,
@@ -46,13 +47,22 @@ impl<B> std::ops::Deref for Node<B> {
 impl<B: Backend> Node<B> {
     /// Puts the parts together and subscribes to the backend's changes.
     pub fn new(backend: B, options: Options) -> Node<B> {
+        let metrics = Arc::new(Metrics::new(backend.identity()));
+        Node::counted(backend, options, metrics)
+    }
+
+    /// The same node with another keyspace.
+    pub fn with(&self, backend: B) -> Node<B> {
+        Node::counted(backend, self.options.clone(), self.metrics.clone())
+    }
+
+    fn counted(backend: B, options: Options, metrics: Arc<Metrics>) -> Node<B> {
         let hub = Hub::new(backend.reader().revision(), options.recent_event_bytes);
         let subscription = backend.subscribe(hub.clone());
         // What was applied between the two lines above is read from history.
         hub.jump();
         let identity = backend.identity();
         let leadership = Leadership::new(backend.consensus().leader);
-        let metrics = Metrics::new(identity);
         let lease_ids = LeaseIds::new(identity.member);
         Node(Arc::new(Shared {
             backend,
@@ -102,6 +112,54 @@ impl<B: Backend> Node<B> {
     pub fn read(&self, range: &Range) -> Result<(ResponseHeader, RangeOutcome), Status> {
         let (revision, outcome) = self.backend.reader().range_at(range).map_err(unread)?;
         Ok((self.header(revision), outcome))
+    }
+
+    /// Reads a range so that it is linearizable: everything that was acknowledged anywhere before
+    /// the call is in it. Where a branch of a distributed transaction has a lock, its outcome is
+    /// waited for: it may be known elsewhere already.
+    pub async fn read_latest(
+        &self,
+        range: Range,
+        call: &Call,
+    ) -> Result<(ResponseHeader, RangeOutcome), Status> {
+        self.backend.read_barrier(call.timeout).await?;
+        match self.backend.reader().range_unlocked(&range).map_err(unread)? {
+            Some((revision, outcome)) => Ok((self.header(revision), outcome)),
+            None => {
+                let (header, range) = self.unlock(range, call).await?;
+                let (_, outcome) = self.read(&range)?;
+                Ok((header, outcome))
+            }
+        }
+    }
+
+    /// The same, piece by piece.
+    pub async fn stream_latest(
+        &self,
+        range: Range,
+        call: &Call,
+    ) -> Result<RangeStream<B::Engine>, Status> {
+        self.backend.read_barrier(call.timeout).await?;
+        match self.backend.reader().stream_unlocked(&range).map_err(unread)? {
+            Some(stream) => Ok(stream),
+            None => {
+                let (_, range) = self.unlock(range, call).await?;
+                self.backend.reader().stream(&range).map_err(unread)
+            }
+        }
+    }
+
+    /// Waits in the keyspace's own line until nobody has a lock of the range: the range as of
+    /// that moment's revision.
+    async fn unlock(&self, range: Range, call: &Call) -> Result<(ResponseHeader, Range), Status> {
+        let barrier = Command::Barrier { ranges: vec![range.range.clone()] };
+        match self.propose(barrier, call).await? {
+            (header, Outcome::Barrier) => {
+                let revision = convert::revision(header.revision);
+                Ok((header, Range { revision, ..range }))
+            }
+            _ => Err(wrong_outcome()),
+        }
     }
 
     /// Refuses what this member's quota has no room for, and raises the alarm that says so, as

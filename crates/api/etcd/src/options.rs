@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tonic::service::Routes;
 
 /// The version of etcd this server is compatible with, as told to clients.
 pub const SERVER_VERSION: &str = "3.7.0";
@@ -31,6 +32,8 @@ pub struct Options {
     /// How many bytes of events may wait to be handed to watchers. Beyond it they are read from
     /// history instead.
     pub recent_event_bytes: usize,
+    /// Serves the paths of gRPC services that are not etcd's (`/quorate.`…).
+    pub control: Option<Routes>,
     /// Runtimes that serve connections in turn with the one that `serve` runs on.
     pub workers: Vec<Handle>,
 }
@@ -45,6 +48,7 @@ impl Default for Options {
             election_timeout: Duration::from_secs(1),
             progress_notify_interval: Duration::from_secs(600),
             recent_event_bytes: 16 << 20,
+            control: None,
             workers: Vec::new(),
         }
     }

@@ -9,16 +9,17 @@ use crate::backend::Backend;
 use crate::cluster::ClusterService;
 use crate::election::ElectionService;
 use crate::health::HealthService;
+use crate::keyspaces::{KEYSPACE_HEADER, Keyspaces};
 use crate::kv::KvService;
 use crate::lease::LeaseService;
 use crate::lock::LockService;
 use crate::maintenance::MaintenanceService;
 use crate::node::Node;
 use crate::options::Options;
-use crate::unary::{Answer, Unary};
+use crate::unary::{Answer, Unary, refused};
 use crate::watch::{self, WatchService};
 use crate::{http, leader};
-use ::http::{Request, Response, header};
+use ::http::{HeaderValue, Request, Response, header};
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use http_body_util::Full;
@@ -60,10 +61,30 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// After a failed accept (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the API on these sockets until `shutdown` ends. What is under way then may finish within
-/// two seconds.
+/// A socket that clients come in by, and the keyspace of those who name none.
+#[derive(Debug)]
+pub struct Door {
+    /// The socket.
+    pub listener: TcpListener,
+    /// The keyspace; nothing is the default one.
+    pub keyspace: Option<String>,
+}
+
+/// Serves the API on these sockets until `shutdown` ends: [`serve_doors`].
 pub async fn serve<B: Backend>(
     listeners: Vec<TcpListener>,
+    backend: B,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let doors = listeners.into_iter().map(|listener| Door { listener, keyspace: None });
+    serve_doors(doors.collect(), backend, options, shutdown).await;
+}
+
+/// Serves the API at these doors until `shutdown` ends. What is under way then may finish within
+/// two seconds.
+pub async fn serve_doors<B: Backend>(
+    doors: Vec<Door>,
     backend: B,
     options: Options,
     shutdown: impl Future<Output = ()> + Send,
@@ -71,13 +92,14 @@ pub async fn serve<B: Backend>(
     let node = Node::new(backend, options);
     let server = Server::new(&node);
     let mut background = JoinSet::new();
-    background.spawn(watch::dispatch(node.clone()));
-    background.spawn(watch::serve_history(node.clone()));
-    background.spawn(leader::monitor(node.clone()));
+    follow(&node, |task| {
+        background.spawn(task);
+    });
     let (stop, stopping) = flag::channel(false);
     let permits = Arc::new(Semaphore::new(node.options.max_connections));
-    for listener in listeners {
-        let accept = accept(listener, server.clone(), permits.clone(), stopping.clone());
+    for Door { listener, keyspace } in doors {
+        let server = Server { home: keyspace.map(Arc::from), ..server.clone() };
+        let accept = accept(listener, server, permits.clone(), stopping.clone());
         background.spawn(accept);
     }
     drop(stopping);
@@ -175,22 +197,85 @@ async fn connection<B: Backend>(
     drop(permit);
 }
 
+/// What goes on for a keyspace as long as it is served.
+pub(crate) fn follow<B: Backend>(
+    node: &Node<B>,
+    mut spawn: impl FnMut(Pin<Box<dyn Future<Output = ()> + Send>>),
+) {
+    spawn(Box::pin(watch::dispatch(node.clone())));
+    spawn(Box::pin(watch::serve_history(node.clone())));
+    spawn(Box::pin(leader::monitor(node.clone())));
+}
+
 /// Answers requests. Cloning is cheap.
 struct Server<B> {
-    node: Node<B>,
-    unary: Unary<B>,
-    routes: Routes,
+    /// Serves the default keyspace.
+    site: Site<B>,
+    others: Arc<Keyspaces<B>>,
+    /// The keyspace of requests that name none, if it is another.
+    home: Option<Arc<str>>,
 }
 
 impl<B> Clone for Server<B> {
     fn clone(&self) -> Self {
-        let (node, unary) = (self.node.clone(), self.unary.clone());
-        Server { node, unary, routes: self.routes.clone() }
+        let (site, others) = (self.site.clone(), self.others.clone());
+        Server { site, others, home: self.home.clone() }
     }
+}
+
+impl<B: Backend> std::ops::Deref for Server<B> {
+    type Target = Site<B>;
+    fn deref(&self) -> &Site<B> {
+        &self.site
+    }
+}
+
+/// Whether a call is about the cluster, whichever keyspace it names.
+fn concerns_cluster(path: &str) -> bool {
+    path.starts_with("/quorate.") || path.starts_with("/etcdserverpb.Cluster/")
 }
 
 impl<B: Backend> Server<B> {
     fn new(node: &Node<B>) -> Server<B> {
+        let others = Arc::new(Keyspaces::new(Handle::current()));
+        Server { site: Site::new(node), others, home: None }
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Response<AnswerBody> {
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        if !grpc {
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            return http::answer(&self.node, &method, &uri).await.map(AnswerBody::Http);
+        }
+        let named = request.headers().get(KEYSPACE_HEADER);
+        if named.is_none() && self.home.is_none() || concerns_cluster(request.uri().path()) {
+            return self.site.answer(request).await;
+        }
+        let home = self.home.as_deref().map(str::as_bytes);
+        match self.others.site(&self.site, named.map(HeaderValue::as_bytes).or(home)) {
+            Ok(site) => site.answer(request).await,
+            Err(status) => refused(&status).map(AnswerBody::Unary),
+        }
+    }
+}
+
+/// Serves one keyspace. Cloning is cheap.
+pub(crate) struct Site<B> {
+    pub node: Node<B>,
+    unary: Unary<B>,
+    routes: Routes,
+}
+
+impl<B> Clone for Site<B> {
+    fn clone(&self) -> Self {
+        let (node, unary) = (self.node.clone(), self.unary.clone());
+        Site { node, unary, routes: self.routes.clone() }
+    }
+}
+
+impl<B: Backend> Site<B> {
+    fn new(node: &Node<B>) -> Site<B> {
         let limit = node.options.max_message_bytes();
         let (kv, lease) = (KvService(node.clone()), LeaseService(node.clone()));
         let mut routes = Routes::builder();
@@ -215,20 +300,22 @@ impl<B: Backend> Server<B> {
             HealthServer(HealthService(node.clone()))
         );
         let unary = Unary::new(node.clone(), kv, lease);
-        Server { node: node.clone(), unary, routes: routes.routes().prepare() }
+        Site { node: node.clone(), unary, routes: routes.routes().prepare() }
     }
 
-    async fn answer(mut self, request: Request<Incoming>) -> Response<AnswerBody> {
-        let kind = request.headers().get(header::CONTENT_TYPE);
-        let grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        if !grpc {
-            let (method, uri) = (request.method().clone(), request.uri().clone());
-            return http::answer(&self.node, &method, &uri).await.map(AnswerBody::Http);
-        }
-        if Unary::<B>::serves(request.uri().path()) {
+    /// The same for another keyspace.
+    pub fn beside(&self, backend: B) -> Site<B> {
+        Site::new(&self.node.with(backend))
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        let path = request.uri().path();
+        if Unary::<B>::serves(path) {
             return self.unary.call(request).await.map(AnswerBody::Unary);
         }
-        match self.routes.call(request.map(tonic::body::Body::new)).await {
+        let control = self.node.options.control.as_ref().filter(|_| path.starts_with("/quorate."));
+        let mut routes = control.unwrap_or(&self.routes).clone();
+        match routes.call(request.map(tonic::body::Body::new)).await {
             Ok(response) => response.map(AnswerBody::Tonic),
             Err(error) => match error {},
         }

@@ -1,4 +1,5 @@
-//! The wire types of etcd's v3 API: what `proto/*.proto` says, as Rust. No logic, no state.
+//! The wire types of etcd's v3 API and of our own: what `proto/*.proto` says, as Rust. No logic, no
+//! state.
 //!
 //! Invariant: everything under `generated/` is written by `cargo xtask proto` and by nobody else;
 //! a test there compares. Features `client` and `server` add the stubs and the service traits.
@@ -26,6 +27,8 @@ pub mod health;
 #[rustfmt::skip]
 #[path = "generated/mvccpb.rs"]
 pub mod mvccpb;
+
+pub mod quorate;
 
 /// Elections.
 #[allow(missing_docs, clippy::all, clippy::expect_used, clippy::unwrap_used)]

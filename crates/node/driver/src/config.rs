@@ -1,5 +1,6 @@
 //! What a driver is told once.
 
+use crate::canary::Canary;
 use core::time::Duration;
 use quorate_base::NodeId;
 
@@ -16,8 +17,13 @@ pub struct DriverConfig {
     pub retry_interval: Duration,
     /// The service is asked to persist at least this often while entries are applied.
     pub persist_interval: Duration,
+    /// The timers of groups that this node leads come at multiples of this (zero: when they are
+    /// due), so that the heartbeats of all of them leave together, in one frame for each peer.
+    pub leading_grid: Duration,
     /// The limits.
     pub limits: DriverLimits,
+    /// A deliberate bug. Takes effect only with the feature `canary`.
+    pub canary: Canary,
 }
 
 /// Bounds of everything a driver queues, per group.
@@ -46,6 +52,13 @@ pub struct DriverLimits {
     pub compact_step_entries: u64,
     /// The service is asked to persist after this many applied entry bytes.
     pub persist_bytes: u64,
+}
+
+impl DriverConfig {
+    /// Whether a deliberate bug is to take effect.
+    pub(crate) fn is(&self, bug: Canary) -> bool {
+        cfg!(feature = "canary") && self.canary == bug
+    }
 }
 
 impl Default for DriverLimits {

@@ -3,7 +3,7 @@
 use crate::peer::PeerMessage;
 use bytes::Bytes;
 use quorate_base::{Ballot, GroupId, Index, Instant, NodeId, RequestId};
-use quorate_replicated_log::{Base, Change, Entries, Role, StepDown};
+use quorate_replicated_log::{Base, Change, Entries, Epoch, Protocol, Role, StepDown};
 use quorate_service::{Applied, SnapshotChunk};
 use quorate_wal::{Batch, BatchId};
 
@@ -74,6 +74,13 @@ pub enum Request {
     },
     /// Hand leadership to this node.
     Transfer(NodeId),
+    /// End the epoch; the log goes on under another protocol.
+    Switch {
+        /// The other protocol.
+        to: Protocol,
+        /// The epoch that is to end: refused in any other.
+        judged: Epoch,
+    },
 }
 
 /// The answer to a request.
@@ -87,6 +94,13 @@ pub enum Answer<R> {
     Told(Bytes),
     /// Leadership is where it was wanted.
     Transferred,
+    /// This node has opened the next epoch.
+    Switched {
+        /// Which.
+        epoch: Epoch,
+        /// Its protocol.
+        protocol: Protocol,
+    },
 }
 
 /// Why a request was not answered.
@@ -104,9 +118,9 @@ pub enum RequestError {
     UnknownGroup,
     /// A change of members is already under way; nothing was done.
     ChangeInProgress,
-    /// The change makes no sense; nothing was done.
+    /// The change makes no sense (the group has the protocol already, say); nothing was done.
     BadChange,
-    /// The members changed after the change was judged; nothing was done: judge it again.
+    /// The members, or the epoch, changed after the change was judged: judge it again.
     Outdated,
     /// The learner to be promoted lacks too much of the log; nothing was done.
     NotReady,
@@ -286,6 +300,25 @@ pub enum Notice {
         ballot: Ballot,
         /// Who leads, if known.
         leader: NodeId,
+        /// The epoch that this is about.
+        epoch: Epoch,
+    },
+    /// A replica's log goes on in another epoch.
+    EpochOpened {
+        /// The group.
+        group: GroupId,
+        /// After this.
+        base: Base,
+    },
+    /// Nothing is served: entries that may have been committed cannot be read on enough of the
+    /// replicas that can be reached.
+    Blocked {
+        /// The group.
+        group: GroupId,
+        /// The first of the entries.
+        first: Index,
+        /// The last.
+        last: Index,
     },
     /// A leader gave up by itself.
     SteppedDown {

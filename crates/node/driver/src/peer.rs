@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_base::{GroupId, Index, NodeId, RequestId};
-use quorate_replicated_log::{Base, Change, Message};
+use quorate_replicated_log::{Base, Change, Epoch, Message, Protocol, Refusal};
 use quorate_service::SnapshotChunk;
 
 /// One message from node to node. Any of them may be lost, repeated or overtaken.
@@ -68,6 +68,38 @@ pub enum PeerMessage {
         /// The service's own encoding.
         answer: Option<Bytes>,
     },
+    /// To the leader: end the epoch; the log goes on under another protocol.
+    Switch {
+        /// The group.
+        group: GroupId,
+        /// The other protocol.
+        next: Protocol,
+        /// The epoch that is to end.
+        judged: Epoch,
+    },
+    /// The epoch is not ended.
+    SwitchRefused {
+        /// The group.
+        group: GroupId,
+        /// The epoch that was to end.
+        judged: Epoch,
+        /// Why.
+        reason: ForwardRefusal,
+    },
+    /// The sender's log is in this epoch.
+    Opened {
+        /// The group.
+        group: GroupId,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// The sender's log is still in this epoch; it wants the state of one that has gone on.
+    CatchUp {
+        /// The group.
+        group: GroupId,
+        /// The epoch.
+        epoch: Epoch,
+    },
     /// A part of a snapshot. Travels on a stream of its own.
     Snapshot {
         /// The group.
@@ -124,6 +156,21 @@ pub enum ForwardRefusal {
     Transferring,
 }
 
+impl From<Refusal> for ForwardRefusal {
+    fn from(reason: Refusal) -> ForwardRefusal {
+        match reason {
+            Refusal::NotLeader { leader } => ForwardRefusal::NotLeader(leader),
+            Refusal::Full => ForwardRefusal::Full,
+            Refusal::ChangeInProgress => ForwardRefusal::ChangeInProgress,
+            Refusal::BadChange => ForwardRefusal::BadChange,
+            Refusal::Outdated => ForwardRefusal::Outdated,
+            Refusal::NotReady => ForwardRefusal::NotReady,
+            // Both end by themselves, and with them whoever asks asks again.
+            Refusal::Transferring | Refusal::Sealed => ForwardRefusal::Transferring,
+        }
+    }
+}
+
 impl PeerMessage {
     /// Whether it belongs on the stream for bulk data, where it delays nothing else.
     pub fn is_bulk(&self) -> bool {
@@ -140,6 +187,10 @@ impl PeerMessage {
             | PeerMessage::ForwardRefused { group, .. }
             | PeerMessage::Query { group, .. }
             | PeerMessage::QueryReply { group, .. }
+            | PeerMessage::Switch { group, .. }
+            | PeerMessage::SwitchRefused { group, .. }
+            | PeerMessage::Opened { group, .. }
+            | PeerMessage::CatchUp { group, .. }
             | PeerMessage::Snapshot { group, .. }
             | PeerMessage::SnapshotReply { group, .. } => *group,
         }

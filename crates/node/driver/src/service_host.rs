@@ -19,6 +19,7 @@ pub struct ServiceHost<S: Service> {
     sources: BTreeMap<NodeId, Source>,
     sink: Option<Sink>,
     part_bytes: usize,
+    damaged: bool,
 }
 
 struct Source {
@@ -47,6 +48,7 @@ impl<S: Service> ServiceHost<S> {
             sources: BTreeMap::new(),
             sink: None,
             part_bytes: PART_BYTES,
+            damaged: false,
         }
     }
 
@@ -59,6 +61,11 @@ impl<S: Service> ServiceHost<S> {
     /// The service.
     pub fn service(&self) -> &S {
         &self.service
+    }
+
+    /// Whether the service's durable state turned out damaged: it must not be opened again.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     /// The service, for its host's own needs.
@@ -119,7 +126,10 @@ impl<S: Service> ServiceHost<S> {
         let mut applied = Applied::default();
         match self.service.apply(&entries, &mut applied) {
             Ok(()) => done.push(Done::Applied { base: self.service.base(), applied }),
-            Err(error) => done.push(Done::Failed { reason: error.to_string() }),
+            Err(error) => {
+                self.damaged |= matches!(error, ServiceError::Damaged(_));
+                done.push(Done::Failed { reason: error.to_string() });
+            }
         }
     }
 

@@ -1,17 +1,20 @@
 //! The driver alone, its log engine replaced by a script: what it gates, batches, routes, retries.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod epochs;
+
 use bytes::Bytes;
 use quorate_base::codec::DecodeError;
 use quorate_base::time::Duration;
 use quorate_base::{Ballot, GroupId, Index, Instant, NodeId, Position, RequestId};
 use quorate_driver::{
-    Answer, Done, Driver, DriverConfig, DriverLimits, Event, ForwardRefusal, Notice, Outputs,
-    PeerMessage, Request, RequestError, Token, Work,
+    Answer, Canary, Done, Driver, DriverConfig, DriverLimits, Event, ForwardRefusal, Notice,
+    Outputs, PeerMessage, Request, RequestError, Token, Work,
 };
 use quorate_replicated_log::{
     Base, Body, Change, Effects, Entries, Entry, Epoch, Event as LogEvent, Input, Membership,
-    Message, Payload, Protocol, ReadReady, ReplicatedLog, Role, Send, Status, Write, WriteId,
+    Message, Payload, PeerStatus, Protocol, ReadReady, ReplicatedLog, Role, Send, Status, Write,
+    WriteId,
 };
 use quorate_service::{Applied, Envelope};
 use quorate_wal::BatchId;
@@ -29,6 +32,10 @@ struct Script {
     leader: NodeId,
     commit: Index,
     take_proposals: bool,
+    protocol: Protocol,
+    epoch: Epoch,
+    ballot: Ballot,
+    peers: Vec<PeerStatus>,
 }
 
 #[derive(Clone, Default)]
@@ -52,7 +59,7 @@ impl ReplicatedLog for ScriptedLog {
     }
 
     fn protocol(&self) -> Protocol {
-        Protocol::Raft
+        self.0.lock().unwrap().protocol
     }
 
     fn next_timeout(&self) -> Option<Instant> {
@@ -76,9 +83,15 @@ impl ReplicatedLog for ScriptedLog {
     }
 
     fn status(&self) -> Status {
+        let script = self.0.lock().unwrap();
+        let (epoch, protocol, ballot) = (script.epoch, script.protocol, script.ballot);
+        let peers = script.peers.clone();
+        drop(script);
         Status {
+            epoch,
+            protocol,
             role: self.role(),
-            ballot: Ballot::ZERO,
+            ballot,
             leader: self.leader(),
             base: Position::ZERO,
             last: Position::ZERO,
@@ -86,7 +99,7 @@ impl ReplicatedLog for ScriptedLog {
             commit: self.commit(),
             applied: 0,
             membership: Membership::default(),
-            peers: Vec::new(),
+            peers,
         }
     }
 }
@@ -112,18 +125,24 @@ impl Bench {
     }
 
     fn with_limits(leader: NodeId, limits: DriverLimits) -> Bench {
-        let mut driver = Driver::new(DriverConfig {
-            node: ME,
-            run: 7,
-            retry_interval: Duration::from_millis(100),
-            persist_interval: Duration::from_secs(1),
-            limits,
-        });
+        let mut driver = Driver::new(Self::config(limits));
         let log = ScriptedLog::default();
         log.0.lock().unwrap().leader = leader;
         log.0.lock().unwrap().take_proposals = true;
         driver.add_group(Instant::ZERO, GROUP, Box::new(log.clone()), readable);
         Bench { driver, log, now: Instant::ZERO }
+    }
+
+    fn config(limits: DriverLimits) -> DriverConfig {
+        DriverConfig {
+            node: ME,
+            run: 7,
+            retry_interval: Duration::from_millis(100),
+            persist_interval: Duration::from_secs(1),
+            leading_grid: Duration::ZERO,
+            limits,
+            canary: Canary::None,
+        }
     }
 
     /// One event and a poll.
@@ -207,7 +226,7 @@ fn forwarded(outputs: &Outputs<&'static str>) -> Vec<RequestId> {
 
 fn applied(request: RequestId) -> Event<&'static str, ()> {
     let position = Position::new(request.sequence, Ballot::new(1, ME));
-    let base = Base { position, membership: Membership::default() };
+    let base = Base { position, ..Base::default() };
     let applied = Applied { replies: vec![(request, "done")], publications: vec![] };
     Event::ServiceDone { group: GROUP, done: Done::Applied { base, applied } }
 }
@@ -447,4 +466,44 @@ fn the_log_is_compacted_only_behind_what_is_persisted() {
     let done = Done::Persisted { index: 5 };
     bench.event(Event::ServiceDone { group: GROUP, done });
     assert_eq!(compacted(bench.inputs()), [5]);
+}
+
+#[test]
+fn a_removed_group_answers_whoever_waits_and_is_forgotten_by_the_log() {
+    let mut bench = Bench::new(OTHER);
+    let mut effects = Effects::default();
+    effects.writes.push(write(1));
+    bench.answer(effects);
+    let out = bench.request(1, Request::Read);
+    let batch = out.batch.map(|batch| batch.id);
+    let mut out = Outputs::default();
+    assert!(bench.driver.remove_group(bench.now, GROUP, &mut out));
+    assert!(!bench.driver.remove_group(bench.now, GROUP, &mut out));
+    assert_eq!(out.replies, [(Token(1), Err(RequestError::UnknownGroup))]);
+    bench.driver.poll(bench.now, &mut out);
+    let writes = out.batch.take().unwrap().writes;
+    assert!(matches!(&writes[..], [(GROUP, write)] if write.is_forget()));
+    // A new replica of the group is not told of the old one's writes.
+    let log = ScriptedLog::default();
+    bench.driver.add_group(bench.now, GROUP, Box::new(log.clone()), readable);
+    bench.event(Event::LogDone { batch: batch.unwrap(), result: Ok(()) });
+    assert!(log.0.lock().unwrap().inputs.is_empty());
+}
+
+#[test]
+fn a_poll_looks_only_at_groups_that_have_something_to_do() {
+    let mut bench = Bench::new(OTHER);
+    for group in 2..=100 {
+        let log = Box::new(ScriptedLog::default());
+        bench.driver.add_group(bench.now, GroupId(group), log, readable);
+    }
+    bench.driver.poll(bench.now, &mut Outputs::default());
+    assert_eq!(bench.driver.polled().len(), 100);
+    bench.driver.poll(bench.now, &mut Outputs::default());
+    assert!(bench.driver.polled().is_empty());
+    bench.propose(1, b"x");
+    assert_eq!(bench.driver.polled(), [GROUP]);
+    let at = bench.driver.next_timeout().expect("the proposal is looked at again");
+    bench.driver.poll(at, &mut Outputs::default());
+    assert_eq!(bench.driver.polled(), [GROUP]);
 }

@@ -1,13 +1,12 @@
-//! What the driver thread publishes about the group, to be read by anyone without asking it.
+//! What the driver thread publishes about a group, to be read by anyone without asking it.
 //!
 //! Each figure is atomic by itself; together they may be of neighbouring moments. Safety never
 //! rests on them.
 
-use crate::error::End;
 use parking_lot::Mutex;
 use quorate_base::{Index, NodeId};
-use quorate_replicated_log::{Membership, Role};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use quorate_replicated_log::{Epoch, Membership, Protocol, Role};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use tokio::sync::watch;
 
 /// How consensus stands, as this node sees it.
@@ -23,6 +22,10 @@ pub struct Consensus {
     pub commit: Index,
     /// Applied up to here.
     pub applied: Index,
+    /// Which epoch the log is in.
+    pub epoch: Epoch,
+    /// The protocol of that epoch.
+    pub protocol: Protocol,
 }
 
 /// The published figures.
@@ -32,11 +35,10 @@ pub(crate) struct Board {
     term: AtomicU64,
     commit: AtomicU64,
     applied: AtomicU64,
+    /// The number of the epoch, and below it, in the last byte, its protocol.
+    epoch: AtomicU64,
     /// Tells whoever waits that the leader changed.
     pub leader_changed: watch::Sender<NodeId>,
-    /// How the node ended, once it has.
-    pub end: watch::Sender<Option<End>>,
-    ended: AtomicBool,
     /// The members as of the applied entries.
     pub membership: Mutex<Membership>,
 }
@@ -52,21 +54,24 @@ impl Board {
             term: AtomicU64::new(0),
             commit: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             leader_changed: watch::Sender::new(NodeId::NONE),
-            end: watch::Sender::new(None),
-            ended: AtomicBool::new(false),
             membership: Mutex::default(),
         }
     }
 
     pub fn read(&self) -> Consensus {
         let applied = self.applied.load(Relaxed);
+        let epoch = self.epoch.load(Relaxed);
+        let protocol = Protocol::ALL.get((epoch & 0xff) as usize).copied().unwrap_or_default();
         Consensus {
             role: ROLES.get(usize::from(self.role.load(Relaxed))).copied().unwrap_or_default(),
             leader: NodeId(self.leader.load(Relaxed)),
             term: self.term.load(Relaxed),
             commit: self.commit.load(Relaxed).max(applied),
             applied,
+            epoch: Epoch(u32::try_from(epoch >> 8).unwrap_or(u32::MAX)),
+            protocol,
         }
     }
 
@@ -79,29 +84,17 @@ impl Board {
             .send_if_modified(|current| std::mem::replace(current, leader) != leader);
     }
 
+    pub fn set_epoch(&self, epoch: Epoch, protocol: Protocol) {
+        let number = Protocol::ALL.iter().position(|p| *p == protocol).unwrap_or(0);
+        self.epoch.store(u64::from(epoch.0) << 8 | number as u64, Relaxed);
+    }
+
     pub fn set_commit(&self, index: Index) {
         self.commit.fetch_max(index, Relaxed);
     }
 
     pub fn set_applied(&self, index: Index) {
         self.applied.fetch_max(index, Relaxed);
-    }
-
-    /// Whether the node has ended: cheap.
-    pub fn has_ended(&self) -> bool {
-        self.ended.load(Relaxed)
-    }
-
-    /// Ends the node, once: the first reason counts.
-    pub fn finish(&self, end: End) {
-        self.ended.store(true, Relaxed);
-        self.end.send_if_modified(|current| match current {
-            None => {
-                *current = Some(end);
-                true
-            }
-            Some(_) => false,
-        });
     }
 }
 
@@ -116,12 +109,14 @@ mod tests {
             board.set_role(role, NodeId(7), 3);
             assert_eq!((board.read().role, board.read().leader), (role, NodeId(7)));
         }
+        for protocol in Protocol::ALL {
+            board.set_epoch(Epoch(u32::MAX), protocol);
+            let read = board.read();
+            assert_eq!((read.epoch, read.protocol), (Epoch(u32::MAX), protocol));
+        }
         board.set_commit(9);
         board.set_applied(8);
         assert_eq!((board.read().commit, board.read().applied, board.read().term), (9, 8, 3));
         assert_eq!(*board.leader_changed.borrow(), NodeId(7));
-        board.finish(End::Removed);
-        board.finish(End::Stopped);
-        assert_eq!(*board.end.borrow(), Some(End::Removed));
     }
 }

@@ -1,13 +1,16 @@
-//! What the rest of the process asks of a running node.
+//! What the rest of the process asks of a running node and of its keyspaces.
 
-use crate::apply_thread::{Job, PersistWork};
-use crate::board::{Board, Consensus};
-use crate::driver_thread::{ApplyWork, LogWork};
+use crate::apply_thread::{ApplyWork, Job, PersistWork};
+use crate::board::Consensus;
+use crate::driver_thread::LogWork;
+use crate::ending::Ending;
 use crate::error::End;
+use crate::hosted::{Hosted, KeyspaceRefusal, Table};
 use crate::inbox::{INBOX_ITEMS, Inbox, Item};
+use crate::keyspaces::{OpenerWork, SYSTEM, TRANSACTIONS};
 use crate::lanes::Lane;
 use crate::mailbox::Mailbox;
-use crate::subscribers::{Subscriber, Subscribers};
+use crate::subscribers::Subscriber;
 use crate::waiting;
 use bytes::Bytes;
 use quorate_base::{ClusterId, GroupId, Index, NodeId};
@@ -15,16 +18,20 @@ use quorate_disk::{Clock, OsClock};
 use quorate_driver::{Answer, Request, RequestError};
 use quorate_keyspace::{EventBatch, Keyspace, Reader, Reply, SpaceGuard};
 use quorate_mvcc::FjallEngine;
-use quorate_replicated_log::{Change, Membership, Status};
+use quorate_replicated_log::{Change, Epoch, Membership, Protocol, Status};
 use quorate_service::{Service, ServiceError, SnapshotSource};
 use quorate_transport::{PeerStats, Transport};
 use std::cell::RefCell;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// The group of a node's keyspace.
+/// The group of the default keyspace, whose members are the cluster's.
 pub const KEYSPACE: GroupId = GroupId(1);
+
+/// The name of the default keyspace.
+pub const DEFAULT: &str = "default";
 
 /// The production keyspace.
 pub type HostedKeyspace = Keyspace<FjallEngine>;
@@ -33,23 +40,47 @@ pub type HostedKeyspace = Keyspace<FjallEngine>;
 pub(crate) struct Shared {
     pub cluster: ClusterId,
     pub node: NodeId,
+    /// Which life of the node this is.
+    pub run: u64,
+    /// How the default keyspace and the directory are replicated.
+    pub protocol: Protocol,
     pub clock: OsClock,
-    pub inbox: Arc<Inbox<Reply, EventBatch>>,
+    pub inbox: Arc<Inbox<HostedKeyspace>>,
     pub log: Arc<Mailbox<LogWork>>,
-    pub apply: Arc<Mailbox<ApplyWork<Job<HostedKeyspace>>>>,
+    /// The first is the default keyspace's own.
+    pub applies: Vec<Arc<Mailbox<ApplyWork<HostedKeyspace>>>>,
     pub persister: Arc<Mailbox<PersistWork>>,
-    pub board: Arc<Board>,
-    pub subscribers: Arc<Subscribers<EventBatch>>,
+    pub opener: Arc<Mailbox<OpenerWork>>,
+    pub ending: Arc<Ending>,
     pub transport: Arc<Transport>,
-    pub reader: Reader<FjallEngine>,
+    pub default: Arc<Hosted>,
+    pub table: Table,
     pub space: SpaceGuard,
 }
 
-/// A running node, as its users hold it. Cloning is cheap.
+/// A running node, as its users hold it; by itself it stands for the node's default keyspace.
+/// Cloning is cheap.
+#[derive(Clone)]
+pub struct NodeHandle {
+    keyspace: KeyspaceHandle,
+}
+
+/// A keyspace with a replica on this node. Cloning is cheap.
 ///
 /// Every request ends: with its answer, or with an error soon after its timeout at the latest.
 #[derive(Clone)]
-pub struct NodeHandle(pub(crate) Arc<Shared>);
+pub struct KeyspaceHandle {
+    pub(crate) node: Arc<Shared>,
+    hosted: Arc<Hosted>,
+}
+
+impl Deref for NodeHandle {
+    type Target = KeyspaceHandle;
+
+    fn deref(&self) -> &KeyspaceHandle {
+        &self.keyspace
+    }
+}
 
 thread_local! {
     /// The way back to the runtime that this thread works for.
@@ -64,14 +95,94 @@ fn lane() -> Lane<Reply> {
 }
 
 impl NodeHandle {
+    pub(crate) fn new(node: Arc<Shared>) -> NodeHandle {
+        let hosted = node.default.clone();
+        NodeHandle { keyspace: KeyspaceHandle { node, hosted } }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.keyspace.node
+    }
+
+    /// The keyspace of this name.
+    ///
+    /// # Errors
+    /// [`KeyspaceRefusal`]
+    pub fn keyspace(&self, name: &str) -> Result<KeyspaceHandle, KeyspaceRefusal> {
+        let node = self.shared().clone();
+        let hosted = node.table.named(name)?;
+        Ok(KeyspaceHandle { node, hosted })
+    }
+
+    /// The keyspace of this group.
+    pub fn group(&self, group: GroupId) -> Option<KeyspaceHandle> {
+        let node = self.shared().clone();
+        let hosted = node.table.hosted(group)?;
+        Some(KeyspaceHandle { node, hosted })
+    }
+
+    /// Every keyspace that has a replica on this node, in order of group.
+    pub fn hosted(&self) -> Vec<KeyspaceHandle> {
+        let node = self.shared();
+        let all = node.table.all().into_iter();
+        all.map(|hosted| KeyspaceHandle { node: node.clone(), hosted }).collect()
+    }
+
+    /// The directory of keyspaces, once this node has a replica of it.
+    pub fn directory(&self) -> Option<KeyspaceHandle> {
+        self.group(SYSTEM)
+    }
+
+    /// Which life of the node this is: a number that no other has, and that grows.
+    pub fn run(&self) -> u64 {
+        self.shared().run
+    }
+
+    /// How the connections to the peers fare.
+    pub fn peers(&self) -> Vec<(NodeId, PeerStats)> {
+        self.shared().transport.stats()
+    }
+
+    /// Waits for the node to end, and tells how: by request, because it left the cluster, or
+    /// because it cannot go on.
+    pub async fn ended(&self) -> End {
+        let mut watch = self.shared().ending.end.subscribe();
+        // The sender lives as long as this handle.
+        let end = watch.wait_for(Option::is_some).await;
+        end.ok().and_then(|end| end.clone()).unwrap_or(End::Stopped)
+    }
+}
+
+impl KeyspaceHandle {
     /// The cluster.
     pub fn cluster(&self) -> ClusterId {
-        self.0.cluster
+        self.node.cluster
     }
 
     /// The node.
     pub fn node(&self) -> NodeId {
-        self.0.node
+        self.node.node
+    }
+
+    /// The keyspace's group.
+    pub fn id(&self) -> GroupId {
+        self.hosted.group
+    }
+
+    /// The keyspace's name.
+    pub fn name(&self) -> &str {
+        &self.hosted.name
+    }
+
+    /// Whether it is the cluster's own, and not for clients.
+    pub fn is_own(&self) -> bool {
+        self.hosted.group == SYSTEM || self.hosted.name == TRANSACTIONS
+    }
+
+    /// Whether the keyspace has this replica no more: it was dropped, or moved.
+    pub fn is_closed(&self) -> bool {
+        let now = self.node.table.hosted(self.hosted.group);
+        !now.is_some_and(|now| Arc::ptr_eq(&now, &self.hosted))
     }
 
     /// Replicates a keyspace command (as `quorate_keyspace::codec::encode` makes it) and answers
@@ -138,6 +249,23 @@ impl NodeHandle {
         }
     }
 
+    /// Ends the epoch `judged` of the log, which goes on under another protocol; answers when this
+    /// node has opened the next one.
+    ///
+    /// # Errors
+    /// [`RequestError`]: `Outdated` in another epoch, `BadChange` if it has the protocol already.
+    pub async fn switch(
+        &self,
+        to: Protocol,
+        judged: Epoch,
+        timeout: Duration,
+    ) -> Result<Epoch, RequestError> {
+        match self.request(Request::Switch { to, judged }, timeout).await? {
+            Answer::Switched { epoch, .. } => Ok(epoch),
+            other => unreachable_answer(&other),
+        }
+    }
+
     async fn request(
         &self,
         request: Request,
@@ -146,11 +274,11 @@ impl NodeHandle {
         if self.has_ended() {
             return Err(RequestError::Stopped);
         }
-        let deadline = self.0.clock.now() + timeout;
+        let deadline = self.node.clock.now() + timeout;
         let (to, answer) = oneshot::channel();
         let reply = waiting::Reply { to, lane: lane() };
-        let item = Item::Request { group: KEYSPACE, deadline, request, reply };
-        if self.0.inbox.items.try_push(item, INBOX_ITEMS).is_err() {
+        let item = Item::Request { group: self.hosted.group, deadline, request, reply };
+        if self.node.inbox.items.try_push(item, INBOX_ITEMS).is_err() {
             return Err(RequestError::TooManyRequests);
         }
         // The sender is dropped unanswered only when the driver thread ends.
@@ -159,7 +287,7 @@ impl NodeHandle {
 
     /// How consensus stands: cheap, for every request.
     pub fn consensus(&self) -> Consensus {
-        self.0.board.read()
+        self.hosted.board.read()
     }
 
     /// Everything the replica knows of itself and, if it leads, of its followers.
@@ -171,35 +299,35 @@ impl NodeHandle {
         if self.has_ended() {
             return Err(RequestError::Stopped);
         }
-        self.0.inbox.items.push(Item::Status(KEYSPACE, reply));
+        self.node.inbox.items.push(Item::Status(self.hosted.group, reply));
         answer.await.ok().flatten().ok_or(RequestError::Stopped)
     }
 
     /// The members as of the applied entries: who votes and who does not.
     pub fn membership(&self) -> Membership {
-        self.0.board.membership.lock().clone()
+        self.hosted.board.membership.lock().clone()
     }
 
     /// Waits for the known leader to be another than `known`, and tells who it is.
     pub async fn leader_changed(&self, known: NodeId) -> NodeId {
-        let mut watch = self.0.board.leader_changed.subscribe();
+        let mut watch = self.hosted.board.leader_changed.subscribe();
         // The sender lives as long as this handle.
         watch.wait_for(|leader| *leader != known).await.map_or(NodeId::NONE, |leader| *leader)
     }
 
     /// For reading this node's state, on the caller's thread.
     pub fn reader(&self) -> &Reader<FjallEngine> {
-        &self.0.reader
+        &self.hosted.reader
     }
 
     /// What this node's keyspace may hold.
     pub fn space(&self) -> &SpaceGuard {
-        &self.0.space
+        &self.node.space
     }
 
     /// Tells `subscriber` of every applied change from now on, until its last `Arc` is dropped.
     pub fn subscribe(&self, subscriber: &Arc<dyn Subscriber<EventBatch>>) {
-        self.0.subscribers.add(subscriber);
+        self.hosted.subscribers.add(subscriber);
     }
 
     /// Starts to read out the whole state.
@@ -227,31 +355,17 @@ impl NodeHandle {
         if self.has_ended() {
             return Err(STOPPED.to_owned());
         }
-        self.0.apply.push(ApplyWork::Job(job));
+        self.hosted.apply.push(ApplyWork::Job(self.hosted.group, job));
         receiver.await.map_err(|_| STOPPED.to_owned())
-    }
-
-    /// How the connections to the peers fare.
-    pub fn peers(&self) -> Vec<(NodeId, PeerStats)> {
-        self.0.transport.stats()
     }
 
     /// Whether the node has ended.
     pub fn has_ended(&self) -> bool {
-        self.0.board.has_ended()
-    }
-
-    /// Waits for the node to end, and tells how: by request, because it left the cluster, or
-    /// because it cannot go on.
-    pub async fn ended(&self) -> End {
-        let mut watch = self.0.board.end.subscribe();
-        // The sender lives as long as this handle.
-        let end = watch.wait_for(Option::is_some).await;
-        end.ok().and_then(|end| end.clone()).unwrap_or(End::Stopped)
+        self.node.ending.is_over()
     }
 }
 
-const STOPPED: &str = "the node has stopped";
+const STOPPED: &str = "the node has stopped, or has this keyspace no more";
 
 /// The driver answered a request with the answer to another kind: a bug of ours.
 fn unreachable_answer<T>(answer: &Answer<Reply>) -> T {

@@ -4,8 +4,9 @@
 //! | --- | --- |
 //! | driver | takes what happened, steps the protocols, hands out what follows |
 //! | log | makes batches of writes durable, all that wait with one sync |
-//! | apply | runs the service |
-//! | persist | makes the service's state durable, beside the applies |
+//! | apply | runs the services: one for the default keyspace, a few for all others |
+//! | persist | makes the services' states durable, beside the applies |
+//! | keyspaces | opens and closes replicas as the directory of keyspaces says |
 //! | tokio's | the transport's sockets, and whatever the caller runs there |
 //!
 //! Invariants: the threads share no state but mailboxes and what is published to be read; a
@@ -13,13 +14,18 @@
 //! it at once, so that there are fewer wake-ups the busier it is.
 
 mod apply_thread;
+mod births;
 mod board;
 mod config;
 mod directory;
 mod driver_thread;
+mod ending;
 mod error;
+mod groups;
 mod handle;
+mod hosted;
 mod inbox;
+mod keyspaces;
 mod lanes;
 mod log_thread;
 mod mailbox;
@@ -30,6 +36,7 @@ mod protocol;
 mod recover;
 mod run_number;
 mod start;
+mod states;
 mod subscribers;
 mod upkeep;
 mod waiting;
@@ -38,7 +45,10 @@ pub use board::Consensus;
 pub use config::{NodeConfig, cluster_id, member_id};
 pub use directory::Directory;
 pub use error::{End, StartError};
-pub use handle::{HostedKeyspace, KEYSPACE, NodeHandle};
+pub use groups::{GroupDescription, SwitchError};
+pub use handle::{DEFAULT, HostedKeyspace, KEYSPACE, KeyspaceHandle, NodeHandle};
+pub use hosted::KeyspaceRefusal;
+pub use keyspaces::{AdminError, Description, NewKeyspace, SYSTEM, TRANSACTIONS};
 pub use node::Node;
 pub use protocol::stored_protocol;
 pub use start::LogEngine;

@@ -9,6 +9,7 @@ use crate::inbox::{Inbox, Item};
 use crate::mailbox::Mailbox;
 use quorate_disk::Disk;
 use quorate_driver::Event;
+use quorate_service::Service;
 use quorate_wal::{Batch, BatchId, Wal, WalError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,10 +19,10 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Everything the log thread holds.
-pub(crate) struct LogThread<D, R, P> {
+pub(crate) struct LogThread<D, S: Service> {
     pub wal: Wal<D>,
     pub work: Arc<Mailbox<LogWork>>,
-    pub inbox: Arc<Inbox<R, P>>,
+    pub inbox: Arc<Inbox<S>>,
     /// Set while the disk is too full for what waits.
     pub disk_full: Arc<AtomicBool>,
 }
@@ -46,7 +47,7 @@ impl Joined {
     }
 }
 
-impl<D: Disk, R, P> LogThread<D, R, P> {
+impl<D: Disk, S: Service> LogThread<D, S> {
     /// Runs until it is stopped or the log fails.
     pub fn run(mut self) {
         let mut taken = Vec::new();
@@ -110,6 +111,7 @@ impl<D: Disk, R, P> LogThread<D, R, P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handle::HostedKeyspace;
     use bytes::Bytes;
     use quorate_base::{Ballot, GroupId, NodeId};
     use quorate_disk::{Completion, DiskError, MemoryDisk, Operation, OperationId};
@@ -135,7 +137,7 @@ mod tests {
     fn what_waits_is_joined_into_one_sync_and_reported_in_order() {
         let (wal, _) = Wal::open(MemoryDisk::new(), WalOptions::small()).unwrap();
         let work = Arc::new(Mailbox::new());
-        let inbox = Arc::new(Inbox::<u32, u32>::new());
+        let inbox = Arc::new(Inbox::<HostedKeyspace>::new());
         work.push_all((1..=50).map(|id| LogWork::Batch(batch(id))));
         work.push(LogWork::Stop);
         let thread = LogThread { wal, work, inbox: inbox.clone(), disk_full: Arc::default() };
@@ -197,7 +199,7 @@ mod tests {
 
     struct Rig {
         work: Arc<Mailbox<LogWork>>,
-        inbox: Arc<Inbox<u32, u32>>,
+        inbox: Arc<Inbox<HostedKeyspace>>,
         failing: Arc<AtomicBool>,
         full: Arc<AtomicBool>,
         disk_full: Arc<AtomicBool>,

@@ -1,10 +1,11 @@
 //! A running node: its threads, and how they end.
 
-use crate::apply_thread::PersistWork;
-use crate::driver_thread::{ApplyWork, LogWork};
+use crate::apply_thread::ApplyWork;
+use crate::driver_thread::LogWork;
 use crate::error::{End, StartError};
-use crate::handle::{NodeHandle, Shared};
+use crate::handle::{KeyspaceHandle, NodeHandle, Shared};
 use crate::inbox::Item;
+use crate::keyspaces::OpenerWork;
 use quorate_base::NodeId;
 use quorate_disk::DirectoryLock;
 use quorate_replicated_log::{Role, Status};
@@ -20,6 +21,7 @@ pub(crate) const DRIVER: &str = "quorate-driver";
 pub(crate) const LOG: &str = "quorate-log";
 pub(crate) const APPLY: &str = "quorate-apply";
 pub(crate) const PERSIST: &str = "quorate-persist";
+pub(crate) const OPEN: &str = "quorate-keyspaces";
 
 /// A node with real threads, sockets and files. Dropping it ends it without ceremony.
 pub struct Node {
@@ -34,20 +36,20 @@ pub struct Node {
 impl Node {
     /// For asking it.
     pub fn handle(&self) -> NodeHandle {
-        NodeHandle(self.shared.clone())
+        NodeHandle::new(self.shared.clone())
     }
 
     /// Ends it in good order: hands leadership over if it leads, answers whoever waits, makes its
     /// state durable. Returns how it ended, which may have been earlier and otherwise.
     pub async fn shutdown(mut self) -> End {
         let handle = self.handle();
-        if let Ok(status) = handle.status().await
-            && status.role == Role::Leader
-            && let Some(heir) = heir(&status)
-            && let Err(error) = handle.transfer(heir, self.election_timeout).await
-        {
-            tracing::warn!(?error, to = %heir, "could not hand leadership over");
+        let mut leaving = tokio::task::JoinSet::new();
+        for keyspace in handle.hosted() {
+            if keyspace.consensus().role == Role::Leader {
+                leaving.spawn(hand_over(keyspace, self.election_timeout));
+            }
         }
+        while leaving.join_next().await.is_some() {}
         self.stop();
         let threads = std::mem::take(&mut self.threads);
         // Joining blocks, which a task must not.
@@ -66,6 +68,7 @@ impl Node {
     }
 
     fn stop(&mut self) {
+        self.shared.opener.push(OpenerWork::Stop);
         self.shared.inbox.items.push(Item::Stop);
         for task in self.tasks.drain(..) {
             task.abort();
@@ -106,20 +109,13 @@ impl Drop for Watch {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let why = format!("a bug of ours: the thread {} panicked", self.name);
-            self.shared.board.finish(End::Failed(why));
+            self.shared.ending.finish(End::Failed(why));
             self.shared.inbox.items.push(Item::Stop);
-            match self.name {
-                DRIVER => {
-                    // Whoever waits is told by its sender's being dropped.
-                    drop(self.shared.inbox.items.close());
-                    self.shared.log.push(LogWork::Stop);
-                    self.shared.apply.push(ApplyWork::Stop);
-                }
-                APPLY => {
-                    drop(self.shared.apply.close());
-                    self.shared.persister.push(PersistWork::Stop);
-                }
-                _ => {}
+            if self.name == DRIVER {
+                // Whoever waits is told by its sender's being dropped.
+                drop(self.shared.inbox.items.close());
+                self.shared.log.push(LogWork::Stop);
+                self.shared.applies.iter().for_each(|apply| apply.push(ApplyWork::Stop));
             }
         }
     }
@@ -140,6 +136,18 @@ fn join(threads: Vec<JoinHandle<()>>, transport: &Transport) {
     });
     if !closed {
         tracing::warn!("the peer listeners are not closed yet");
+    }
+}
+
+/// Hands the leadership of a keyspace over, if there is somebody to take it.
+async fn hand_over(keyspace: KeyspaceHandle, timeout: Duration) {
+    if let Ok(status) = keyspace.status().await
+        && status.role == Role::Leader
+        && let Some(heir) = heir(&status)
+        && let Err(error) = keyspace.transfer(heir, timeout).await
+    {
+        let name = keyspace.name();
+        tracing::warn!(?error, keyspace = name, to = %heir, "could not hand leadership over");
     }
 }
 

@@ -2,33 +2,39 @@
 //!
 //! Invariant: everything is recovered and every port is taken before the first thread starts.
 
-use crate::apply_thread::{self, ApplyThread};
-use crate::board::Board;
+use crate::apply_thread::{self, ApplyThread, Seat};
+use crate::births::Births;
 use crate::config::NodeConfig;
-use crate::driver_thread::DriverThread;
+use crate::driver_thread::{DriverThread, Post};
+use crate::ending::Ending;
 use crate::error::StartError;
-use crate::handle::{HostedKeyspace, KEYSPACE, NodeHandle, Shared};
+use crate::handle::{DEFAULT, HostedKeyspace, KEYSPACE, NodeHandle, Shared};
+use crate::hosted::{Hosted, Table};
 use crate::inbox::{Door, Inbox};
+use crate::keyspaces::{self, Opener, OpenerWork};
 use crate::log_thread::LogThread;
 use crate::mailbox::Mailbox;
-use crate::node::{APPLY, DRIVER, LOG, Node, PERSIST, thread};
+use crate::node::{APPLY, DRIVER, LOG, Node, OPEN, PERSIST, thread};
 use crate::peers::Peers;
 use crate::recover::{self, Opened};
-use crate::subscribers::Subscribers;
+use crate::states;
 use crate::upkeep;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_base::Instant;
+use quorate_base::{GroupId, Instant};
 use quorate_disk::{Clock, OsClock, OsDisk};
-use quorate_driver::{Driver, DriverConfig, ServiceHost};
+use quorate_driver::{Canary, Driver, DriverConfig, Engines};
 use quorate_keyspace::SpaceGuard;
+use quorate_mvcc::FjallShelf;
 use quorate_paxos::MultiPaxos;
 use quorate_raft::Raft;
-use quorate_replicated_log::{Config, Epoch, Limits, Protocol, Recovered, ReplicatedLog};
+use quorate_replicated_log::{Base, Config, Epoch, Limits, Protocol, Recovered, ReplicatedLog};
 use quorate_service::Service;
 use quorate_transport::{Config as TransportConfig, Transport, TransportError, peer_address};
 use quorate_wal::Wal;
+use std::collections::VecDeque;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
@@ -71,7 +77,7 @@ impl Node {
     ) -> Result<Node, StartError> {
         config.check()?;
         let listeners = listen(&config)?;
-        let opened = recover::open(&config)?;
+        let opened = recover::open(&config, OsClock::new().unix_nanos())?;
         assemble(config, listeners, opened, runtime, engine)
     }
 }
@@ -92,20 +98,23 @@ fn assemble(
     runtime: Handle,
     engine: LogEngine,
 ) -> Result<Node, StartError> {
-    let Opened { lock, disk, run, protocol, wal, keyspace, recovered } = opened;
+    let Opened { lock, disk, run, birth, births, .. } = opened;
+    let Opened { protocol, wal, keyspace, recovered, shelf, others, .. } = opened;
     config.protocol = Some(protocol);
     let clock = OsClock::new();
     let seed = run.rotate_left(40) ^ config.me.id.0 ^ clock.unix_nanos();
-    let (shared, peers) = share(&config, &runtime, listeners, seed, clock, &keyspace, &disk)?;
+    let births = (birth, births);
+    let found = (&keyspace, &disk, births);
+    let (shared, peers) = share(&config, &runtime, listeners, (run, seed, clock), found)?;
     let was_member = recovered.applied.membership.contains(config.me.id);
-    let board = &shared.board;
-    board.membership.lock().clone_from(&recovered.applied.membership);
-    board.set_applied(recovered.applied.position.index);
     let now = clock.now();
-    let log = engine(protocol, log_config(&config, seed), recovered, now);
-    let (shown, term) = ((log.role(), log.leader()), log.status().ballot.round);
-    board.set_role(shown.0, shown.1, term);
+    let applied = recovered.applied.clone();
+    let (base, at) = (recovered.base.clone(), log_config(&config, seed));
+    let at = Config { epoch: base.epoch, ..at };
+    let log = engine(base.protocol, at.clone(), recovered, now);
+    let post = post(&shared.default, &applied, &*log);
     let mut driver = Driver::new(driver_config(&config, run));
+    driver.set_engines(engines(engine, at));
     driver.add_group(now, KEYSPACE, log, HostedKeyspace::check);
     let disk_full = Arc::new(AtomicBool::new(false));
     let driver_thread = DriverThread {
@@ -114,24 +123,54 @@ fn assemble(
         inbox: shared.inbox.clone(),
         transport: shared.transport.clone(),
         log: shared.log.clone(),
-        apply: shared.apply.clone(),
-        board: shared.board.clone(),
-        group: KEYSPACE,
+        applies: shared.applies.clone(),
+        posts: [(KEYSPACE, post)].into(),
+        closing: VecDeque::new(),
+        ending: shared.ending.clone(),
         node: config.me.id,
-        shown,
-        term,
         was_member,
         disk_full: disk_full.clone(),
     };
-    let mut threads = start_workers(&shared, wal, keyspace, peers, disk_full)?;
+    let state = (keyspace, states::default_root(&config));
+    let mut threads = start_workers(&shared, wal, state, peers, &shelf, disk_full)?;
     threads.push(thread(DRIVER, &shared, move || driver_thread.run())?);
-    let handle = NodeHandle(shared.clone());
+    let opener = Opener::new(shared.clone(), shelf, config.clone(), engine, seed, others);
+    threads.push(thread(OPEN, &shared, move || opener.run())?);
+    let handle = NodeHandle::new(shared.clone());
+    let election_timeout = config.election_timeout;
     let tasks = vec![
         runtime.spawn(upkeep::publish(handle.clone(), config.me)).abort_handle(),
-        runtime.spawn(upkeep::mind_space(handle, disk)).abort_handle(),
+        runtime.spawn(upkeep::mind_space(handle.clone(), disk)).abort_handle(),
+        runtime.spawn(upkeep::refresh_views(handle.clone())).abort_handle(),
+        runtime.spawn(keyspaces::follow_members(handle.clone())).abort_handle(),
+        runtime.spawn(keyspaces::spread_leaders(handle, election_timeout)).abort_handle(),
     ];
-    let election_timeout = config.election_timeout;
     Ok(Node { shared, threads, tasks, runtime, election_timeout, _lock: lock })
+}
+
+/// What the driver thread knows of a group at first; the board shows it.
+pub(crate) fn post(
+    hosted: &Hosted,
+    applied: &Base,
+    log: &dyn ReplicatedLog,
+) -> Post<HostedKeyspace> {
+    let status = log.status();
+    let (shown, term) = ((log.role(), log.leader()), status.ballot.round);
+    hosted.board.membership.lock().clone_from(&applied.membership);
+    hosted.board.set_applied(applied.position.index);
+    hosted.board.set_role(shown.0, shown.1, term);
+    hosted.board.set_epoch(status.epoch, status.protocol);
+    Post { board: hosted.board.clone(), apply: hosted.apply.clone(), shown, term }
+}
+
+/// Threads that apply the entries of all keyspaces but the default one.
+const OTHER_APPLIES: usize = 2;
+
+/// The apply thread's mailbox of a group: the default keyspace has one of its own.
+pub(crate) fn apply_of<T: Clone>(applies: &[T], group: GroupId) -> T {
+    let others = applies.len() as u64 - 1;
+    let at = if group == KEYSPACE || others == 0 { 0 } else { 1 + group.0 % others };
+    applies[at as usize].clone()
 }
 
 /// What the node's parts share; with it the transport, which listens from now on.
@@ -139,28 +178,26 @@ fn share(
     config: &NodeConfig,
     runtime: &Handle,
     listeners: Vec<TcpListener>,
-    seed: u64,
-    clock: OsClock,
-    keyspace: &HostedKeyspace,
-    disk: &OsDisk,
+    (run, seed, clock): (u64, u64, OsClock),
+    (keyspace, disk, (birth, births)): (&HostedKeyspace, &OsDisk, (u64, Births)),
 ) -> Result<(Arc<Shared>, Peers), StartError> {
-    let (board, inbox) = (Arc::new(Board::new()), Arc::new(Inbox::new()));
+    let (ending, inbox) = (Arc::new(Ending::new()), Arc::new(Inbox::new()));
     let directory = Arc::new(Mutex::new(Bytes::new()));
-    let door = Door { inbox: inbox.clone(), board: board.clone(), directory: directory.clone() };
+    let births = Mutex::new(births);
+    let (to, end) = (inbox.clone(), ending.clone());
+    let door = Door { inbox: to, ending: end, directory: directory.clone(), births };
     let advertise = config.me.peer_urls.first().and_then(|url| peer_address(url).ok());
     let settings = TransportConfig {
         advertise: advertise.unwrap_or_default(),
         seed,
+        birth,
         ..TransportConfig::of(config.cluster, config.me.id)
     };
     let transport = Transport::start(settings, listeners, Arc::new(door), runtime.clone())?;
     let transport = Arc::new(transport);
     let reader = keyspace.reader();
-    let mut peers = Peers::new(
-        transport.clone(),
-        (config.cluster, config.protocol.unwrap_or_default()),
-        directory,
-    );
+    let protocol = config.protocol.unwrap_or_default();
+    let mut peers = Peers::new(transport.clone(), (config.cluster, protocol), directory);
     peers.introduce(&config.members);
     peers.update(&reader.members(), &reader.removed_members());
     let space = SpaceGuard {
@@ -168,18 +205,25 @@ fn share(
         quota_bytes: config.quota_bytes,
         reserve_bytes: reserve_bytes(config, disk),
     };
+    let applies: Vec<_> = (0..=OTHER_APPLIES).map(|_| Arc::new(Mailbox::new())).collect();
+    let default = Arc::new(Hosted::new(KEYSPACE, DEFAULT, reader, apply_of(&applies, KEYSPACE)));
+    let table = Table::default();
+    table.insert(default.clone());
     let shared = Shared {
         cluster: config.cluster,
         node: config.me.id,
+        run,
+        protocol,
         clock,
         inbox,
         log: Arc::new(Mailbox::new()),
-        apply: Arc::new(Mailbox::new()),
+        applies,
         persister: Arc::new(Mailbox::new()),
-        board,
-        subscribers: Arc::new(Subscribers::new()),
+        opener: Arc::new(Mailbox::new()),
+        ending,
         transport,
-        reader,
+        default,
+        table,
         space,
     };
     Ok((Arc::new(shared), peers))
@@ -189,38 +233,59 @@ fn share(
 fn start_workers(
     shared: &Arc<Shared>,
     wal: Wal<OsDisk>,
-    keyspace: HostedKeyspace,
+    (keyspace, root): (HostedKeyspace, PathBuf),
     mut peers: Peers,
+    shelf: &FjallShelf,
     disk_full: Arc<AtomicBool>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let log_thread =
         LogThread { wal, work: shared.log.clone(), inbox: shared.inbox.clone(), disk_full };
-    let apply_thread = ApplyThread {
-        clock: shared.clock,
-        group: KEYSPACE,
-        host: ServiceHost::new(keyspace),
-        work: shared.apply.clone(),
-        inbox: shared.inbox.clone(),
-        persister: shared.persister.clone(),
-        subscribers: shared.subscribers.clone(),
-        failed: false,
-        members_changed: Box::new(move |keyspace: &HostedKeyspace| {
+    let mut threads = vec![thread(LOG, shared, move || log_thread.run())?];
+    let seat = Seat {
+        members_changed: Some(Box::new(move |keyspace: &HostedKeyspace| {
             let reader = keyspace.reader();
             peers.update(&reader.members(), &reader.removed_members());
-        }),
+        })),
+        ..Seat::new(&shared.default, keyspace, root)
+    };
+    let mut seat = Some(seat);
+    for work in &shared.applies {
+        let apply_thread = ApplyThread {
+            clock: shared.clock,
+            seats: seat.take().map(|seat| (seat.group, seat)).into_iter().collect(),
+            work: work.clone(),
+            inbox: shared.inbox.clone(),
+            persister: shared.persister.clone(),
+        };
+        threads.push(thread(APPLY, shared, move || apply_thread.run())?);
+    }
+    let (node, shelf, number) = (shared.clone(), shelf.clone(), shared.applies.len());
+    let remove = move |group: GroupId| {
+        shelf.remove(group.0).map_err(|error| error.to_string())?;
+        node.opener.push(OpenerWork::Closed(group));
+        Ok(())
     };
     let (persister, inbox) = (shared.persister.clone(), shared.inbox.clone());
-    Ok(vec![
-        thread(LOG, shared, move || log_thread.run())?,
-        thread(APPLY, shared, move || apply_thread.run())?,
-        thread(PERSIST, shared, move || apply_thread::persist(KEYSPACE, &persister, &inbox))?,
-    ])
+    let persist = move || apply_thread::persist(number, &persister, &inbox, remove);
+    threads.push(thread(PERSIST, shared, persist)?);
+    Ok(threads)
 }
 
-fn log_config(config: &NodeConfig, seed: u64) -> Config {
+/// Makes the engines of epochs to come: each with a seed of its own, for the ids of its reads.
+fn engines(engine: LogEngine, settings: Config) -> Engines {
+    Box::new(move |now, group, recovered| {
+        let epoch = recovered.base.epoch;
+        let seed = settings.seed ^ group.0.rotate_left(24) ^ u64::from(epoch.0).rotate_left(32);
+        let config = Config { epoch, opens: true, seed, ..settings.clone() };
+        engine(recovered.base.protocol, config, recovered, now)
+    })
+}
+
+pub(crate) fn log_config(config: &NodeConfig, seed: u64) -> Config {
     Config {
         node: config.me.id,
         epoch: Epoch(0),
+        opens: false,
         heartbeat: config.heartbeat,
         election_timeout: config.election_timeout,
         lease_clock_drift_ppm: config.lease_clock_drift_ppm,
@@ -235,7 +300,9 @@ fn driver_config(config: &NodeConfig, run: u64) -> DriverConfig {
         run,
         retry_interval: config.election_timeout,
         persist_interval: std::time::Duration::from_secs(1),
+        leading_grid: config.heartbeat,
         limits: config.limits,
+        canary: Canary::None,
     }
 }
 

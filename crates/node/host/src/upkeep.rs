@@ -1,6 +1,6 @@
 //! What a node does by itself now and then: tells its name and addresses, minds its disk space.
 
-use crate::handle::NodeHandle;
+use crate::handle::{KeyspaceHandle, NodeHandle};
 use quorate_disk::{Disk, OsDisk};
 use quorate_keyspace::command::{Member, MemberChange};
 use quorate_keyspace::{Command, codec};
@@ -9,6 +9,8 @@ use tokio::time::sleep;
 
 /// How often space is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_millis(250);
+/// At every so many looks at the default keyspace the others are looked at as well.
+const OTHERS_EVERY: u64 = 8;
 /// How long an attempt of upkeep may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// The wait before the next.
@@ -35,22 +37,43 @@ pub(crate) async fn publish(handle: NodeHandle, me: Member) {
     }
 }
 
-/// Raises and clears this node's NOSPACE alarm as its quota and its disk call for.
+/// Raises and clears this node's NOSPACE alarm, in each keyspace, as its quota and its disk call
+/// for.
 pub(crate) async fn mind_space(handle: NodeHandle, disk: OsDisk) {
     let guard = *handle.space();
-    loop {
+    for round in 0_u64.. {
         sleep(SPACE_INTERVAL).await;
         let free = disk.free_bytes().ok();
-        if let Some(command) = handle.reader().space_command(&guard, free) {
-            if let Command::Alarm { raise, .. } = &command {
-                tracing::warn!(raise, free_bytes = free, "space is short, or no longer");
+        // There may be hundreds: they are looked at less often.
+        let all = round % OTHERS_EVERY == 0;
+        for keyspace in if all { handle.hosted() } else { vec![(*handle).clone()] } {
+            if let Some(command) = keyspace.reader().space_command(&guard, free) {
+                if let Command::Alarm { raise, .. } = &command {
+                    let name = keyspace.name();
+                    tracing::warn!(name, raise, free_bytes = free, "space is short, or no longer");
+                }
+                propose(&keyspace, &command, "tell about this member's space").await;
             }
-            propose(&handle, &command, "tell about this member's space").await;
         }
     }
 }
 
-async fn propose(handle: &NodeHandle, command: &Command, doing: &str) {
+/// How often the views of keyspaces that nobody writes to are taken anew.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Lets go of old views: as long as one is held, the engine keeps what was overwritten since, in
+/// every keyspace that shares its database.
+pub(crate) async fn refresh_views(handle: NodeHandle) {
+    loop {
+        sleep(REFRESH_INTERVAL).await;
+        for keyspace in handle.hosted() {
+            // Whoever is closed meanwhile has no view.
+            let _ = keyspace.with_keyspace(|keyspace| keyspace.refresh()).await;
+        }
+    }
+}
+
+async fn propose(handle: &KeyspaceHandle, command: &Command, doing: &str) {
     let Ok(body) = codec::encode(command) else { return };
     if let Err(error) = handle.propose(body, TIMEOUT).await {
         tracing::debug!(?error, "could not {doing} yet");

@@ -1,6 +1,10 @@
 //! Whole nodes in one process, over loopback: real threads, sockets and files.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod damage;
+mod epochs;
+mod keyspaces;
+
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_base::{ClusterId, NodeId};

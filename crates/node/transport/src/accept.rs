@@ -163,7 +163,20 @@ fn judge(hello: &Hello, shared: &Shared) -> Result<(), (Refusal, String)> {
         let reason = format!("node {} was removed from the cluster", hello.from);
         return Err((Refusal::Removed, reason));
     }
-    Ok(())
+    if hello.birth == 0 {
+        return Ok(()); // An earlier version, which says nothing of it.
+    }
+    match shared.receiver.recognizes(hello.from, hello.birth) {
+        Some(true) => Ok(()),
+        Some(false) => {
+            let reason = format!(
+                "node {} once had another data directory, and lost what it promised with it",
+                hello.from
+            );
+            Err((Refusal::Forgot, reason))
+        }
+        None => Err((Refusal::Busy, "the disk does not take note of the caller".into())),
+    }
 }
 
 /// Hands over what arrives, all that is there at a time; returns why it ended.

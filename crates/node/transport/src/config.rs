@@ -13,6 +13,8 @@ pub struct Config {
     /// Where other nodes reach it, as `host:port`: told in the hand-shake, so that a peer that
     /// has not yet applied the membership can answer. Empty if unknown.
     pub advertise: String,
+    /// Tells its data directory from another; zero if there is none.
+    pub birth: u64,
     /// Spreads the reconnects.
     pub seed: u64,
     /// The limits.
@@ -28,6 +30,7 @@ impl Config {
             cluster,
             node,
             advertise: String::new(),
+            birth: 0,
             seed: node.0,
             limits: Limits::default(),
             timing: Timing::default(),

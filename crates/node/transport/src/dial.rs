@@ -59,9 +59,9 @@ impl Dialer {
             }
             let started = Instant::now();
             match self.establish().await {
-                Ok(link) => {
+                Ok((link, version)) => {
                     complaint.clear();
-                    match self.serve(link).await {
+                    match self.serve(link, version).await {
                         End::Removed => return,
                         End::Moved | End::Idle => continue,
                         End::Broken(error) => self.broken(&error),
@@ -96,7 +96,7 @@ impl Dialer {
         true
     }
 
-    async fn establish(&mut self) -> Result<TcpStream, TransportError> {
+    async fn establish(&mut self) -> Result<(TcpStream, u8), TransportError> {
         let addresses = self.addresses.borrow_and_update().clone();
         let mut last = TransportError::Network {
             doing: "looking for the peer",
@@ -110,35 +110,39 @@ impl Dialer {
                 from: self.config.node,
                 to: self.peer,
                 advertise: self.config.advertise.clone(),
+                birth: self.config.birth,
             };
             match self.greet(address, &hello).await {
-                Ok(link) => return Ok(link),
+                Ok(greeted) => return Ok(greeted),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    async fn greet(&self, address: &str, hello: &Hello) -> Result<TcpStream, TransportError> {
+    /// A connection, and the version to be spoken on it.
+    async fn greet(&self, address: &str, hello: &Hello) -> Result<(TcpStream, u8), TransportError> {
         let (link, answer) = call(address, hello, &self.config).await?;
         if answer.kind != kind::WELCOME {
             return Err(TransportError::Unexpected { kind: answer.kind });
         }
         let Welcome { version, cluster, node } = Welcome::decode(answer.payload)?;
-        if cluster != hello.cluster || node != hello.to || version != VERSIONS.1 {
+        let spoken = (VERSIONS.0..=VERSIONS.1).contains(&version);
+        if cluster != hello.cluster || node != hello.to || !spoken {
             return Err(TransportError::WrongAnswer { cluster, node });
         }
-        Ok(link)
+        Ok((link, version))
     }
 
-    async fn serve(&mut self, link: TcpStream) -> End {
+    async fn serve(&mut self, link: TcpStream, version: u8) -> End {
         let link = Arc::new(link);
         self.counters.connects.fetch_add(1, Relaxed);
         if self.purpose == Purpose::Ordinary {
+            self.counters.version.store(version, Relaxed);
             self.counters.connected.store(true, Relaxed);
             tracing::info!(peer = %self.peer, "connected to peer");
         }
-        self.outbox.connect(link.clone());
+        self.outbox.connect(link.clone(), version);
         let end = self.pump(&link).await;
         self.outbox.disconnect();
         if self.purpose == Purpose::Ordinary {

@@ -25,6 +25,8 @@ pub enum Refusal {
     Removed,
     /// There are too many connections already.
     Busy,
+    /// The caller's data directory is not the one that was known under its name.
+    Forgot,
 }
 
 /// What went wrong. The text names who is at fault; whoever logs it adds the peer's name.

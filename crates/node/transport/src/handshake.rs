@@ -13,7 +13,7 @@ use quorate_base::{ClusterId, NodeId};
 pub const PREFACE: [u8; 4] = *b"QRTP";
 
 /// The versions of the peer protocol this build speaks.
-pub const VERSIONS: (u8, u8) = (1, 1);
+pub const VERSIONS: (u8, u8) = (1, 2);
 
 /// Longest payload of a hand-shake frame in bytes.
 pub const LIMIT_BYTES: usize = 4 << 10;
@@ -46,6 +46,8 @@ pub struct Hello {
     pub to: NodeId,
     /// Where it is reached itself, as `host:port`.
     pub advertise: String,
+    /// Tells its data directory from another; zero if nobody said.
+    pub birth: u64,
 }
 
 /// The answer that lets a caller in.
@@ -71,6 +73,7 @@ impl Hello {
         });
         w.u64(self.cluster.0).u64(self.from.0).u64(self.to.0);
         w.bytes(&self.advertise.as_bytes()[..self.advertise.len().min(TEXT_LIMIT_BYTES)]);
+        w.u64(self.birth);
         w.into_bytes()
     }
 
@@ -94,6 +97,7 @@ impl Hello {
             from: NodeId(r.u64()?),
             to: NodeId(r.u64()?),
             advertise: text(&mut r)?,
+            birth: if r.remaining() >= 8 { r.u64()? } else { 0 },
         })
     }
 
@@ -131,6 +135,7 @@ pub fn encode_refusal(refusal: Refusal, reason: &str) -> Bytes {
         Refusal::WrongVersion => 3,
         Refusal::Removed => 4,
         Refusal::Busy => 5,
+        Refusal::Forgot => 6,
     });
     w.bytes(&reason.as_bytes()[..reason.len().min(TEXT_LIMIT_BYTES)]);
     w.into_bytes()
@@ -146,6 +151,7 @@ pub fn decode_refusal(payload: Bytes) -> TransportError {
             3 => Refusal::WrongVersion,
             4 => Refusal::Removed,
             5 => Refusal::Busy,
+            6 => Refusal::Forgot,
             other => return Err(DecodeError::Unknown { field: "refusal", value: other.into() }),
         };
         Ok((refusal, text(r)?))
@@ -173,6 +179,7 @@ mod tests {
             from: NodeId(3),
             to: NodeId(4),
             advertise: "a:1".to_owned(),
+            birth: 9,
         }
     }
 
@@ -181,6 +188,9 @@ mod tests {
         let bytes = hello((1, 2)).encode();
         let mut golden = vec![1, 2, 1, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0];
         golden.extend_from_slice(&[4, 0, 0, 0, 0, 0, 0, 0, 3, b'a', b':', b'1']);
+        let older = Hello { birth: 0, ..hello((1, 2)) };
+        assert_eq!(Hello::decode(golden.clone().into()), Ok(older), "as it once was");
+        golden.extend_from_slice(&[9, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes, golden);
         assert_eq!(Hello::decode(bytes), Ok(hello((1, 2))));
         let welcome = Welcome { version: 1, cluster: ClusterId(5), node: NodeId(6) };
@@ -192,8 +202,8 @@ mod tests {
     #[test]
     fn the_newest_common_version_is_spoken() {
         assert_eq!(hello((1, 1)).common_version(), Some(1));
-        assert_eq!(hello((1, 9)).common_version(), Some(1));
-        assert_eq!(hello((2, 9)).common_version(), None);
+        assert_eq!(hello((1, 9)).common_version(), Some(2));
+        assert_eq!(hello((3, 9)).common_version(), None);
         assert_eq!(hello((0, 0)).common_version(), None);
     }
 

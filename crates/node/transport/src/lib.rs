@@ -24,6 +24,7 @@ mod stream;
 mod transport;
 
 pub use address::peer_address;
+pub use codec::EPOCHS_SINCE;
 pub use config::{Config, Limits, Timing};
 pub use error::{FrameError, Oversized, Refusal, TransportError};
 pub use receiver::Receiver;

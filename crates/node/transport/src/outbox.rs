@@ -8,6 +8,7 @@
 use crate::codec;
 use crate::config::Limits;
 use crate::frame;
+use crate::handshake::VERSIONS;
 use crate::stats::Counters;
 use parking_lot::Mutex;
 use quorate_base::codec::Writer;
@@ -44,6 +45,8 @@ struct State {
     queue: VecDeque<PeerMessage>,
     queued_bytes: usize,
     link: Option<Arc<TcpStream>>,
+    /// Of the protocol, as the peer speaks it.
+    version: u8,
     /// One frame, sent up to `sent`.
     buffer: Vec<u8>,
     sent: usize,
@@ -68,6 +71,7 @@ impl Outbox {
                 queue: VecDeque::new(),
                 queued_bytes: 0,
                 link: None,
+                version: VERSIONS.1,
                 buffer: Vec::new(),
                 sent: 0,
             }),
@@ -125,9 +129,10 @@ impl Outbox {
         state.queue.push_back(message);
     }
 
-    /// Empties into this connection from now on.
-    pub(crate) fn connect(&self, link: Arc<TcpStream>) {
-        self.state.lock().link = Some(link);
+    /// Empties into this connection from now on, as that version of the protocol has it.
+    pub(crate) fn connect(&self, link: Arc<TcpStream>, version: u8) {
+        let mut state = self.state.lock();
+        (state.link, state.version) = (Some(link), version);
     }
 
     /// The connection is gone, and with it a frame that was under way.
@@ -182,8 +187,17 @@ impl Outbox {
         let mut messages = 0;
         while let Some(message) = state.queue.front() {
             let mark = w.len();
-            let fits = codec::encode(message, &mut w).is_ok()
-                && w.len() - frame::HEADER_BYTES <= self.limits.frame_bytes;
+            let encoded = match state.version {
+                1 if codec::spoken_since(message) > 1 => {
+                    // A peer that is older: what it cannot read it must do without.
+                    state.pop();
+                    self.counters.dropped_newer.fetch_add(1, Relaxed);
+                    continue;
+                }
+                1 => codec::encode_old(message, &mut w),
+                _ => codec::encode(message, &mut w),
+            };
+            let fits = encoded.is_ok() && w.len() - frame::HEADER_BYTES <= self.limits.frame_bytes;
             if !fits {
                 let mut bytes = w.into_vec();
                 bytes.truncate(mark);
@@ -269,6 +283,23 @@ mod tests {
         outbox.push((1..=5).map(|id| question(id, 10)));
         assert_eq!(queued(&outbox), [3, 4, 5]);
         assert_eq!(outbox.counters.dropped_full.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn an_older_peer_is_sent_what_it_can_read() {
+        let outbox = outbox(100, 1 << 20);
+        let log = |epoch| PeerMessage::Log {
+            group: GroupId(1),
+            message: quorate_replicated_log::Message {
+                epoch: quorate_replicated_log::Epoch(epoch),
+                ballot: quorate_base::Ballot::ZERO,
+                body: quorate_replicated_log::Body::TimeoutNow,
+            },
+        };
+        outbox.state.lock().version = 1;
+        outbox.push([log(0), log(1), question(1, 1)].into_iter());
+        assert_eq!(next_frame(&outbox), [log(0), question(1, 1)]);
+        assert_eq!(outbox.counters.dropped_newer.load(Relaxed), 1);
     }
 
     #[test]

@@ -16,6 +16,12 @@ pub trait Receiver: Send + Sync + 'static {
     /// This peer does not let us in.
     fn refused(&self, by: NodeId, refusal: Refusal);
 
+    /// Whether a peer is the one that was known under its name, by the birth of its data directory;
+    /// a new one is remembered, durably, first. Nothing, if that fails. It happens once for a peer.
+    fn recognizes(&self, _node: NodeId, _birth: u64) -> Option<bool> {
+        Some(true)
+    }
+
     /// Whether more than enough has arrived and is not yet worked off: reading pauses then, and
     /// the peers' queues take the strain.
     fn congested(&self) -> bool;

@@ -239,6 +239,7 @@ pub async fn inquire(address: &str) -> Result<Bytes, TransportError> {
         from: NodeId::NONE,
         to: NodeId::NONE,
         advertise: String::new(),
+        birth: 0,
     };
     let config = Config::of(ClusterId(0), NodeId::NONE);
     let (_, answer) = dial::call(address, &hello, &config).await?;

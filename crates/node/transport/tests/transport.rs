@@ -7,7 +7,7 @@ use quorate_base::{ClusterId, GroupId, NodeId, Position};
 use quorate_driver::PeerMessage;
 use quorate_replicated_log::Base;
 use quorate_service::SnapshotChunk;
-use quorate_transport::{Config, Limits, Receiver, Refusal, Transport, inquire};
+use quorate_transport::{Config, EPOCHS_SINCE, Limits, Receiver, Refusal, Transport, inquire};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -109,6 +109,7 @@ fn pair(runtime: &Runtime) -> (Side, Side) {
     one.transport.set_peer(NodeId(2), vec![two.address.to_string()]);
     two.transport.set_peer(NodeId(1), vec![one.address.to_string()]);
     eventually("both are connected", || one.connected(2) && two.connected(1));
+    assert!(one.transport.stats().iter().all(|(_, peer)| peer.version >= EPOCHS_SINCE));
     (one, two)
 }
 

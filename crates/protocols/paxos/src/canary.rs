@@ -29,11 +29,19 @@ pub enum Canary {
     CountBeforeWritten,
     /// Go on in phase 1 with the old members when new ones were found.
     IgnoreFoundMembers,
+    /// Take what it had accepted for chosen as far as the service's state goes, after a start.
+    BelieveOwnSlots,
+    /// Propose an earlier leader's first value again behind a later one's.
+    RepeatAnyLead,
+    /// Commit and hand out what follows the end of an epoch.
+    GoOnAfterSeal,
+    /// Answer reads, by lease above all, though the epoch may have ended.
+    ReadAfterSeal,
 }
 
 impl Canary {
     /// Every deliberate bug.
-    pub const ALL: [Canary; 13] = [
+    pub const ALL: [Canary; 17] = [
         Canary::AcceptLowerBallot,
         Canary::PromiseLowerBallot,
         Canary::ForgetPromise,
@@ -47,5 +55,9 @@ impl Canary {
         Canary::ReadWithoutQuorum,
         Canary::CountBeforeWritten,
         Canary::IgnoreFoundMembers,
+        Canary::BelieveOwnSlots,
+        Canary::RepeatAnyLead,
+        Canary::GoOnAfterSeal,
+        Canary::ReadAfterSeal,
     ];
 }

@@ -30,11 +30,15 @@ pub enum Canary {
     SingleQuorumInJoint,
     /// Vote for another while the leader lives.
     NoStickiness,
+    /// Commit and hand out what follows the end of an epoch.
+    GoOnAfterSeal,
+    /// Answer reads, by lease above all, though the epoch may have ended.
+    ReadAfterSeal,
 }
 
 impl Canary {
     /// Every deliberate bug.
-    pub const ALL: [Canary; 13] = [
+    pub const ALL: [Canary; 15] = [
         Canary::CommitEarlierRound,
         Canary::VoteTwice,
         Canary::ForgetVote,
@@ -48,5 +52,7 @@ impl Canary {
         Canary::ReuseReadIds,
         Canary::SingleQuorumInJoint,
         Canary::NoStickiness,
+        Canary::GoOnAfterSeal,
+        Canary::ReadAfterSeal,
     ];
 }

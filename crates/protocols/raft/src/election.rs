@@ -11,7 +11,9 @@ impl Raft {
     /// Nothing was heard of a leader for long enough.
     pub(crate) fn election_timeout(&mut self, now: Instant, out: &mut Effects) {
         self.reset_election(now);
-        if !self.is_electable() || now < self.resting_until || self.is_damaged() {
+        self.in_vain(out);
+        self.mending = None;
+        if !self.is_electable() || now < self.resting_until || !self.knows_its_log() {
             if !self.leader.is_none() {
                 self.follow(now, self.promised.round, NodeId::NONE, out);
             }
@@ -29,15 +31,37 @@ impl Raft {
             return;
         }
         let ballot = Ballot::new(self.promised.round + 1, self.me());
-        let last = self.log.last();
+        let last = self.vote_floor();
         for to in self.other_voters() {
             self.send_as(out, to, ballot, Body::PreVote { last }, None);
+        }
+    }
+
+    /// Who is alone waits for nobody. In an epoch that just opens nobody leads yet, and nobody's
+    /// lease is to be waited for: whoever led before stands when it knows that others are ready,
+    /// and if it is gone, one of them does soon.
+    pub(crate) fn hasten_first_election(&mut self, now: Instant) {
+        let timeout = self.config.election_timeout;
+        if self.is_only_voter() {
+            self.election_at = now;
+        } else if self.config.opens {
+            self.election_at = now + self.rng.duration(timeout / 4, timeout / 2);
+        }
+    }
+
+    /// Others are ready for an election.
+    pub(crate) fn campaign(&mut self, now: Instant) {
+        if self.leader.is_none() && self.role != Role::Candidate {
+            self.election_at = now;
         }
     }
 
     /// The leader's connection broke: it may be dead. Whoever follows it asks around at once, and
     /// does not hold on to it; if it lives, its next message ends that.
     pub(crate) fn peer_lost(&mut self, now: Instant, node: NodeId) {
+        if self.role == Role::Leader {
+            self.ask_again(node);
+        }
         if node != self.leader || self.role == Role::Leader {
             return;
         }
@@ -52,22 +76,39 @@ impl Raft {
 
     /// Asks for votes in a new round.
     pub(crate) fn stand(&mut self, now: Instant, transfer: bool, out: &mut Effects) {
-        if self.is_damaged() {
+        if !self.knows_its_log() {
             return;
         }
         self.fail_follower_reads(out);
         self.role = Role::Candidate;
+        self.mending = None;
         self.leader = NodeId::NONE;
         self.standing_by_transfer = transfer;
         self.votes.clear();
         self.reset_election(now);
         self.promise(Ballot::new(self.promised.round + 1, self.me()));
+        self.ask_for_votes(out);
+    }
+
+    /// Asks whoever has not voted yet.
+    pub(crate) fn ask_for_votes(&self, out: &mut Effects) {
         // Not before its own vote is durable: a leader of this round must remember that it was.
         let after = self.journal.gate_of(self.promise_write);
-        let last = self.log.last();
+        let (last, transfer) = (self.vote_floor(), self.standing_by_transfer);
         for to in self.other_voters() {
-            self.send(out, to, Body::Vote { last, transfer }, after);
+            if !self.votes.iter().any(|(voter, _)| *voter == to) {
+                self.send(out, to, Body::Vote { last, transfer }, after);
+            }
         }
+    }
+
+    pub(crate) fn has_won(&self) -> bool {
+        self.votes_so_far() == VoteResult::Won
+    }
+
+    /// Whether it knows which entries its log has, if not what is in each.
+    fn knows_its_log(&self) -> bool {
+        !self.is_damaged() || self.can_mend()
     }
 
     /// The candidate's own vote counts once it is durable.
@@ -193,6 +234,7 @@ impl Raft {
         }
         self.note_vote(from, granted);
         match self.votes_so_far() {
+            VoteResult::Won if self.is_damaged() => self.mend(now, out),
             VoteResult::Won => self.lead(now, out),
             VoteResult::Lost => {
                 // Votes were split. Nobody leads: try again soon, but not all at once.

@@ -40,6 +40,8 @@ impl Raft {
             pull,
             follower_reads,
             promised_end,
+            lost,
+            mending: _,
             repair_from,
             followers,
             next_session,
@@ -56,7 +58,7 @@ impl Raft {
         journal.fingerprint(state);
         (commit, handed_out, applied, role, leader, votes, standing_by_transfer).hash(state);
         (pull, follower_reads.attempt(), follower_reads.asked().is_some()).hash(state);
-        (follower_reads.len(), promised_end, repair_from).hash(state);
+        (follower_reads.len(), promised_end, lost, repair_from).hash(state);
         followers.iter().for_each(|progress| progress.fingerprint(state));
         (next_session, first_own, ready, reads, offered).hash(state);
         probes.iter().for_each(|(probe, _)| probe.hash(state));

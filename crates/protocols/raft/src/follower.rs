@@ -1,6 +1,7 @@
 //! The follower's side of replication: Raft section 5.3, and snapshots (section 7).
 
 use crate::canary::Canary;
+use crate::mending::Lost;
 use crate::raft::Raft;
 use quorate_base::{Index, Instant, NodeId, Position};
 use quorate_replicated_log::{Append, AppendOutcome, AppendReply, Base, Body, Effects, Entries};
@@ -72,6 +73,7 @@ impl Raft {
             }
             self.log.append(new.clone());
             if self.is_damaged() {
+                self.lost.overtaken_by(&new, overruled);
                 self.repair_from = self.repair_from.min(from); // Not on disk yet: see `recovery`.
             } else {
                 if overruled {
@@ -82,7 +84,7 @@ impl Raft {
             self.role = self.resting_role();
         }
         let limit = if self.is(Canary::CommitUnmatched) { self.log.last_index() } else { matched };
-        self.commit = self.commit.max(leader_commit.min(limit));
+        self.commit = self.commit.max(self.committed(leader_commit.min(limit)));
         if !self.try_repair(now, out) {
             // Held in memory alone: nothing to count, but the leader may go on from there.
             let hint = self.log.last();
@@ -105,7 +107,7 @@ impl Raft {
     ) {
         // The leader knows that this log agrees up to `commit`; one that has lost entries since
         // does not pretend.
-        self.commit = self.commit.max(commit.min(self.log.last_index()));
+        self.commit = self.commit.max(self.committed(commit.min(self.log.last_index())));
         if probe != 0 {
             let after = self.journal.gate_of(self.promise_write);
             self.send(out, from, Body::HeartbeatReply { session, probe }, after);
@@ -131,11 +133,15 @@ impl Raft {
             self.journal.compact(now, base, out);
         } else {
             self.log.reset(base.clone());
+            let agrees = self.lost_after(base.position);
             self.repair_from = index + 1;
-            if self.promised_end.is_some_and(|end| end.index > index) {
+            // Where the log had another entry there, nothing that followed it was committed.
+            let doubtful = agrees != Some(false);
+            if doubtful && self.promised_end.is_some_and(|end| end.index > index) {
                 self.journal.compact(now, base, out);
             } else {
                 self.promised_end = None;
+                self.lost = Lost::default();
                 self.journal.reset(now, base, out);
             }
         }

@@ -70,6 +70,8 @@ impl Raft {
     ) {
         let refusal = if self.role != Role::Leader {
             Some(Refusal::NotLeader { leader: self.leader })
+        } else if self.is_sealed() {
+            Some(Refusal::Sealed)
         } else if self.transfer.is_some() {
             Some(Refusal::Transferring)
         } else if self.uncommitted_bytes > self.config.limits.uncommitted_bytes {
@@ -136,14 +138,19 @@ impl Raft {
         if reached <= self.commit || !(own_round || self.is(Canary::CommitEarlierRound)) {
             return;
         }
-        self.commit = reached;
-        self.progress_at = now;
+        // What follows the end of the epoch is agreed on too, though it counts for nothing.
         while let Some(&(last, bytes)) = self.uncommitted.front()
             && last <= reached
         {
             self.uncommitted.pop_front();
             self.uncommitted_bytes -= bytes;
         }
+        let commit = self.committed(reached);
+        if commit <= self.commit {
+            return;
+        }
+        self.commit = commit;
+        self.progress_at = now;
         self.members_committed(now, out);
     }
 

@@ -12,6 +12,7 @@ mod fingerprint;
 mod follower;
 mod leader;
 mod members;
+mod mending;
 mod messages;
 mod pull;
 mod raft;

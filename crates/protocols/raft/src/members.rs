@@ -1,11 +1,12 @@
-//! Changes of members through joint consensus (Raft section 6), and hand-over of leadership
-//! (Ongaro's thesis, section 3.10).
+//! Changes of members through joint consensus (Raft section 6), the end of an epoch, and hand-over
+//! of leadership (Ongaro's thesis, section 3.10).
 
+use crate::canary::Canary;
 use crate::raft::Raft;
 use bytes::Bytes;
 use quorate_base::{Index, Instant, NodeId};
 use quorate_replicated_log::{
-    Body, Change, Effects, Event, Payload, ProposalId, Refusal, Role, StepDown,
+    Body, Change, Effects, Epoch, Event, Payload, ProposalId, Protocol, Refusal, Role, StepDown,
 };
 
 impl Raft {
@@ -17,12 +18,12 @@ impl Raft {
         context: Bytes,
         out: &mut Effects,
     ) {
-        let busy = self.commit < self.first_own
-            || self.log.membership_index() > self.commit
-            || self.membership().is_joint();
+        let busy = self.is_changing();
         let next = self.membership().apply(change);
         let reason = if self.role != Role::Leader {
             Refusal::NotLeader { leader: self.leader }
+        } else if self.is_sealed() {
+            Refusal::Sealed
         } else if self.transfer.is_some() {
             Refusal::Transferring
         } else if busy {
@@ -42,6 +43,56 @@ impl Raft {
             Refusal::BadChange
         };
         out.events.push(Event::Refused { id, reason });
+    }
+
+    /// Whether a change of members is under way, or nothing of this leadership is committed yet.
+    fn is_changing(&self) -> bool {
+        self.commit < self.first_own
+            || self.log.membership_index() > self.commit
+            || self.membership().is_joint()
+    }
+
+    /// Ends the epoch.
+    pub(crate) fn seal(
+        &mut self,
+        now: Instant,
+        id: ProposalId,
+        (next, judged): (Protocol, Epoch),
+        out: &mut Effects,
+    ) {
+        let refusal = if self.role != Role::Leader {
+            Some(Refusal::NotLeader { leader: self.leader })
+        } else if judged != self.config.epoch {
+            Some(Refusal::Outdated)
+        } else if self.is_sealed() {
+            Some(Refusal::Sealed)
+        } else if next == Protocol::Raft {
+            Some(Refusal::BadChange)
+        } else if self.transfer.is_some() {
+            Some(Refusal::Transferring)
+        } else if self.is_changing() {
+            Some(Refusal::ChangeInProgress)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            out.events.push(Event::Refused { id, reason });
+            return;
+        }
+        let ballot = self.own_ballot();
+        let first = self.append_own(now, [Payload::Seal { next, ballot }], out);
+        out.events.push(Event::Proposed { id, first, ballot });
+    }
+
+    /// Whether this log knows of an end of its epoch, committed or not.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.log.seal().is_some()
+    }
+
+    /// How far the log counts as committed once everything up to `index` is.
+    pub(crate) fn committed(&self, index: Index) -> Index {
+        let seal = self.log.seal().filter(|_| !self.is(Canary::GoOnAfterSeal));
+        Epoch::committed(seal, index)
     }
 
     /// Whether a vote would go to a learner that lacks more than a tenth of the log: the group

@@ -62,6 +62,14 @@ impl Raft {
             Body::Pulled { id, previous, entries, last } => {
                 self.pulled(now, from, id, (previous, entries, last), out);
             }
+            Body::Mend { first, ballots } => {
+                self.asked_to_mend(now, (from, message.ballot), first, &ballots, out);
+            }
+            Body::Mended { first, entries, denied } => {
+                if !self.outranked(now, round, out) && round == self.promised.round {
+                    self.mended(now, from, (first, entries, denied), out);
+                }
+            }
             // Another protocol's.
             Body::Prepare { .. } | Body::Promise(_) | Body::Accept(_) | Body::Accepted(_) => {}
             Body::TimeoutNow => {
@@ -102,6 +110,7 @@ impl Raft {
             return false;
         }
         self.follow(now, round, from, out);
+        self.lost.vain = 0;
         self.sticky_until = now + self.config.election_timeout;
         self.reset_election(now);
         true

@@ -1,6 +1,7 @@
 //! The replica: its state, and the way of an input through it.
 
 use crate::canary::Canary;
+use crate::mending::{Lost, Mending};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -55,6 +56,9 @@ pub struct Raft {
     pub(crate) follower_reads: FollowerReads,
     /// Entries up to here may have been promised though the log no longer has them (damage).
     pub(crate) promised_end: Option<Position>,
+    /// What is known of those.
+    pub(crate) lost: Lost,
+    pub(crate) mending: Option<Mending>,
     /// While that is so: the disk is left as it is from here on, until all of it is repaired.
     pub(crate) repair_from: Index,
 
@@ -115,7 +119,7 @@ impl Raft {
             found.promised
         };
         // With leases on, an earlier run may have promised a leader not to vote for another.
-        let sticky = if config.lease_clock_drift_ppm.is_some() {
+        let sticky = if config.lease_clock_drift_ppm.is_some() && !config.opens {
             now + config.election_timeout
         } else {
             Instant::ZERO
@@ -142,6 +146,8 @@ impl Raft {
             pull: config.seed,
             follower_reads: FollowerReads::new(reads_from),
             promised_end: found.promised_end,
+            lost: found.lost,
+            mending: None,
             repair_from: found.repair_from,
             followers: Followers::default(),
             next_session: 0,
@@ -162,9 +168,7 @@ impl Raft {
         raft.role = raft.resting_role();
         raft.announced.0 = raft.role;
         raft.reset_election(now);
-        if raft.is_only_voter() {
-            raft.election_at = now;
-        }
+        raft.hasten_first_election(now);
         raft
     }
 
@@ -277,6 +281,7 @@ impl Raft {
         self.leader = leader;
         self.votes.clear();
         self.standing_by_transfer = false;
+        self.mending = None;
     }
 
     /// A leader gives up by itself.
@@ -326,6 +331,7 @@ impl Raft {
             if now >= self.election_at {
                 self.election_timeout(now, out);
             }
+            self.tick_mending(now, out);
             self.expire_follower_reads(now, out);
         }
     }
@@ -344,6 +350,8 @@ impl ReplicatedLog for Raft {
             Input::Change { id, change, judged, context } => {
                 self.change(now, (id, judged), &change, context, out);
             }
+            Input::Seal { id, next, judged } => self.seal(now, id, (next, judged), out),
+            Input::Campaign => self.campaign(now),
             Input::Transfer { to } => self.start_transfer(now, to, out),
             Input::PeerLost { node } => self.peer_lost(now, node),
             Input::SnapshotInstalled { base, from, session } => {
@@ -362,14 +370,15 @@ impl ReplicatedLog for Raft {
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        let reads = self.follower_reads_timeout();
-        match self.role {
-            Role::Leader => Some(self.heartbeat_at),
-            _ if self.is_electable() => {
-                Some(reads.map_or(self.election_at, |r| r.min(self.election_at)))
-            }
-            _ => reads,
+        if self.role == Role::Leader {
+            return Some(self.heartbeat_at);
         }
+        // One that is damaged has to say so in time, if nobody leads.
+        let counts = self.is_electable() || self.is_damaged();
+        let election = Some(self.election_at).filter(|_| counts);
+        let mending = self.mending.as_ref().filter(|_| self.role == Role::Candidate);
+        let mending = mending.map(|mending| mending.again_at);
+        [self.follower_reads_timeout(), election, mending].into_iter().flatten().min()
     }
 
     fn role(&self) -> Role {
@@ -389,6 +398,7 @@ impl ReplicatedLog for Raft {
         Base {
             position: Position::new(self.applied, ballot),
             membership: self.log.membership_at(self.applied).clone(),
+            ..*self.log.base()
         }
     }
 
@@ -402,6 +412,8 @@ impl ReplicatedLog for Raft {
             snapshot: p.mode == quorate_replicated_log::Mode::Snapshot,
         });
         Status {
+            epoch: self.config.epoch,
+            protocol: Protocol::Raft,
             role: self.role,
             ballot: self.promised,
             leader: self.leader,

@@ -1,16 +1,17 @@
 //! From what was found on disk to a replica: and damage, which may hide what was promised.
 //!
 //! An entry that was there and cannot be read may have been acknowledged (Alagappan and others,
-//! *Protocol-aware recovery*, 2018). Until a leader has repaired it, this replica neither stands
-//! for election nor votes for a log that might lack it. What a leader sends again stays in memory
-//! until all of it is there, and reaches the disk in one write: a crash in between finds the
-//! damage, and so the doubt, again.
+//! *Protocol-aware recovery*, 2018). Until it is repaired, this replica does not vote for a log
+//! that might lack it, and stands for election only if it knows what it lacks (see `mending`). What
+//! a peer sends again stays in memory until all of it is there, and reaches the disk in one write:
+//! a crash in between finds the damage, and so the doubt, again.
 
+use crate::mending::Lost;
 use crate::raft::Raft;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use quorate_base::{Ballot, Index, Instant, NodeId, Position};
-use quorate_replicated_log::{Base, Effects, Entries, Journal, Log, Recovered};
+use quorate_replicated_log::{Base, Effects, Entries, Epoch, Journal, Log, Recovered};
 
 /// The durable state, made whole.
 pub(crate) struct Found {
@@ -20,15 +21,17 @@ pub(crate) struct Found {
     pub commit: Index,
     pub applied: Index,
     pub promised_end: Option<Position>,
+    pub lost: Lost,
     pub repair_from: Index,
 }
 
 pub(crate) fn recover(recovered: Recovered, now: Instant) -> Found {
-    let Recovered { base, hard_state, entries, damaged, applied } = recovered;
+    let Recovered { base, hard_state, entries, damaged, damaged_ballots, applied, written } =
+        recovered;
     let end = entries.iter().filter_map(|run| run.last().map(|e| e.position())).max_by_key(key);
     let damaged_to = damaged.iter().map(|range| *range.end()).max().unwrap_or(0);
-    let (log, rewrite) = contiguous(base, entries, &applied);
-    let mut journal = Journal::new(log.last_index());
+    let (log, rewrite) = contiguous(base, entries.clone(), &applied);
+    let mut journal = Journal::after(written, log.last_index());
     let promised = hard_state
         .promised
         .max(Ballot::new(log.last().ballot.round, NodeId::NONE))
@@ -38,13 +41,19 @@ pub(crate) fn recover(recovered: Recovered, now: Instant) -> Found {
     if damaged_to > log.last_index() && end.is_none_or(|e| e.index < damaged_to) {
         lost = Some(Position::new(damaged_to, Ballot::new(promised.round, NodeId::NONE)));
     }
+    let mut lost = lost.filter(|end| !log.last().at_least_as_up_to_date_as(end));
+    let mut holes = Lost::default();
+    if let Some(end) = lost {
+        let (found, end) = Lost::find(&log, &entries, &damaged_ballots, end, promised);
+        (holes, lost) = (found, Some(end));
+    }
     if rewrite {
         restage(&mut journal, &log, lost.is_some(), now);
     }
     let repair_from = log.last_index() + 1;
     let applied = applied.position.index;
-    let commit = hard_state.commit.min(log.last_index()).max(applied);
-    Found { promised, log, journal, commit, applied, promised_end: lost, repair_from }
+    let commit = Epoch::committed(log.seal(), hard_state.commit.min(log.last_index()).max(applied));
+    Found { promised, log, journal, commit, applied, promised_end: lost, lost: holes, repair_from }
 }
 
 fn key(position: &Position) -> (u64, Index) {
@@ -55,13 +64,18 @@ fn key(position: &Position) -> (u64, Index) {
 /// must be brought into line with it.
 fn contiguous(base: Base, entries: Vec<Entries>, applied: &Base) -> (Log, bool) {
     let mut log = Log::new(base.clone());
+    let mut stale = false;
     for run in &entries {
         if run.first_index() == Some(log.last_index() + 1) {
-            log.append(run.clone());
+            // What was kept behind a snapshot, for it might have been promised, may not follow it.
+            stale |= run.first().is_some_and(|e| e.ballot.round < log.last().ballot.round);
+            if !stale {
+                log.append(run.clone());
+            }
         }
     }
     if log.holds(applied.position) {
-        return (log, false);
+        return (log, stale);
     }
     // The service is past a hole, or past the end: the log goes on after the service's state.
     let after = applied.position.index;
@@ -116,9 +130,15 @@ impl Raft {
         if self.commit < end.index && !last.at_least_as_up_to_date_as(&end) {
             return false;
         }
-        self.promised_end = None;
-        self.rewrite_from(now, self.repair_from, out);
+        self.repaired(now, out);
         true
+    }
+
+    /// Nothing is in doubt any more: the disk is brought into line.
+    pub(crate) fn repaired(&mut self, now: Instant, out: &mut Effects) {
+        self.promised_end = None;
+        self.lost = Lost::default();
+        self.rewrite_from(now, self.repair_from, out);
     }
 
     fn rewrite_from(&mut self, now: Instant, from: Index, out: &mut Effects) {
@@ -148,7 +168,9 @@ impl Raft {
     }
 
     pub(crate) fn compact(&mut self, now: Instant, index: Index, out: &mut Effects) {
-        if let Some(base) = self.log.compact(index.min(self.applied)) {
+        // The end of the epoch stays, to be known again after a restart.
+        let end = self.log.seal().map_or(self.applied, |seal| self.applied.min(seal - 1));
+        if let Some(base) = self.log.compact(index.min(end)) {
             let base = base.clone();
             self.repair_from = self.repair_from.max(base.position.index + 1);
             self.journal.compact(now, base, out);

@@ -151,6 +151,15 @@ impl Raft {
         self.reads_confirmed(now, out);
     }
 
+    /// The connection to a follower broke: it may have started anew, and have lost something.
+    pub(crate) fn ask_again(&mut self, node: NodeId) {
+        if let Some(progress) = self.followers.get_mut(node)
+            && progress.mode == Mode::Replicate
+        {
+            progress.probe_from(progress.matched + 1);
+        }
+    }
+
     pub(crate) fn snapshot_sent(&mut self, to: NodeId, index: Option<Index>) {
         let base = self.log.base().position.index;
         let Some(progress) = self.followers.get_mut(to) else { return };

@@ -1,6 +1,6 @@
 //! What a replica is told once.
 
-use crate::message::Epoch;
+use crate::epoch::Epoch;
 use core::time::Duration;
 use quorate_base::NodeId;
 
@@ -11,6 +11,9 @@ pub struct Config {
     pub node: NodeId,
     /// The epoch of the log.
     pub epoch: Epoch,
+    /// Whether this replica opens the epoch now. Then no earlier run of it can have promised a
+    /// leader of this epoch anything, and nobody leads yet: it waits less before it stands.
+    pub opens: bool,
     /// The leader is silent for at most this long.
     pub heartbeat: Duration,
     /// Base of the election timeout; each wait is drawn from one to one and a half times this.

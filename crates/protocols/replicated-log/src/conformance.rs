@@ -3,12 +3,17 @@
 //!
 //! Invariants checked: a round has one leader; no two replicas commit different entries at an
 //! index; each hands out committed entries in order and without a gap; a read is ready at no lower
-//! index than was committed anywhere when it was asked; after healing, all catch up.
+//! index than was committed anywhere when it was asked; nothing follows the end of an epoch; after
+//! healing, all catch up.
 
 mod cluster;
+pub mod cost;
+pub mod damage;
 mod disk;
 pub mod partitions;
 mod schedule;
+mod sealing;
 
 pub use cluster::{Cluster, Counts, Factory};
 pub use schedule::{random_schedule, random_schedule_with_clocks, random_schedule_with_leases};
+pub use sealing::random_schedule_with_seal;

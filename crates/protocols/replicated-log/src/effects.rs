@@ -31,6 +31,35 @@ pub struct Write {
     pub hard_state: Option<HardState>,
 }
 
+impl Write {
+    /// Forget everything, the hard state included, as if the group had never been there: a reset
+    /// to where nothing has begun, and not a word beside it.
+    pub fn forget() -> Write {
+        Write {
+            id: WriteId(0),
+            reset: Some(Base::default()),
+            compact: None,
+            truncate_from: None,
+            entries: Entries::default(),
+            slots: Vec::new(),
+            hard_state: None,
+        }
+    }
+
+    /// The log begins after `base`, perhaps nowhere yet, and from now on there is one: that nothing
+    /// was promised is said in so many words, so that this is no [`Write::forget`].
+    pub fn begin(base: Base) -> Write {
+        Write { reset: Some(base), hard_state: Some(HardState::default()), ..Write::forget() }
+    }
+
+    /// Whether it is [`Write::forget`].
+    pub fn is_forget(&self) -> bool {
+        let resets = self.reset.as_ref().is_some_and(|base| *base == Base::default());
+        let keeps = self.hard_state.is_some() || !self.entries.is_empty() || !self.slots.is_empty();
+        resets && !keeps
+    }
+}
+
 /// A message to a peer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Send {
@@ -72,10 +101,13 @@ pub enum Refusal {
     Full,
     /// A change of members is under way, or nothing of this leader's ballot is committed yet.
     ChangeInProgress,
-    /// The change makes no sense: the node is already there, is not there, or is the last voter.
+    /// The change makes no sense: the node is already there, is not there, or is the last voter;
+    /// the group has the protocol already.
     BadChange,
-    /// The members changed after whoever asks last looked.
+    /// The members, or the epoch, changed after whoever asks last looked.
     Outdated,
+    /// The epoch is ending: proposals wait for the next one.
+    Sealed,
     /// The learner to be promoted lacks too much of the log.
     NotReady,
     /// Leadership is being handed over.
@@ -118,6 +150,14 @@ pub enum Event {
     },
     /// This replica leads and has applied everything its predecessors committed.
     ReadyToLead,
+    /// Nobody can lead: these entries may have been committed, and not enough of the replicas that
+    /// can be reached can read them. Told once for a range, after some vain attempts.
+    Unreadable {
+        /// The first of them.
+        first: Index,
+        /// The last.
+        last: Index,
+    },
     /// The leader gave up leadership by itself.
     SteppedDown {
         /// Why.

@@ -1,5 +1,7 @@
 //! Entries and the runs of them that are stored, sent and applied.
 
+use crate::epoch::Epoch;
+use crate::interface::Protocol;
 use crate::membership::Membership;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -24,6 +26,24 @@ pub enum Payload {
         /// For the service alone, which sees it when the entry is applied: names, addresses.
         context: Bytes,
     },
+    /// The epoch ends here: once this is committed, the log goes on under another protocol, and
+    /// whatever follows in this epoch is void.
+    Seal {
+        /// The protocol of the next epoch.
+        next: Protocol,
+        /// The ballot of the leader that proposed it: part of the value, as with `Lead`.
+        ballot: Ballot,
+    },
+}
+
+impl Payload {
+    /// The ballot of the leader that it names, if it is one that services go by.
+    pub fn named_ballot(&self) -> Option<Ballot> {
+        match self {
+            Payload::Lead(ballot) | Payload::Seal { ballot, .. } => Some(*ballot),
+            Payload::Noop | Payload::Command(_) | Payload::Members { .. } => None,
+        }
+    }
 }
 
 /// One slot of the log.
@@ -47,7 +67,7 @@ impl Entry {
     pub fn weight(&self) -> usize {
         32 + match &self.payload {
             Payload::Noop => 0,
-            Payload::Lead(_) => 16,
+            Payload::Lead(_) | Payload::Seal { .. } => 16,
             Payload::Command(bytes) => bytes.len(),
             Payload::Members { context, .. } => context.len() + 256,
         }
@@ -153,4 +173,30 @@ pub struct Base {
     pub position: Position,
     /// The members in force at that position.
     pub membership: Membership,
+    /// The epoch of what follows.
+    pub epoch: Epoch,
+    /// The protocol of that epoch.
+    pub protocol: Protocol,
+}
+
+impl Base {
+    /// Where a group's log begins: its first epoch.
+    pub fn first(position: Position, membership: Membership, protocol: Protocol) -> Self {
+        Base { position, membership, epoch: Epoch(0), protocol }
+    }
+
+    /// What follows from an entry that was applied at `index`: position, members, epoch.
+    pub fn apply(&mut self, index: Index, payload: &Payload) {
+        self.position.index = index;
+        // Not an entry's own ballot: under Paxos that may differ from replica to replica.
+        self.position.ballot = payload.named_ballot().unwrap_or(self.position.ballot);
+        match payload {
+            Payload::Noop | Payload::Command(_) | Payload::Lead(_) => {}
+            Payload::Members { membership, .. } => self.membership.clone_from(membership),
+            Payload::Seal { next, .. } => {
+                self.epoch = self.epoch.next();
+                self.protocol = *next;
+            }
+        }
+    }
 }

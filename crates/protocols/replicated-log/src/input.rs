@@ -2,6 +2,8 @@
 
 use crate::effects::WriteId;
 use crate::entry::Base;
+use crate::epoch::Epoch;
+use crate::interface::Protocol;
 use crate::membership::Change;
 use crate::message::Message;
 use alloc::vec::Vec;
@@ -72,6 +74,18 @@ pub enum Input {
         /// For the service.
         context: Bytes,
     },
+    /// End the epoch; the log goes on under another protocol. Answered like a proposal.
+    Seal {
+        /// Names the proposal.
+        id: ProposalId,
+        /// The protocol of the next epoch.
+        next: Protocol,
+        /// The epoch that is to end: refused in any other, for a late request must not end a
+        /// later one.
+        judged: Epoch,
+    },
+    /// Stand for election now, if nobody is known to lead: everybody is ready.
+    Campaign,
     /// Hand leadership to this voter.
     Transfer {
         /// The voter.
@@ -82,7 +96,8 @@ pub enum Input {
         /// The peer.
         node: NodeId,
     },
-    /// The service's state was replaced, durably, by a snapshot that ends at `base`.
+    /// The service's state was replaced, durably, by a snapshot that ends at `base`; or it is there
+    /// already, further than this log knows to be committed, and a snapshot showed that it matters.
     SnapshotInstalled {
         /// Where the snapshot ends.
         base: Base,

@@ -1,12 +1,12 @@
 //! The interface at the heart.
 
-use crate::effects::Effects;
+use crate::effects::{Effects, WriteId};
 use crate::entry::{Base, Entries, HardState};
 use crate::input::Input;
 use crate::status::{Role, Status};
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
-use quorate_base::{Index, Instant, NodeId};
+use quorate_base::{Index, Instant, NodeId, Position};
 
 /// A way to agree on a log.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -102,6 +102,10 @@ pub struct Recovered {
     pub entries: Vec<Entries>,
     /// What was there and cannot be read: possibly promised, to be repaired from peers.
     pub damaged: Vec<RangeInclusive<Index>>,
+    /// Of those, the ones whose ballot can still be read, in order.
+    pub damaged_ballots: Vec<Position>,
     /// Where the service's durable state ends. May be past the base, never before it.
     pub applied: Base,
+    /// The last write that an engine of an earlier epoch asked for: writes are numbered on.
+    pub written: WriteId,
 }

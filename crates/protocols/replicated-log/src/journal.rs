@@ -38,6 +38,12 @@ impl Journal {
         }
     }
 
+    /// The same after `last`, the last write that there was before.
+    pub fn after(last: WriteId, end: Index) -> Self {
+        let staged = write(WriteId(last.0 + 1));
+        Journal { staged, done: last, ..Journal::new(end) }
+    }
+
     /// The log is durable up to here.
     pub fn durable(&self) -> Index {
         self.durable

@@ -14,6 +14,7 @@ pub mod conformance;
 mod config;
 mod effects;
 mod entry;
+mod epoch;
 mod input;
 mod interface;
 mod journal;
@@ -31,14 +32,13 @@ pub use effects::{
     Effects, Event, ReadReady, Refusal, Send, SnapshotWanted, StepDown, Write, WriteId,
 };
 pub use entry::{Base, Entries, Entry, HardState, Payload};
+pub use epoch::Epoch;
 pub use input::{Input, ProposalId, ReadId};
 pub use interface::{Protocol, Recovered, ReplicatedLog};
 pub use journal::Journal;
 pub use log::Log;
 pub use membership::{Change, MAX_LEARNERS, MAX_VOTERS, Membership};
-pub use message::{
-    Accept, Accepted, Append, AppendOutcome, AppendReply, Body, Epoch, Message, Promise,
-};
+pub use message::{Accept, Accepted, Append, AppendOutcome, AppendReply, Body, Message, Promise};
 pub use progress::{Followers, Mode, Progress};
 pub use quorum::{QuorumSizes, QuorumSpec, VoteResult};
 pub use ranges::Cover;

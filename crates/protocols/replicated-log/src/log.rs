@@ -20,6 +20,8 @@ pub struct Log {
     runs: VecDeque<Run>,
     /// Memberships after the base's, by the index of their entry.
     memberships: Vec<(Index, Membership)>,
+    /// Index of the first entry that ends the epoch, compacted or not.
+    seal: Option<Index>,
 }
 
 #[derive(Clone, Hash, Debug)]
@@ -50,7 +52,13 @@ impl Log {
             base,
             runs: VecDeque::new(),
             memberships: Vec::new(),
+            seal: None,
         }
+    }
+
+    /// Where the epoch ends, as far as this log goes.
+    pub fn seal(&self) -> Option<Index> {
+        self.seal
     }
 
     /// What the log begins after.
@@ -158,8 +166,12 @@ impl Log {
         let mut bytes = 0;
         for entry in entries.iter() {
             bytes += entry.weight();
-            if let Payload::Members { membership, .. } = &entry.payload {
-                self.memberships.push((entry.index, membership.clone()));
+            match &entry.payload {
+                Payload::Members { membership, .. } => {
+                    self.memberships.push((entry.index, membership.clone()));
+                }
+                Payload::Seal { .. } if self.seal.is_none() => self.seal = Some(entry.index),
+                _ => {}
             }
         }
         self.last = last;
@@ -181,6 +193,7 @@ impl Log {
             self.runs.push_back(Run::new(run.first, run.entries.slice(0..keep)));
         }
         self.memberships.retain(|(i, _)| *i < index);
+        self.seal = self.seal.filter(|seal| *seal < index);
         self.last = match self.runs.back().and_then(|run| run.entries.last()) {
             Some(entry) => entry.position(),
             None => self.base.position,
@@ -207,7 +220,8 @@ impl Log {
             let keep = (index + 1 - run.first) as usize..run.entries.len();
             *run = Run::new(index + 1, run.entries.slice(keep));
         }
-        self.base = Base { position: Position::new(index, ballot), membership };
+        let position = Position::new(index, ballot);
+        self.base = Base { position, membership, ..self.base };
         Some(&self.base)
     }
 
@@ -401,8 +415,7 @@ mod tests {
                 context: Bytes::new(),
             },
         };
-        let mut log =
-            Log::new(Base { position: Position::ZERO, membership: Membership::of([NodeId(1)]) });
+        let mut log = Log::new(Base { membership: Membership::of([NodeId(1)]), ..Base::default() });
         log.append(Entries::new(vec![entry(1, 1), members(2, &[1, 2]), members(3, &[1, 2, 3])]));
         assert_eq!((log.membership().voters.len(), log.membership_index()), (3, 3));
         assert_eq!(log.membership_at(1).voters.len(), 1);

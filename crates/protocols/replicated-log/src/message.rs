@@ -1,13 +1,10 @@
 //! What replicas say to each other. One enum for both engines: an engine ignores what is not its.
 
 use crate::entry::Entries;
+use crate::epoch::Epoch;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use quorate_base::{Ballot, Index, Position};
-
-/// Numbers the epochs of a group's log, from 0. A message of another epoch is not this log's.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-pub struct Epoch(pub u32);
 
 /// One message between two replicas of a group.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -98,6 +95,22 @@ pub enum Body {
         entries: Entries,
         /// Where the voter's log ends.
         last: Position,
+    },
+    /// Raft: an elected candidate whose disk lost entries asks for these very ones.
+    Mend {
+        /// Index of the first.
+        first: Index,
+        /// Their ballots, in order; at least one.
+        ballots: Vec<Ballot>,
+    },
+    /// Answer to that.
+    Mended {
+        /// The first index that was asked for.
+        first: Index,
+        /// Those that the sender can read, in order, possibly with gaps.
+        entries: Vec<Entries>,
+        /// The sender's log certainly has another entry, or none, at `first`.
+        denied: bool,
     },
     /// Paxos, phase 1a for every slot from `from` on: promise this message's ballot, and tell what
     /// was accepted there.

@@ -1,5 +1,7 @@
 //! What a replica knows of itself, for people, metrics, placement and tests. Never for safety.
 
+use crate::epoch::Epoch;
+use crate::interface::Protocol;
 use crate::membership::Membership;
 use alloc::vec::Vec;
 use quorate_base::{Ballot, Index, NodeId, Position};
@@ -23,6 +25,10 @@ pub enum Role {
 /// A replica's view of itself and, when it leads, of its peers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
+    /// The epoch of its log.
+    pub epoch: Epoch,
+    /// The protocol of that epoch.
+    pub protocol: Protocol,
     /// Its role.
     pub role: Role,
     /// The highest ballot it has seen, and whom it was promised to.

@@ -1,5 +1,6 @@
 //! Connections, clients, and the window in which they are measured.
 
+use super::pauses::{Pause, Pauses};
 use super::workload::{Client, prepare};
 use super::{Arguments, Workload, cpu, watching};
 use crate::exit::Failure;
@@ -23,6 +24,10 @@ pub struct Figures {
     pub latency: Histogram<u64>,
     /// How long was measured.
     pub window: Duration,
+    /// When it ended, in seconds since 1970.
+    pub ended_unix: f64,
+    /// When none of the clients succeeded for a while.
+    pub pauses: Vec<Pause>,
     /// Failures by their text, the warm-up included.
     pub errors: BTreeMap<String, u64>,
     /// CPU seconds of the servers within the window, where known.
@@ -87,6 +92,7 @@ pub async fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     let window = Window { begin, end: begin + arguments.duration };
     let mut tasks: JoinSet<Part> = JoinSet::new();
     let epoch = Instant::now();
+    let pauses = Arc::new(Pauses::new(window.begin));
     if arguments.workload == Workload::Watch {
         for i in 0..arguments.watchers as usize {
             let responses = watching::open(&channels[i % channels.len()]).await?;
@@ -95,7 +101,8 @@ pub async fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     }
     for i in 0..arguments.clients {
         let channel = channels[i as usize % channels.len()].clone();
-        tasks.spawn(client(Client::new(i, channel, shared.clone(), epoch), window));
+        let client = Client::new(i, channel, shared.clone(), epoch);
+        tasks.spawn(drive(client, window, arguments.request_timeout, pauses.clone()));
     }
     let server_pids = cpu::servers(arguments, &endpoints);
     let own = [std::process::id()];
@@ -107,6 +114,8 @@ pub async fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     let mut figures = Figures {
         latency: histogram(),
         window: arguments.duration,
+        ended_unix: pauses.unix(window.end),
+        pauses: Vec::new(),
         errors: BTreeMap::new(),
         server_cpu: used(before.0, after.0),
         own_cpu: used(before.1, after.1),
@@ -119,12 +128,19 @@ pub async fn run(arguments: &Arguments) -> Result<Figures, Failure> {
             *figures.errors.entry(text).or_default() += n;
         }
     }
+    pauses.success(window.end);
+    figures.pauses = pauses.all();
     drop::<Vec<Channel>>(channels);
     Ok(figures)
 }
 
 /// One closed loop.
-async fn client(mut client: Client, window: Window) -> Part {
+async fn drive(
+    mut client: Client,
+    window: Window,
+    timeout: Option<Duration>,
+    pauses: Arc<Pauses>,
+) -> Part {
     let mut part = Part::new();
     // With watchers, theirs are the figures that count; writers only tell their failures.
     let measured = client.is_measured();
@@ -133,11 +149,16 @@ async fn client(mut client: Client, window: Window) -> Part {
         if started >= window.end {
             return part;
         }
-        let outcome = tokio::time::timeout_at(window.end, client.once()).await;
+        let deadline = timeout.map_or(window.end, |timeout| window.end.min(started + timeout));
+        let outcome = tokio::time::timeout_at(deadline, client.once()).await;
         let finished = Instant::now();
+        if matches!(outcome, Ok(Ok(()))) {
+            pauses.success(finished);
+        }
         match outcome {
             // The end of the window cut it off: neither a success nor a failure.
-            Err(_) => return part,
+            Err(_) if deadline == window.end => return part,
+            Err(_) => part.failed(&tonic::Status::deadline_exceeded("no answer in time")),
             Ok(Err(status)) => {
                 part.failed(&status);
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -5,7 +5,9 @@
 
 mod cpu;
 mod load;
+mod pauses;
 mod report;
+mod transfers;
 mod watching;
 mod workload;
 
@@ -26,6 +28,8 @@ pub enum Workload {
     Txn,
     /// Write, while others watch all of it; counts what they are told
     Watch,
+    /// Write two random keys at once: with two `--across`, by a distributed transaction
+    Transfer,
     /// Make leases, which live on for their time
     Lease,
 }
@@ -57,6 +61,9 @@ pub struct Arguments {
     /// Run unmeasured before, for so long
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
+    /// Give up on a request after so long [default: wait for its answer]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub request_timeout: Option<Duration>,
     /// Bytes of each value
     #[arg(
         long,
@@ -67,6 +74,12 @@ pub struct Arguments {
     /// Different keys
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub keys: u64,
+    /// Keyspaces to write to: two, or one to compare with (transfer)
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub across: Vec<String>,
+    /// How two keyspaces agree: `two-phase` or `paxos-commit` (transfer) [default: the servers']
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "PROTOCOL")]
+    pub commit: String,
     /// Watchers (watch)
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub watchers: u32,
@@ -86,6 +99,9 @@ pub struct Arguments {
 
 /// Runs the load and prints what came of it.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    if arguments.workload == Workload::Transfer && !(1..=2).contains(&arguments.across.len()) {
+        return Err(Failure::Usage("transfer needs --across with one keyspace or two".to_owned()));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let figures = runtime.block_on(load::run(&arguments))?;
     report::print(&arguments, &figures)?;

@@ -37,6 +37,8 @@ pub fn print(arguments: &Arguments, figures: &Figures) -> Result<(), Failure> {
             "operations": count,
             "per_second": per_second,
             "latency_ms": latency,
+            "ended_unix": figures.ended_unix,
+            "pauses": pauses(figures),
             "errors": figures.errors,
             "server_pids": figures.server_pids,
             "server_cpu_seconds": figures.server_cpu,
@@ -54,6 +56,9 @@ pub fn print(arguments: &Arguments, figures: &Figures) -> Result<(), Failure> {
     for (label, q) in QUANTILES {
         row(label, format!("{:.2} ms", ms(figures.latency.value_at_quantile(q))));
     }
+    if let Some(longest) = figures.pauses.iter().map(|pause| pause.length).max() {
+        row("longest pause", format!("{:.0} ms without a success", longest.as_secs_f64() * 1e3));
+    }
     row("longest", format!("{:.2} ms", ms(figures.latency.max())));
     if let (Some(cpu), Some(each)) = (figures.server_cpu, per_operation(figures.server_cpu)) {
         row("servers' CPU", format!("{cpu:.2} s, {each:.1} µs for each of the {unit}"));
@@ -67,4 +72,14 @@ pub fn print(arguments: &Arguments, figures: &Figures) -> Result<(), Failure> {
         println!("{n} × {text}");
     }
     Ok(())
+}
+
+/// The periods without a success, for programs.
+fn pauses(figures: &Figures) -> Vec<serde_json::Value> {
+    let mut told = Vec::new();
+    for pause in &figures.pauses {
+        let seconds = pause.length.as_secs_f64();
+        told.push(json!({ "began_unix": pause.began_unix, "seconds": seconds }));
+    }
+    told
 }

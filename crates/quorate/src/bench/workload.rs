@@ -1,5 +1,6 @@
 //! What one client does, once.
 
+use super::transfers::Transfers;
 use super::{Arguments, Workload};
 use crate::exit::Failure;
 use quorate_base::Rng;
@@ -32,6 +33,7 @@ fn key(number: u64) -> Vec<u8> {
 pub struct Client {
     kv: KvClient<Channel>,
     lease: LeaseClient<Channel>,
+    transfers: Transfers,
     arguments: Arc<Arguments>,
     rng: Rng,
     number: u32,
@@ -44,7 +46,12 @@ impl Client {
     pub fn new(number: u32, channel: Channel, arguments: Arc<Arguments>, epoch: Instant) -> Client {
         Client {
             kv: KvClient::new(channel.clone()),
-            lease: LeaseClient::new(channel),
+            lease: LeaseClient::new(channel.clone()),
+            transfers: {
+                let nanos = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+                let name = format!("b{:x}-{number}", nanos >> 10);
+                Transfers::new(channel, &arguments, name)
+            },
             arguments,
             rng: Rng::new(u64::from(number) + 1),
             number,
@@ -81,6 +88,10 @@ impl Client {
             Workload::Put | Workload::Watch => {
                 let (key, value) = (self.random_key(), self.value());
                 self.kv.put(put(key, value)).await.map(drop)
+            }
+            Workload::Transfer => {
+                let (keys, value) = ([self.random_key(), self.random_key()], self.value());
+                self.transfers.once(keys, value).await
             }
             Workload::Range => {
                 let serializable = self.arguments.serializable;

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 pub mod del;
 pub mod get;
+pub mod group;
+pub mod keyspace;
 pub mod members;
 pub mod put;
 mod range;
 pub mod status;
+pub mod txn;
 pub mod watch;
 
 /// Where to ask, how long to wait, how to print.
@@ -20,17 +23,21 @@ pub struct Connection {
     /// Where the cluster is reached: `host:port`, separated by commas
     #[arg(
         long,
+        global = true,
         env = "QUORATE_ENDPOINTS",
         value_delimiter = ',',
         default_value = "127.0.0.1:2379",
         value_name = "ENDPOINTS"
     )]
     pub endpoints: Vec<String>,
+    /// The keyspace to use
+    #[arg(long, global = true, env = "QUORATE_KEYSPACE", value_name = "NAME")]
+    pub keyspace: Option<String>,
     /// Give up after this
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, global = true, default_value = "5s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
     /// How to print
-    #[arg(long, short, value_enum, default_value_t)]
+    #[arg(long, short, global = true, value_enum, default_value_t)]
     pub output: Output,
 }
 
@@ -39,6 +46,7 @@ impl Connection {
     pub fn config(&self) -> Result<Config, Failure> {
         let mut config = Config::of(self.endpoints.iter().map(String::as_str))?;
         config.timeout = self.timeout;
+        config.keyspace.clone_from(&self.keyspace);
         config.connect_timeout = config.connect_timeout.min(self.timeout);
         Ok(config)
     }

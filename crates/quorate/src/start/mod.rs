@@ -3,6 +3,7 @@
 mod compaction;
 mod identity;
 mod options;
+mod participants;
 mod run;
 mod runtimes;
 mod settings;

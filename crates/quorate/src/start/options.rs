@@ -60,6 +60,8 @@ options! {
     /// Where clients are listened to, separated by commas
     listen_client_urls: String, "listen-client-urls", "QUORATE_LISTEN_CLIENT_URLS",
         Some("http://127.0.0.1:2379".into());
+    /// Ports for clients of one keyspace: name=url,name=url,… Nobody has to name it there
+    listen_keyspace_urls: String, "listen-keyspace-urls", "QUORATE_LISTEN_KEYSPACE_URLS", None;
     /// Where clients reach this node [default: --listen-client-urls]
     advertise_client_urls: String, "advertise-client-urls", "QUORATE_ADVERTISE_CLIENT_URLS", None;
     /// Where peers are listened to, separated by commas
@@ -76,6 +78,8 @@ options! {
     /// Keeps clusters apart whose members have the same addresses
     initial_cluster_token: String, "initial-cluster-token", "QUORATE_INITIAL_CLUSTER_TOKEN",
         Some("quorate-cluster".into());
+    /// A TOML file with the databases and HTTP services that can take part in transactions
+    participants: PathBuf, "participants", "QUORATE_PARTICIPANTS", None;
     /// `raft` or `paxos` [default: as the data directory or the cluster to be joined says, or raft]
     protocol: String, "protocol", "QUORATE_PROTOCOL", None;
     /// A leader is silent for at most this long, in milliseconds

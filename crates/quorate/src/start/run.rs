@@ -1,16 +1,20 @@
 //! A node's life: logs, listen, start, serve, stop.
 
-use super::compaction::Compactor;
-use super::identity;
+use super::compaction::{Compactor, Retention};
 use super::runtimes::{self, Beside};
 use super::settings::Settings;
+use super::{identity, participants};
 use crate::exit::Failure;
+use quorate_base::GroupId;
+use quorate_coordinator::{Settings as Coordination, Transactions};
 use quorate_etcd::backend::HostBackend;
-use quorate_etcd::{Options, serve};
-use quorate_host::{End, Node, NodeConfig, NodeHandle, StartError};
+use quorate_etcd::{Door, Options, serve_doors};
+use quorate_host::{End, KeyspaceHandle, Node, NodeConfig, NodeHandle, StartError};
 use quorate_keyspace::codec;
 use quorate_keyspace::command::{Command, Member};
 use quorate_replicated_log::Role;
+use quorate_resource_managers::Participants;
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -66,7 +70,7 @@ async fn live(
     runtimes: Runtimes,
     stop_with_stdin: bool,
 ) -> Result<(), Failure> {
-    let clients = listen(&settings.listen_clients).await?;
+    let clients = listen(settings).await?;
     let place = identity::find(settings).await?;
     let me = Member {
         id: place.me,
@@ -75,6 +79,7 @@ async fn live(
         client_urls: settings.client_urls.clone(),
         learner: false,
     };
+    let participants = participants::open(settings, place.cluster)?;
     let mut config = NodeConfig::new(settings.data_dir.clone(), place.cluster, me);
     config.members = place.members;
     config.join = settings.join;
@@ -94,18 +99,21 @@ async fn live(
     let peers = runtimes.peers;
     let started = tokio::task::spawn_blocking(move || Node::start(config, peers)).await;
     let node = started.map_err(|e| Failure::Failed(e.to_string()))?.map_err(start_failure)?;
-    serve_until_end(settings, node, clients, runtimes.workers, stop_with_stdin).await
+    serve_until_end(settings, (node, participants), clients, runtimes.workers, stop_with_stdin)
+        .await
 }
 
-async fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Failure> {
-    let mut listeners = Vec::new();
-    for address in addresses {
-        let listener = TcpListener::bind(address).await;
-        listeners.push(listener.map_err(|error| {
+async fn listen(settings: &Settings) -> Result<Vec<Door>, Failure> {
+    let all = settings.listen_clients.iter().map(|address| (address, None));
+    let of_one = settings.listen_keyspaces.iter().map(|(name, at)| (at, Some(name.clone())));
+    let mut doors = Vec::new();
+    for (address, keyspace) in all.chain(of_one) {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
             Failure::Machine(format!("cannot listen for clients on {address}: {error}"))
-        })?);
+        })?;
+        doors.push(Door { listener, keyspace });
     }
-    Ok(listeners)
+    Ok(doors)
 }
 
 /// Whose fault it is decides the exit code.
@@ -118,33 +126,31 @@ fn start_failure(error: StartError) -> Failure {
 
 async fn serve_until_end(
     settings: &Settings,
-    node: Node,
-    clients: Vec<TcpListener>,
+    (node, participants): (Node, Participants),
+    clients: Vec<Door>,
     workers: Vec<Handle>,
     stop_with_stdin: bool,
 ) -> Result<(), Failure> {
     let handle = node.handle();
+    let transactions = Transactions::start(handle.clone(), participants, Coordination::default());
     let options = Options {
         max_request_bytes: settings.max_request_bytes,
         max_txn_ops: settings.max_txn_ops,
         max_concurrent_streams: settings.max_concurrent_streams,
         election_timeout: settings.election_timeout,
         progress_notify_interval: settings.progress_notify_interval,
+        control: Some(quorate_control::routes(&handle, &transactions, settings.max_txn_ops)),
         workers,
         ..Options::default()
     };
     let (stop, stopping) = oneshot::channel::<()>();
     let backend = HostBackend::new(handle.clone());
-    let serving = tokio::spawn(serve(clients, backend, options, async {
+    let serving = tokio::spawn(serve_doors(clients, backend, options, async {
         // A dropped sender stops it as well.
         let _ = stopping.await;
     }));
     let ready = tokio::spawn(announce(handle.clone(), settings.listen_clients.clone()));
-    let compacting = tokio::spawn(compact(
-        handle.clone(),
-        Compactor::new(settings.retention),
-        settings.retention.interval(),
-    ));
+    let compacting = tokio::spawn(compact(handle.clone(), settings.retention));
     let asked = tokio::select! {
         asked = told_to_stop(stop_with_stdin) => Some(asked?),
         _ = handle.ended() => None,
@@ -175,22 +181,33 @@ async fn announce(handle: NodeHandle, addresses: Vec<SocketAddr>) {
     }
 }
 
-async fn compact(handle: NodeHandle, mut compactor: Compactor, interval: Option<Duration>) {
-    let Some(interval) = interval else { return };
+/// Forgets old history, in every keyspace that this node leads.
+async fn compact(handle: NodeHandle, retention: Retention) {
+    let Some(interval) = retention.interval() else { return };
     let mut ticks = tokio::time::interval(interval);
+    let mut compactors: BTreeMap<GroupId, Compactor> = BTreeMap::new();
     loop {
         ticks.tick().await;
-        let revision = handle.reader().revision();
-        let Some(target) = compactor.look(revision) else { continue };
-        if handle.consensus().role != Role::Leader {
-            continue;
+        let hosted = handle.hosted();
+        compactors.retain(|group, _| hosted.iter().any(|it| it.id() == *group));
+        for keyspace in hosted {
+            let compactor =
+                compactors.entry(keyspace.id()).or_insert_with(|| Compactor::new(retention));
+            if let Some(target) = compactor.look(keyspace.reader().revision())
+                && keyspace.consensus().role == Role::Leader
+            {
+                compact_one(&keyspace, target).await;
+            }
         }
-        let command = Command::Compact { revision: target };
-        let Ok(body) = codec::encode(&command) else { continue };
-        match handle.propose(body, COMPACTION_TIMEOUT).await {
-            Ok(_) => tracing::info!(revision = target, "history is compacted"),
-            Err(error) => tracing::warn!(revision = target, ?error, "cannot compact history"),
-        }
+    }
+}
+
+async fn compact_one(keyspace: &KeyspaceHandle, revision: u64) {
+    let name = keyspace.name();
+    let Ok(body) = codec::encode(&Command::Compact { revision }) else { return };
+    match keyspace.propose(body, COMPACTION_TIMEOUT).await {
+        Ok(_) => tracing::info!(name, revision, "history is compacted"),
+        Err(error) => tracing::warn!(name, revision, ?error, "cannot compact history"),
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Settings {
     pub name: String,
     pub data_dir: PathBuf,
     pub listen_clients: Vec<SocketAddr>,
+    /// Ports for clients of one keyspace.
+    pub listen_keyspaces: Vec<(String, SocketAddr)>,
     pub client_urls: Vec<String>,
     pub listen_peers: Vec<SocketAddr>,
     pub peer_urls: Vec<String>,
@@ -36,6 +38,8 @@ pub struct Settings {
     pub log_level: LevelFilter,
     pub log_json: bool,
     pub worker_threads: usize,
+    /// Where the participants of transactions are configured.
+    pub participants: Option<PathBuf>,
 }
 
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
@@ -79,6 +83,9 @@ impl Settings {
             data_dir: options.data_dir.clone().unwrap_or_else(|| format!("{name}.quorate").into()),
             name,
             listen_clients: urls::addresses("listen-client-urls", &listen_client_urls)?,
+            listen_keyspaces: urls::keyspaces(
+                options.listen_keyspace_urls.as_deref().unwrap_or_default(),
+            )?,
             client_urls,
             listen_peers: urls::addresses("listen-peer-urls", &listen_peer_urls)?,
             peer_urls,
@@ -105,6 +112,7 @@ impl Settings {
             lease_clock_drift_ppm: options.lease_clock_drift_ppm,
             log_level: level(&text(&options.log_level))?,
             log_json: json(&text(&options.log_format))?,
+            participants: options.participants.clone(),
             worker_threads: options.worker_threads.unwrap_or_else(usual_threads).max(1),
         })
     }

@@ -48,6 +48,20 @@ pub fn addresses(flag: &str, urls: &[String]) -> Result<Vec<SocketAddr>, String>
     Ok(addresses)
 }
 
+/// A list `name=url,name=url` of keyspaces and where their clients are listened to.
+pub fn keyspaces(text: &str) -> Result<Vec<(String, SocketAddr)>, String> {
+    const FLAG: &str = "listen-keyspace-urls";
+    let mut all = Vec::new();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let Some((name, url)) = item.split_once('=') else {
+            return Err(format!("--{FLAG}: `{item}` is not name=url"));
+        };
+        let address = addresses(FLAG, &[url.to_owned()])?;
+        all.extend(address.into_iter().map(|address| (name.to_owned(), address)));
+    }
+    Ok(all)
+}
+
 /// A list `name=url,name=url`: each name once, with all its URLs.
 pub fn members(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     let mut members: Vec<(String, Vec<String>)> = Vec::new();

@@ -3,11 +3,12 @@
 //! Invariant: a command that is refused has changed nothing, and a command makes at most one
 //! revision, none if it changes no key.
 
+use crate::branch::{No, Prepare};
 use crate::canary::{Bug, Canary};
 use crate::command::{Alarm, Command, Delete, MemberChange, Operation, Put, Txn};
 use crate::leases::Lease;
 use crate::lessor::{Lessor, MAX_TTL_SECONDS};
-use crate::reply::{DeleteOutcome, KeyspaceError, Outcome, PutOutcome};
+use crate::reply::{DeleteOutcome, KeyspaceError, Outcome, PutOutcome, TxnOutcome};
 use crate::state::{self, State, failed};
 use bytes::Bytes;
 use quorate_base::{Ballot, NodeId};
@@ -90,6 +91,50 @@ impl<'a, 's, E: Engine> Execution<'a, 's, E> {
         }
     }
 
+    /// Evaluates a branch and undoes what it did: whether it could be committed, and what it reads.
+    pub fn vote(
+        mut self,
+        prepare: &Prepare,
+        alarms: bool,
+    ) -> Result<Result<TxnOutcome, No>, ServiceError> {
+        self.txn.begin_command();
+        let done = self.branch(prepare, alarms);
+        self.txn.roll_back_command();
+        done
+    }
+
+    /// Does what a branch says. Once it is prepared no alarm keeps it from being committed.
+    pub fn do_branch(
+        mut self,
+        prepare: &Prepare,
+        alarms: bool,
+    ) -> Result<Result<TxnOutcome, No>, ServiceError> {
+        self.txn.begin_command();
+        let done = self.branch(prepare, alarms);
+        match &done {
+            Ok(Ok(_)) => self.settle_leases(),
+            Ok(Err(_)) => self.txn.roll_back_command(),
+            Err(_) => {}
+        }
+        done
+    }
+
+    fn branch(
+        &mut self,
+        prepare: &Prepare,
+        alarms: bool,
+    ) -> Result<Result<TxnOutcome, No>, ServiceError> {
+        let allowed = match alarms {
+            true => self.check_alarms_for(true, puts(&prepare.txn)).map_err(Stop::from),
+            false => Ok(()),
+        };
+        match allowed.and_then(|()| self.transact_branch(prepare)) {
+            Ok(done) => Ok(done),
+            Err(Stop::Refused(why)) => Ok(Err(No::Refused(why))),
+            Err(Stop::Failed(why)) => Err(why),
+        }
+    }
+
     fn dispatch(&mut self, command: Command) -> Result<Outcome, Stop> {
         self.check_alarms(&command)?;
         match command {
@@ -117,6 +162,17 @@ impl<'a, 's, E: Engine> Execution<'a, 's, E> {
                 self.change_members(change)?;
                 Ok(Outcome::Members(self.state.board.members.list()))
             }
+            Command::Barrier { .. } => Ok(Outcome::Barrier),
+            // They are carried out by the batch itself.
+            Command::Branch(_) | Command::Unqueue { .. } => Err(KeyspaceError::Unsupported.into()),
+            Command::FoundDirectory { voters } => {
+                if self.state.board.directory.is_none() && !voters.is_empty() {
+                    self.state.board.directory = Some(voters);
+                    self.state.write_directory(self.txn);
+                    self.state.publish_board();
+                }
+                Ok(Outcome::Members(self.state.board.members.list()))
+            }
         }
     }
 
@@ -127,16 +183,24 @@ impl<'a, 's, E: Engine> Execution<'a, 's, E> {
         }
         let data = !matches!(
             command,
-            Command::Alarm { .. } | Command::Member(_) | Command::LeaseCheckpoint { .. }
+            Command::Alarm { .. }
+                | Command::Member(_)
+                | Command::LeaseCheckpoint { .. }
+                | Command::Barrier { .. }
+                | Command::FoundDirectory { .. }
         );
-        if data && self.state.raised(Alarm::Corrupt) {
-            return Err(KeyspaceError::Corrupt);
-        }
         let adds = match command {
             Command::Put(_) | Command::LeaseGrant { .. } => true,
             Command::Txn(txn) => puts(txn),
             _ => false,
         };
+        self.check_alarms_for(data, adds)
+    }
+
+    fn check_alarms_for(&self, data: bool, adds: bool) -> Result<(), KeyspaceError> {
+        if data && self.state.raised(Alarm::Corrupt) {
+            return Err(KeyspaceError::Corrupt);
+        }
         if adds && self.state.raised(Alarm::NoSpace) {
             return Err(KeyspaceError::NoSpace);
         }

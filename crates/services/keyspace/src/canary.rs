@@ -17,6 +17,38 @@ pub enum Bug {
     LeaseExpiresEarly,
     /// A delete that finds nothing consumes a revision.
     EmptyDeleteConsumesRevision,
+    /// Linearizable reads do not see the locks of branches.
+    ReadIgnoresLocks,
+    /// Commands that are not branches do not see the locks of branches.
+    WriteIgnoresLocks,
+    /// A branch has no locks once it is prepared.
+    LocksReleasedAtPrepare,
+    /// The operations of a branch are committed at a revision each.
+    CommitAtTwoRevisions,
+    /// A branch waits for younger ones.
+    OlderWaits,
+    /// A rollback of a branch never heard of is not remembered.
+    TombstoneSkipped,
+    /// What a branch only reads or compares is not locked.
+    ComparesNotLocked,
+    /// Commands of an earlier attempt are obeyed.
+    OldEpochAccepted,
+    /// Prepared branches are not part of what is read back after a crash.
+    LocksLostAtRestart,
+    /// A participant that has waited long rolls prepared branches back by itself.
+    PreparedDecidesAlone,
+}
+
+impl Bug {
+    /// Every deliberate bug.
+    pub const ALL: [Bug; 6] = [
+        Bug::ApplyRetriedRequest,
+        Bug::InternalEntryConsumesRevision,
+        Bug::RevokeLeavesKey,
+        Bug::WatchSkipsAtResync,
+        Bug::LeaseExpiresEarly,
+        Bug::EmptyDeleteConsumesRevision,
+    ];
 }
 
 /// Which bug is in force, if any.

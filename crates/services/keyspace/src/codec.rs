@@ -8,6 +8,7 @@
 //! the input's memory, allocates no more than a constant factor of what is really there, and
 //! nests no deeper than [`MAX_TXN_DEPTH`].
 
+use crate::branch::{read_branch_command, write_branch_command};
 use crate::command::{
     Alarm, Command, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange,
     Operation, Put, Range, SortTarget, Txn,
@@ -24,7 +25,7 @@ const VERSION: u8 = 1;
 pub const MAX_TXN_DEPTH: usize = 128;
 
 /// Bytes in one key or value.
-const MAX_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_BYTES: u64 = 1 << 30;
 /// Bytes in one name or address of a member.
 const MAX_TEXT: u64 = 1 << 16;
 /// Items in one list.
@@ -55,6 +56,10 @@ const ALARM: u8 = 8;
 const MEMBER: u8 = 9;
 const RANGE: u8 = 10;
 const LEASE_EXPIRE: u8 = 11;
+const BRANCH: u8 = 12;
+const BARRIER: u8 = 13;
+const UNQUEUE: u8 = 14;
+const FOUND_DIRECTORY: u8 = 32;
 
 /// The bytes of a command.
 pub fn encode(command: &Command) -> Result<Bytes, TooDeep> {
@@ -99,8 +104,34 @@ pub fn encode(command: &Command) -> Result<Bytes, TooDeep> {
             w.u8(MEMBER);
             write_member_change(&mut w, change);
         }
+        Command::Branch(command) => write_branch_command(w.u8(BRANCH), command)?,
+        Command::Barrier { ranges } => {
+            w.u8(BARRIER).varint(ranges.len() as u64);
+            ranges.iter().for_each(|range| write_key_range(&mut w, range));
+        }
+        Command::Unqueue { entries } => {
+            w.u8(UNQUEUE).varint(entries.len() as u64);
+            for entry in entries {
+                w.varint(*entry);
+            }
+        }
+        Command::FoundDirectory { voters } => {
+            w.u8(FOUND_DIRECTORY).varint(voters.len() as u64);
+            for voter in voters {
+                w.varint(voter.0);
+            }
+        }
     }
     Ok(w.into_bytes())
+}
+
+/// Reads what comes before a branch command.
+pub(crate) fn read_branch_head(r: &mut Reader) -> Result<(), DecodeError> {
+    expect_version(r, "command version", VERSION)?;
+    match r.u8()? {
+        BRANCH => Ok(()),
+        other => unknown("part of a branch command", other),
+    }
 }
 
 /// Reads a command back; its keys and values share the memory of `bytes`.
@@ -126,6 +157,13 @@ pub fn decode(bytes: Bytes) -> Result<Command, DecodeError> {
             alarm: alarm_of(r.u8()?)?,
         },
         MEMBER => Command::Member(read_member_change(&mut r)?),
+        BRANCH => Command::Branch(read_branch_command(&mut r)?),
+        BARRIER => Command::Barrier { ranges: read_list(&mut r, 2, read_key_range)? },
+        UNQUEUE => Command::Unqueue { entries: read_list(&mut r, 1, Reader::varint)? },
+        FOUND_DIRECTORY => {
+            let voters = read_list(&mut r, 1, |r| r.varint().map(NodeId))?;
+            Command::FoundDirectory { voters }
+        }
         other => return unknown("command", other),
     };
     r.finish()?;
@@ -158,7 +196,7 @@ fn read_ballot(r: &mut Reader) -> Result<Ballot, DecodeError> {
     Ok(Ballot { round: r.varint()?, node: NodeId(r.varint()?) })
 }
 
-fn read_list<T>(
+pub(crate) fn read_list<T>(
     r: &mut Reader,
     item_bytes: usize,
     mut item: impl FnMut(&mut Reader) -> Result<T, DecodeError>,
@@ -172,7 +210,11 @@ fn read_list<T>(
 }
 
 /// Reads one byte of flags of which only the lowest `known` may be set.
-fn read_flags(r: &mut Reader, field: &'static str, known: u32) -> Result<u8, DecodeError> {
+pub(crate) fn read_flags(
+    r: &mut Reader,
+    field: &'static str,
+    known: u32,
+) -> Result<u8, DecodeError> {
     let flags = r.u8()?;
     if u32::from(flags) >> known != 0 { unknown(field, flags) } else { Ok(flags) }
 }
@@ -310,7 +352,7 @@ fn read_compare(r: &mut Reader) -> Result<Compare, DecodeError> {
     Ok(Compare { range, operator, target })
 }
 
-fn write_txn(w: &mut Writer, txn: &Txn, depth: usize) -> Result<(), TooDeep> {
+pub(crate) fn write_txn(w: &mut Writer, txn: &Txn, depth: usize) -> Result<(), TooDeep> {
     if depth > MAX_TXN_DEPTH {
         return Err(TooDeep);
     }
@@ -337,7 +379,7 @@ fn write_operation(w: &mut Writer, operation: &Operation, depth: usize) -> Resul
     Ok(())
 }
 
-fn read_txn(r: &mut Reader, depth: usize) -> Result<Txn, DecodeError> {
+pub(crate) fn read_txn(r: &mut Reader, depth: usize) -> Result<Txn, DecodeError> {
     if depth > MAX_TXN_DEPTH {
         let (claimed, limit) = (depth as u64, MAX_TXN_DEPTH as u64);
         return Err(DecodeError::TooLong { claimed, limit });

@@ -1,7 +1,8 @@
 //! What can be asked of a keyspace. Plain types; their bytes are the codec's concern.
 
+use crate::branch::BranchCommand;
 use bytes::Bytes;
-use quorate_base::{Ballot, NodeId};
+use quorate_base::{Ballot, Index, NodeId};
 use quorate_mvcc::{KeyRange, LeaseId, Revision};
 
 /// A change of a keyspace, replicated and applied.
@@ -59,6 +60,24 @@ pub enum Command {
     },
     /// The context of a change of members, or of none.
     Member(MemberChange),
+    /// A branch of a distributed transaction: prepare, commit, rollback or forget.
+    Branch(BranchCommand),
+    /// Do nothing, once no branch has a lock of these keys: what is read at the revision of the
+    /// reply is linearizable.
+    Barrier {
+        /// The keys.
+        ranges: Vec<KeyRange>,
+    },
+    /// These have waited for locks long enough, by the leader's clock.
+    Unqueue {
+        /// The entries that brought them.
+        entries: Vec<Index>,
+    },
+    /// Found the directory of keyspaces, a group of its own, on these nodes. The first counts.
+    FoundDirectory {
+        /// Its first voters.
+        voters: Vec<NodeId>,
+    },
 }
 
 /// Writes one key.

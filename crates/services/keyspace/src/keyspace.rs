@@ -4,7 +4,8 @@
 //! sessions, members and the base change together or not at all, so that replaying the log after
 //! a crash continues exactly where the store ends.
 
-use crate::apply::Execution;
+use crate::batch::{Answers, Batch};
+use crate::branch::{BranchInfo, Branches, LockConfig, Patience};
 use crate::canary::{Bug, Canary};
 use crate::codec;
 use crate::command::Member;
@@ -15,16 +16,14 @@ use crate::reply::Reply;
 use crate::snapshot;
 use crate::state::{Shared, State, failed};
 use bytes::Bytes;
+use quorate_base::Instant;
 use quorate_base::codec::DecodeError;
-use quorate_base::{Instant, NodeId};
-use quorate_mvcc::{Engine, Event, LeaseId, Revision, Store, WriteTxn};
-use quorate_replicated_log::{Base, Entries, Entry, Membership, Payload};
-use quorate_service::{
-    Applied, Envelope, Persist, Service, ServiceError, SnapshotSink, SnapshotSource,
-};
+use quorate_mvcc::{Engine, Event, LeaseId, Revision, Store};
+use quorate_replicated_log::{Base, Entries};
+use quorate_service::{Applied, Persist, Service, ServiceError, SnapshotSink, SnapshotSource};
 use std::sync::Arc;
 
-/// Settings of a keyspace. All but `lessor` must be the same on every replica.
+/// Settings of a keyspace. All but `lessor` and `locks` must be the same on every replica.
 #[derive(Clone, Default, Debug)]
 pub struct Config {
     /// Where an unused store begins: the log's base and the members that the cluster is made of.
@@ -33,6 +32,8 @@ pub struct Config {
     pub members: Vec<Member>,
     /// The leader's lease clock.
     pub lessor: LessorConfig,
+    /// The leader's clock of those who wait for locks.
+    pub locks: LockConfig,
     /// A deliberate bug, for tests.
     pub canary: Canary,
     /// A deliberate bug of the store below, for tests.
@@ -61,6 +62,7 @@ pub struct Keyspace<E: Engine> {
     store: Store<E>,
     state: State,
     lessor: Lessor,
+    patience: Patience,
     config: Config,
     /// Whether compaction has left something to be removed.
     scrubbing: bool,
@@ -73,13 +75,20 @@ impl<E: Engine> Keyspace<E> {
     pub fn open(engine: E, config: Config) -> Result<Self, ServiceError> {
         let mut store = Store::open_with(engine, config.store_canary).map_err(failed)?;
         let shared = Arc::new(Shared::default());
-        let state = match State::load(&store, shared.clone())? {
-            Some(state) => state,
-            None => {
-                let (base, members) = (config.base.clone(), config.members.clone());
-                State::create(&mut store, shared, base, members)?
+        let state = shared.clone().replace(|| {
+            match State::load(&store, shared.clone(), config.base.protocol)? {
+                Some(mut state) => {
+                    if config.canary.sings(Bug::LocksLostAtRestart) {
+                        state.branches = Branches::default();
+                    }
+                    Ok(state)
+                }
+                None => {
+                    let (base, members) = (config.base.clone(), config.members.clone());
+                    State::create(&mut store, shared, base, members)
+                }
             }
-        };
+        })?;
         if store.applied() != state.base.position.index {
             return Err(ServiceError::Disk(format!(
                 "the store ends at entry {}, the keyspace in it at {}",
@@ -88,80 +97,25 @@ impl<E: Engine> Keyspace<E> {
             )));
         }
         let lessor = Lessor::new(config.lessor, config.canary);
-        Ok(Keyspace { store, state, lessor, config, scrubbing: true, stopped: None })
+        let patience = Patience::new(config.locks);
+        Ok(Keyspace { store, state, lessor, patience, config, scrubbing: true, stopped: None })
+    }
+
+    /// Shows readers the same state through a new view of the engine, so that the engine may let
+    /// go of what the old one held.
+    pub fn refresh(&mut self) {
+        self.store.refresh();
     }
 
     /// For reading from other threads.
     pub fn reader(&self) -> Reader<E> {
         Reader::new(self.store.reader(), self.state.shared.clone())
     }
-}
 
-/// One batch of entries being applied.
-struct Batch<'a, 's, E: Engine> {
-    txn: &'a mut WriteTxn<'s, E>,
-    state: &'a mut State,
-    lessor: &'a mut Lessor,
-    canary: Canary,
-    /// Whose sessions changed.
-    sessions: Vec<NodeId>,
-}
-
-impl<E: Engine> Batch<'_, '_, E> {
-    fn entry(
-        &mut self,
-        entry: &Entry,
-        applied: &mut Applied<Reply, EventBatch>,
-    ) -> Result<(), ServiceError> {
-        let unreadable =
-            |e: DecodeError| ServiceError::Command(format!("entry {}: {e}", entry.index));
-        let (bytes, log) = match &entry.payload {
-            Payload::Noop => (None, None),
-            // Not an entry's own ballot: under Paxos that may differ from replica to replica.
-            Payload::Lead(ballot) => {
-                self.state.base.position.ballot = *ballot;
-                (None, None)
-            }
-            Payload::Command(bytes) => (Some(bytes), None),
-            Payload::Members { membership, context } => {
-                self.state.base.membership = membership.clone();
-                (Some(context).filter(|context| !context.is_empty()), Some(membership))
-            }
-        };
-        self.state.base.position.index = entry.index;
-        if let Some(bytes) = bytes {
-            let envelope = Envelope::decode(bytes.clone()).map_err(unreadable)?;
-            self.envelope(envelope, log, applied, unreadable)?;
-        }
-        Ok(())
-    }
-
-    fn envelope(
-        &mut self,
-        envelope: Envelope,
-        log: Option<&Membership>,
-        applied: &mut Applied<Reply, EventBatch>,
-        unreadable: impl Fn(DecodeError) -> ServiceError,
-    ) -> Result<(), ServiceError> {
-        let request = envelope.request;
-        // Every replica must be able to read what it skips: else they would part later.
-        let command = codec::decode(envelope.body).map_err(unreadable)?;
-        if self.state.board.members.was_removed(request.node) {
-            return Ok(());
-        }
-        if !self.sessions.contains(&request.node) {
-            self.sessions.push(request.node);
-        }
-        let admitted = self.state.sessions.admit(request);
-        if !admitted && !self.canary.sings(Bug::ApplyRetriedRequest) {
-            // Whoever asked is answered by the first application.
-            return Ok(());
-        }
-        let ballot = self.state.base.position.ballot;
-        let result = Execution::new(self.txn, self.state, self.lessor, ballot, log, self.canary)
-            .run(command)?;
-        applied.replies.push((request, Reply { revision: self.txn.revision(), result }));
-        Ok(())
+    /// The branches of distributed transactions that are known here, in order of id: those that
+    /// wait or are in doubt, and the outcomes that may not be forgotten yet.
+    pub fn branches(&self) -> Vec<BranchInfo> {
+        self.state.branches.list()
     }
 }
 
@@ -208,21 +162,25 @@ impl<E: Engine> Service for Keyspace<E> {
             leases.iter().map(facts).collect()
         });
         self.lessor.promote(now, leases.into_iter());
+        self.patience.promote(now, &self.state.branches);
     }
 
     fn follow(&mut self) {
         self.lessor.demote();
+        self.patience.demote();
     }
 
     fn tick(&mut self, now: Instant, commands: &mut Vec<Bytes>) {
         let mut due = Vec::new();
         self.lessor.tick(now, self.state.base.position.ballot, &mut due);
+        self.patience.tick(now, &self.state.branches, &mut due);
         // The clock's own commands are flat: they all have an encoding.
         commands.extend(due.iter().filter_map(|command| codec::encode(command).ok()));
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        self.lessor.next_timeout()
+        let waiting = self.patience.next_timeout(&self.state.branches);
+        [self.lessor.next_timeout(), waiting].into_iter().flatten().min()
     }
 
     fn query(&mut self, now: Instant, question: Bytes) -> Result<Bytes, ServiceError> {
@@ -256,16 +214,19 @@ impl<E: Engine> Service for Keyspace<E> {
 
     fn install(&mut self, received: Box<dyn SnapshotSink>) -> Result<(), ServiceError> {
         let base = received.base();
-        snapshot::install(&mut self.store, received)?;
-        let state = State::load(&self.store, self.state.shared.clone())?;
-        let state =
-            state.ok_or_else(|| ServiceError::Peer("the snapshot is of no keyspace".into()))?;
+        let (shared, unnamed) = (self.state.shared.clone(), self.config.base.protocol);
+        let state = shared.replace(|| {
+            snapshot::install(&mut self.store, received)?;
+            let state = State::load(&self.store, shared.clone(), unnamed)?;
+            state.ok_or_else(|| ServiceError::Peer("the snapshot is of no keyspace".into()))
+        })?;
         if state.base != base {
             return Err(ServiceError::Peer("the snapshot ends elsewhere than was said".into()));
         }
         self.state = state;
         self.scrubbing = true;
         self.lessor.demote();
+        self.patience.demote();
         Ok(())
     }
 }
@@ -274,7 +235,7 @@ impl<E: Engine> Keyspace<E> {
     fn apply_batch(
         &mut self,
         entries: &Entries,
-        applied: &mut Applied<Reply, EventBatch>,
+        applied: &mut Answers,
     ) -> Result<(), ServiceError> {
         let Some(last) = entries.last_index() else { return Ok(()) };
         let first = self.state.base.position.index + 1;
@@ -302,7 +263,16 @@ impl<E: Engine> Keyspace<E> {
         self.state.write_base(&mut txn);
         let events = txn.take_events();
         let revision = txn.revision();
-        txn.commit(last).map_err(failed)?;
+        let mut changes = self.state.branches.take_changes();
+        if self.config.canary.sings(Bug::ReadIgnoresLocks) {
+            changes.clear();
+        }
+        if changes.is_empty() {
+            txn.commit(last).map_err(failed)?;
+        } else {
+            // A reader sees the locks and the keys of the same batch, or of the one before.
+            self.state.shared.change_locks(changes, || txn.commit(last).map_err(failed))?;
+        }
         if !events.is_empty() {
             applied.publications.push(EventBatch { before, revision, events: events.into() });
         }

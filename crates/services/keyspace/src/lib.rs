@@ -8,6 +8,8 @@
 //! the leader's [`Lessor`], which turns it into commands; a request is executed once.
 
 mod apply;
+mod batch;
+pub mod branch;
 pub mod canary;
 pub mod codec;
 pub mod command;
@@ -26,6 +28,7 @@ mod stream;
 mod txn;
 pub mod watch;
 
+pub use branch::{BranchCommand, BranchId, BranchOutcome, Part, Prepare};
 pub use canary::Canary;
 pub use command::Command;
 pub use keyspace::{Config, EventBatch, Keyspace};

@@ -4,6 +4,7 @@
 //! Whether that is current enough is the caller's concern (a linearizable read waits for its
 //! read index first).
 
+use crate::branch::LockSet;
 use crate::command::{Alarm, Member, MemberChange, Range};
 use crate::range;
 use crate::reply::{KeyspaceError, RangeOutcome};
@@ -142,6 +143,39 @@ impl<E: Engine> Reader<E> {
         Ok((state.revision(), range::read(&state, range)?))
     }
 
+    /// As [`Reader::range_at`], unless a branch of a distributed transaction has a lock of what
+    /// would be read: then nothing. What was decided elsewhere may not be applied here yet, so a
+    /// read that is to be linearizable has to wait; a [`crate::Command::Barrier`] does that.
+    pub fn range_unlocked(
+        &self,
+        range: &Range,
+    ) -> Result<Option<(Revision, RangeOutcome)>, ReadError> {
+        match self.unlocked(range) {
+            Some(state) => Ok(Some((state.revision(), range::read(&state, range)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Reader::stream`], unless a branch has a lock of what would be read.
+    pub fn stream_unlocked(&self, range: &Range) -> Result<Option<RangeStream<E>>, ReadError> {
+        let Some(state) = self.unlocked(range) else { return Ok(None) };
+        let revision = match range.revision {
+            0 => state.revision(),
+            revision => revision,
+        };
+        self.stream(&Range { revision, ..range.clone() }).map(Some)
+    }
+
+    /// The present state, if nobody has a lock of the range.
+    fn unlocked(&self, range: &Range) -> Option<ReadState<E>> {
+        let mut locks = LockSet::default();
+        // What happened at an old revision will not change.
+        if range.revision == 0 {
+            locks.keys.push((range.range.clone(), false));
+        }
+        self.shared.locks(|held| (!held.meets(&locks)).then(|| self.store.state()))
+    }
+
     /// Reads a range piece by piece, all of one state. Custom orders and revision filters are not
     /// for streams: they need the whole.
     pub fn stream(&self, range: &Range) -> Result<RangeStream<E>, ReadError> {
@@ -190,6 +224,11 @@ impl<E: Engine> Reader<E> {
     /// Who left the cluster for ever, in order of id.
     pub fn removed_members(&self) -> Vec<NodeId> {
         self.shared.board().members.removed()
+    }
+
+    /// The first voters of the directory of keyspaces, once this keyspace has founded it.
+    pub fn directory_voters(&self) -> Option<Vec<NodeId>> {
+        self.shared.board().directory.clone()
     }
 
     /// What is to be checked before a change of members is proposed.

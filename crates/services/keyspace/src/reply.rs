@@ -1,5 +1,6 @@
 //! What a keyspace answers.
 
+use crate::branch::BranchOutcome;
 use crate::command::{Alarm, Member};
 use quorate_base::NodeId;
 use quorate_mvcc::{KeyValue, LeaseId, Revision};
@@ -39,6 +40,12 @@ pub enum Outcome {
     Alarms(Vec<(NodeId, Alarm)>),
     /// The members now.
     Members(Vec<Member>),
+    /// How a branch stands now.
+    Branch(BranchOutcome),
+    /// Nothing was locked at this revision.
+    Barrier,
+    /// Those who had waited long enough were sent away.
+    Unqueued,
 }
 
 /// What a put did.
@@ -121,6 +128,10 @@ pub enum KeyspaceError {
     NotLearner,
     /// There are as many learners as allowed.
     TooManyLearners,
+    /// It waited too long for keys that a branch of a transaction has locked.
+    Locked,
+    /// It met a lock, and too many commands wait already.
+    TooManyWaiting,
     /// Nothing a keyspace can do: a key longer than the store takes, or a change of members that
     /// did not come with the log's own.
     Unsupported,

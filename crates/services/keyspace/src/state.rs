@@ -3,17 +3,20 @@
 //!
 //! | record | name | value |
 //! | --- | --- | --- |
-//! | base | `b` | format, position, voters, outgoing, learners |
+//! | base | `b` | format, position, voters, outgoing, learners, epoch, protocol |
 //! | session | `s` node | [`Session`] |
 //! | member | `m` node | 1 and the member, or 0 for one that left |
 //! | alarm | `a` node tag | nothing |
 //! | lease | `l` id | granted and checkpointed seconds |
 //! | attached key | `k` id key | nothing |
 //! | checkpoint fence | `c` | ballot and number of the last checkpoint |
+//! | branches and those who wait for them | `x`, `w` | [`crate::branch`] |
+//! | directory of keyspaces | `d` | its first voters |
 //!
 //! Nodes and ids are eight bytes, big-endian. Described in `docs/keyspace.md`.
 
-use crate::codec::{alarm_of, alarm_tag, expect_version};
+use crate::branch::{Branches, Change, LockTable};
+use crate::codec::{alarm_of, alarm_tag};
 use crate::command::{Alarm, Member};
 use crate::leases::{Lease, Leases};
 use crate::members::Members;
@@ -21,18 +24,21 @@ use bytes::Bytes;
 use quorate_base::codec::{DecodeError, Reader, Writer};
 use quorate_base::{Ballot, NodeId, Position};
 use quorate_mvcc::{Engine, LeaseId, Store, WriteTxn};
-use quorate_replicated_log::{Base, Membership};
+use quorate_replicated_log::{Base, Epoch, Membership, Protocol};
 use quorate_service::{ServiceError, Session, Sessions};
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The version of the records above.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The version before, in which the base ends with the learners: its epoch is the first.
+const WITHOUT_EPOCH: u8 = 1;
 /// Members in one list of the base.
 const MAX_MEMBERS: u64 = 1 << 16;
 
 const BASE: &[u8] = b"b";
 const FENCE: &[u8] = b"c";
+const DIRECTORY: &[u8] = b"d";
 const SESSION: u8 = b's';
 const MEMBER: u8 = b'm';
 const ALARM: u8 = b'a';
@@ -44,6 +50,8 @@ const ATTACHED: u8 = b'k';
 pub(crate) struct Shared {
     leases: RwLock<Leases>,
     board: RwLock<Arc<Board>>,
+    /// Who has locks as of the state of the keys that readers see.
+    locks: RwLock<LockTable>,
 }
 
 /// Members and alarms: replaced as a whole, and rarely.
@@ -51,6 +59,8 @@ pub(crate) struct Shared {
 pub(crate) struct Board {
     pub members: Members,
     pub alarms: BTreeSet<(NodeId, Alarm)>,
+    /// The first voters of the directory of keyspaces, once it is founded.
+    pub directory: Option<Vec<NodeId>>,
 }
 
 impl Shared {
@@ -60,6 +70,36 @@ impl Shared {
 
     pub fn change_leases<T>(&self, change: impl FnOnce(&mut Leases) -> T) -> T {
         change(&mut self.leases.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads while the locks and the state of the keys stay those of one batch.
+    pub fn locks<T>(&self, read: impl FnOnce(&LockTable) -> T) -> T {
+        read(&self.locks.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Shows readers other locks and, with `publish`, the state of the keys that they belong to.
+    pub fn change_locks<T>(&self, changes: Vec<Change>, publish: impl FnOnce() -> T) -> T {
+        let mut locks = self.locks.write().unwrap_or_else(PoisonError::into_inner);
+        let published = publish();
+        for change in changes {
+            match change {
+                Change::Locked(age, set) => locks.insert(&age, &set),
+                Change::Released(age, set) => locks.remove(&age, &set),
+            }
+        }
+        published
+    }
+
+    /// Shows readers another state altogether.
+    pub fn replace(
+        &self,
+        publish: impl FnOnce() -> Result<State, ServiceError>,
+    ) -> Result<State, ServiceError> {
+        let mut locks = self.locks.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = publish()?;
+        *locks = state.branches.held().clone();
+        state.branches.take_changes();
+        Ok(state)
     }
 
     pub fn board(&self) -> Arc<Board> {
@@ -79,26 +119,33 @@ pub(crate) struct State {
     pub board: Board,
     /// Ballot and number of the last checkpoint of leases.
     pub fence: (Ballot, u64),
+    pub branches: Branches,
     pub shared: Arc<Shared>,
 }
 
 impl State {
-    /// Reads the state back from the store, or tells that the store was never used.
+    /// Reads the state back from the store, or tells that the store was never used. `unnamed` is
+    /// the protocol of a base that names none.
     pub fn load<E: Engine>(
         store: &Store<E>,
         shared: Arc<Shared>,
+        unnamed: Protocol,
     ) -> Result<Option<State>, ServiceError> {
         let damaged = |e: DecodeError| ServiceError::Disk(format!("a record of the keyspace: {e}"));
         let Some(base) = store.meta(BASE).map_err(failed)? else { return Ok(None) };
         let mut state = State {
-            base: read_base(base).map_err(damaged)?,
+            base: read_base(base, unnamed).map_err(damaged)?,
             sessions: Sessions::default(),
             board: Board::default(),
             fence: (Ballot::ZERO, 0),
+            branches: Branches::default(),
             shared,
         };
         if let Some(bytes) = store.meta(FENCE).map_err(failed)? {
             state.fence = read_fence(bytes).map_err(damaged)?;
+        }
+        if let Some(bytes) = store.meta(DIRECTORY).map_err(failed)? {
+            state.board.directory = Some(read_nodes(bytes).map_err(damaged)?);
         }
         for (name, value) in store.metas(&[SESSION]).map_err(failed)? {
             let mut r = Reader::new(value);
@@ -114,6 +161,7 @@ impl State {
             let alarm = alarm_of(name.last().copied().unwrap_or(0)).map_err(damaged)?;
             state.board.alarms.insert((node_in(&name).map_err(damaged)?, alarm));
         }
+        state.branches = Branches::load(store)?;
         let leases = load_leases(store)?;
         state.shared.change_leases(|shared| *shared = leases);
         state.publish_board();
@@ -132,6 +180,7 @@ impl State {
             sessions: Sessions::default(),
             board: Board::default(),
             fence: (Ballot::ZERO, 0),
+            branches: Branches::default(),
             shared,
         };
         for member in members {
@@ -172,6 +221,17 @@ impl State {
     pub fn write_member<E: Engine>(&self, txn: &mut WriteTxn<'_, E>, id: NodeId) {
         if let Some(record) = self.board.members.encode(id) {
             txn.put_meta(&name_of(MEMBER, id.0), record);
+        }
+    }
+
+    pub fn write_directory<E: Engine>(&self, txn: &mut WriteTxn<'_, E>) {
+        if let Some(voters) = &self.board.directory {
+            let mut w = Writer::new();
+            w.varint(voters.len() as u64);
+            voters.iter().for_each(|node| {
+                w.varint(node.0);
+            });
+            txn.put_meta(DIRECTORY, w.into_bytes());
         }
     }
 
@@ -221,6 +281,7 @@ pub(crate) fn failed(e: quorate_mvcc::Error) -> ServiceError {
     match e {
         Error::Full(_) => ServiceError::Full(e.to_string()),
         Error::Peer(_) => ServiceError::Peer(e.to_string()),
+        Error::Corrupt(_) => ServiceError::Damaged(e.to_string()),
         Error::Compacted { .. } | Error::Future { .. } | Error::KeyTooLong { .. } => {
             ServiceError::Caller(e.to_string())
         }
@@ -229,7 +290,7 @@ pub(crate) fn failed(e: quorate_mvcc::Error) -> ServiceError {
 }
 
 fn load_leases<E: Engine>(store: &Store<E>) -> Result<Leases, ServiceError> {
-    let damaged = |e: DecodeError| ServiceError::Disk(format!("a lease's record: {e}"));
+    let damaged = |e: DecodeError| ServiceError::Damaged(format!("a lease's record: {e}"));
     let mut leases = Leases::default();
     for (name, value) in store.metas(&[LEASE]).map_err(failed)? {
         let (id, _) = number_in(&name).map_err(damaged)?;
@@ -238,7 +299,7 @@ fn load_leases<E: Engine>(store: &Store<E>) -> Result<Leases, ServiceError> {
     for (name, _) in store.metas(&[ATTACHED]).map_err(failed)? {
         let (id, key) = number_in(&name).map_err(damaged)?;
         let Some(lease) = leases.get_mut(id as LeaseId) else {
-            return Err(ServiceError::Disk(format!("a key is attached to no lease: {id:x}")));
+            return Err(ServiceError::Damaged(format!("a key is attached to no lease: {id:x}")));
         };
         lease.keys.insert(key);
     }
@@ -274,12 +335,17 @@ fn encode_base(base: &Base) -> Bytes {
             w.varint(node.0);
         }
     }
+    w.varint(u64::from(base.epoch.0)).u8(base.protocol.code());
     w.into_bytes()
 }
 
-fn read_base(bytes: Bytes) -> Result<Base, DecodeError> {
+fn read_base(bytes: Bytes, unnamed: Protocol) -> Result<Base, DecodeError> {
+    let unknown = |field, value| DecodeError::Unknown { field, value };
     let mut r = Reader::new(bytes);
-    expect_version(&mut r, "keyspace format", FORMAT)?;
+    let format = r.u8()?;
+    if !(WITHOUT_EPOCH..=FORMAT).contains(&format) {
+        return Err(unknown("keyspace format", format.into()));
+    }
     let index = r.varint()?;
     let ballot = Ballot { round: r.varint()?, node: NodeId(r.varint()?) };
     let mut list = || {
@@ -287,8 +353,25 @@ fn read_base(bytes: Bytes) -> Result<Base, DecodeError> {
         (0..n).map(|_| r.varint().map(NodeId)).collect::<Result<Vec<_>, DecodeError>>()
     };
     let membership = Membership { voters: list()?, outgoing: list()?, learners: list()? };
+    let position = Position { index, ballot };
+    if format == WITHOUT_EPOCH {
+        r.finish()?;
+        return Ok(Base::first(position, membership, unnamed));
+    }
+    let epoch = r.varint()?;
+    let epoch = u32::try_from(epoch).map(Epoch).map_err(|_| unknown("epoch", epoch))?;
+    let code = r.u8()?;
+    let protocol = Protocol::of_code(code).ok_or(unknown("protocol", code.into()))?;
     r.finish()?;
-    Ok(Base { position: Position { index, ballot }, membership })
+    Ok(Base { position, membership, epoch, protocol })
+}
+
+fn read_nodes(bytes: Bytes) -> Result<Vec<NodeId>, DecodeError> {
+    let mut r = Reader::new(bytes);
+    let n = r.count(MAX_MEMBERS, 1)?;
+    let nodes = (0..n).map(|_| r.varint().map(NodeId)).collect::<Result<_, _>>()?;
+    r.finish()?;
+    Ok(nodes)
 }
 
 fn read_fence(bytes: Bytes) -> Result<(Ballot, u64), DecodeError> {
@@ -297,4 +380,39 @@ fn read_fence(bytes: Bytes) -> Result<(Ballot, u64), DecodeError> {
     let number = r.varint()?;
     r.finish()?;
     Ok((ballot, number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base(epoch: u32, protocol: Protocol) -> Base {
+        let position = Position { index: 300, ballot: Ballot::new(2, NodeId(1)) };
+        let mut membership = Membership::of([NodeId(1), NodeId(2)]);
+        membership.learners = vec![NodeId(3)];
+        Base { position, membership, epoch: Epoch(epoch), protocol }
+    }
+
+    const GOLDEN: [u8; 11] = [1, 0xac, 2, 2, 1, 2, 1, 2, 0, 1, 3];
+
+    #[test]
+    fn golden_bytes_of_both_formats() {
+        let mut golden = GOLDEN.to_vec();
+        golden[0] = 2;
+        golden.extend_from_slice(&[7, 2]);
+        let now = base(7, Protocol::Paxos);
+        assert_eq!(&encode_base(&now)[..], &golden[..]);
+        assert_eq!(read_base(golden.into(), Protocol::Raft), Ok(now));
+        let old = read_base(Bytes::from_static(&GOLDEN), Protocol::Paxos);
+        assert_eq!(old, Ok(base(0, Protocol::Paxos)), "the protocol is the directory's");
+    }
+
+    #[test]
+    fn what_is_newer_or_cut_off_is_refused() {
+        let whole = encode_base(&base(1, Protocol::Raft));
+        assert!((0..whole.len()).all(|n| read_base(whole.slice(..n), Protocol::Raft).is_err()));
+        let mut newer = whole.to_vec();
+        newer[0] = 3;
+        assert!(read_base(newer.into(), Protocol::Raft).is_err());
+    }
 }

@@ -3,6 +3,7 @@
 //! each seeing what the ones before it did, all at one revision.
 
 use crate::apply::{Execution, Stop};
+use crate::branch::{No, Prepare};
 use crate::command::{Compare, CompareTarget, Operation, Put, Txn};
 use crate::range;
 use crate::reply::{KeyspaceError, OperationOutcome, TxnOutcome};
@@ -18,6 +19,21 @@ impl<E: Engine> Execution<'_, '_, E> {
         self.decide(txn, &mut path)?;
         self.check(txn, &mut path.clone().into_iter())?;
         self.carry_out(txn, &mut path.into_iter())
+    }
+
+    /// Does a branch. One whose compares do not hold is refused, unless it has something else to
+    /// do.
+    pub(crate) fn transact_branch(
+        &mut self,
+        prepare: &Prepare,
+    ) -> Result<Result<TxnOutcome, No>, Stop> {
+        let mut path = Vec::new();
+        self.decide(&prepare.txn, &mut path)?;
+        if !prepare.or_else && path.first() == Some(&false) {
+            return Ok(Err(No::CompareFailed));
+        }
+        self.check(&prepare.txn, &mut path.clone().into_iter())?;
+        self.carry_out(&prepare.txn, &mut path.into_iter()).map(Ok)
     }
 
     fn decide(&self, txn: &Txn, path: &mut Vec<bool>) -> Result<(), Stop> {

@@ -119,6 +119,8 @@ pub enum ServiceError {
     Peer(String),
     /// The disk failed or lied.
     Disk(String),
+    /// The durable state cannot be read: it must be replaced by another replica's.
+    Damaged(String),
     /// The disk is full.
     Full(String),
     /// A committed command cannot be read: it was written by a newer version, or by a bug.
@@ -131,6 +133,7 @@ impl fmt::Display for ServiceError {
             ServiceError::Caller(why) => write!(f, "the request is wrong: {why}"),
             ServiceError::Peer(why) => write!(f, "a peer misbehaved: {why}"),
             ServiceError::Disk(why) => write!(f, "the disk failed: {why}"),
+            ServiceError::Damaged(why) => f.write_str(why),
             ServiceError::Full(why) => write!(f, "the disk is full: {why}"),
             ServiceError::Command(why) => write!(f, "a committed command is unreadable: {why}"),
         }

@@ -13,6 +13,12 @@ pub enum Bug {
     OldRangeForgetsDeleted,
 }
 
+impl Bug {
+    /// Every bug.
+    pub const ALL: [Bug; 3] =
+        [Bug::AppliedIndexApart, Bug::CompactionDropsLatest, Bug::OldRangeForgetsDeleted];
+}
+
 /// Which bug is planted, if any.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Canary(#[cfg(feature = "canary")] Option<Bug>);

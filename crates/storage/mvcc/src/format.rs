@@ -99,7 +99,10 @@ pub fn index_key(key: &[u8], at: RevisionSub) -> Vec<u8> {
 
 /// The key within an index key, and the revision.
 pub fn read_index_key(encoded: &[u8]) -> Result<(Bytes, RevisionSub), Error> {
-    let bad = || Error::Corrupt("an index key that was never written".into());
+    let bad = || {
+        let shown: String = encoded.iter().take(32).map(|byte| format!("{byte:02x}")).collect();
+        Error::Corrupt(format!("the index key {shown} was never written"))
+    };
     let (head, at) = encoded.split_last_chunk::<12>().ok_or_else(bad)?;
     let body = head.strip_suffix(&END).ok_or_else(bad)?;
     let mut key = Vec::with_capacity(body.len());

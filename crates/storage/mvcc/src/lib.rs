@@ -23,8 +23,8 @@ mod versions;
 
 pub use canary::{Bug, Canary};
 pub use engine::{
-    Change as EngineChange, Engine, FjallEngine, FjallSettings, FjallStaging, FjallView,
-    MemoryEngine, MemoryStaging, MemoryView, Pair, Scan, Source, Staging, Table,
+    Change as EngineChange, Engine, FjallEngine, FjallSettings, FjallShelf, FjallStaging,
+    FjallView, MemoryEngine, MemoryStaging, MemoryView, Pair, Scan, Source, Staging, Table,
 };
 pub use error::Error;
 pub use format::{FORMAT_VERSION, MAX_KEY_BYTES, VERSION_OVERHEAD_BYTES};

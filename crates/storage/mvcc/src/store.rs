@@ -155,6 +155,12 @@ impl<E: Engine> Store<E> {
         self.publish(header);
     }
 
+    /// Shows readers the same state through a new view: an engine keeps what was overwritten for
+    /// as long as a view from before is held.
+    pub fn refresh(&mut self) {
+        self.publish(self.header.clone());
+    }
+
     /// Shows the engine's state, whose header this is, to readers.
     fn publish(&mut self, header: Header) {
         self.header = header.clone();

@@ -14,7 +14,7 @@ use quorate_base::codec::{DecodeError, Reader, Writer};
 use quorate_base::{ClusterId, NodeId};
 
 /// The format that this version writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Alignment of blocks, in bytes.
 pub const PAGE_BYTES: u64 = 4096;

@@ -13,7 +13,7 @@ use crate::error::WalError;
 use crate::layout::{FIRST_BLOCK, PAGE_BYTES, segment_name};
 use crate::options::{Recovery, WalOptions, WalStats};
 use crate::pieces::{self, Piece};
-use crate::recap::{BlockTouches, Recap, Touch};
+use crate::recap::{BlockTouches, FORGOTTEN, Recap, Touch};
 use crate::records::{push_base, push_hard_state, push_write};
 use crate::replay::GroupPlace;
 use crate::row::Kind;
@@ -147,8 +147,10 @@ impl<D: Disk> Wal<D> {
     /// completed, so it must be called while [`Wal::is_idle`] says no.
     pub fn poll(&mut self) -> Option<(BatchId, Result<(), WalError>)> {
         if self.done.is_empty() {
-            // Batches taken before the disk turned out to be full wait for room.
-            let stuck = self.segments.full && self.flight.is_none() && !self.queue.is_empty();
+            // What was taken before the disk turned out to be full waits for room; so does the
+            // first block of a run.
+            let waits = !self.queue.is_empty() || self.opening.is_some();
+            let stuck = self.segments.full && self.flight.is_none() && waits;
             self.pump(stuck);
         }
         self.done.pop_front()
@@ -300,7 +302,8 @@ impl<D: Disk> Wal<D> {
         let Some((oldest, live)) = self.segments.live.first_key_value() else { return false };
         *oldest != self.active
             && live.ends.iter().all(|(group, end)| {
-                self.groups.get(group).is_some_and(|place| *end <= place.base.position.index)
+                // A group that is forgotten needs nothing any more.
+                self.groups.get(group).is_none_or(|place| *end <= place.base.position.index)
             })
     }
 
@@ -412,8 +415,11 @@ impl<D: Disk> Wal<D> {
     }
 
     fn touch(&self, group: GroupId, first: Index) -> Option<Touch> {
-        let place = self.groups.get(&group)?;
-        Some(Touch { group, first, end: place.end, hard_state: place.hard_state })
+        let nothing = GroupPlace::default();
+        let known = self.groups.get(&group);
+        let place = known.or_else(|| (first == FORGOTTEN).then_some(&nothing))?;
+        let (end, hard_state, epoch) = (place.end, place.hard_state, place.base.epoch);
+        Some(Touch { group, first, end, hard_state, epoch })
     }
 
     /// Before the first block of a run: the headers and the last block are written again and
@@ -455,6 +461,10 @@ impl<D: Disk> Wal<D> {
 
     /// Follows what a write does to its group; returns the first index that it touches.
     fn apply(&mut self, group: GroupId, write: &Write) -> Index {
+        if write.is_forget() {
+            self.groups.remove(&group);
+            return FORGOTTEN;
+        }
         let place = self.groups.entry(group).or_default();
         let mut first = Index::MAX;
         if let Some(base) = &write.reset {

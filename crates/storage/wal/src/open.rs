@@ -37,10 +37,11 @@ pub(crate) fn recover(
         }
     }
     found.sort_by_key(|segment| segment.sequence);
-    let scan = Scan::run(&found, options.canary())?;
+    let scan = Scan::run(&found, options)?;
     let (tail, report) = (scan.tail, scan.report);
     let Scan { mut replay, .. } = scan;
     let begun = tail.number > 0;
+    check_end(&found, if begun { tail.segment } else { 0 })?;
     let next_sequence = if begun { tail.segment + 1 } else { 1 };
     let mut live = BTreeMap::new();
     let mut retired = VecDeque::new();
@@ -79,6 +80,48 @@ pub(crate) fn recover(
         ..Segments::default()
     };
     Ok((resume, segments, Recovery { groups, report }))
+}
+
+/// Where the log ends, a file that is missing or too short may have held what was promised last:
+/// elsewhere the next block would tell. Files are made before, and given up after, those before
+/// them, so that no crash leaves a gap; a block is written only to a file of its full length, and
+/// the file after it is made only then.
+fn check_end(found: &[Segment], last: u64) -> Result<(), WalError> {
+    let missing = |what: String| Err(WalError::Damaged { what });
+    for (segment, next) in found.iter().zip(found.iter().skip(1)) {
+        let sequence = segment.sequence;
+        if sequence >= last && next.sequence > sequence + 1 {
+            return missing(format!("log segment {:x}, which is missing", sequence + 1));
+        }
+        if sequence > last && header(segment).is_none() {
+            return missing(format!("log segment {sequence:x}, of which the beginning is missing"));
+        }
+    }
+    if let Some(first) = found.first().filter(|first| last == 0 && first.sequence > 1) {
+        return missing(format!("the log before segment {:x}, which is missing", first.sequence));
+    }
+    // The newest file may be one that a crash left half made.
+    let newest = found.last().map_or(0, |segment| segment.sequence);
+    for segment in found.iter().filter(|s| s.sequence == last || s.sequence < newest) {
+        let bytes = segment.bytes.len() as u64;
+        let cut = header(segment).map_or(0, |header| header.bytes.saturating_sub(bytes));
+        if segment.sequence >= last && cut > 0 {
+            let sequence = segment.sequence;
+            return missing(format!("log segment {sequence:x}, of which {cut} bytes are missing"));
+        }
+    }
+    Ok(())
+}
+
+/// A segment's header, from the first of its copies that is whole.
+fn header(segment: &Segment) -> Option<SegmentHeader> {
+    [0, PAGE_BYTES as usize].into_iter().find_map(|start| {
+        let copy = segment.bytes.get(start..start + SEGMENT_HEADER_BYTES)?;
+        match SegmentHeader::decode(&Bytes::copy_from_slice(copy)) {
+            HeaderCopy::Good(header) => Some(header),
+            _ => None,
+        }
+    })
 }
 
 fn last_block(found: &[Segment], segment: u64, start: u64, end: u64) -> Option<LastBlock> {

@@ -7,6 +7,7 @@ use crate::layout::{FIRST_BLOCK, PAGE_BYTES};
 use crate::replay::RecoveredGroup;
 use crate::row::PAYLOAD_LIMIT;
 use quorate_base::GroupId;
+use quorate_replicated_log::Protocol;
 use std::collections::BTreeMap;
 
 /// How the log is kept.
@@ -27,6 +28,8 @@ pub struct WalOptions {
     pub spares: usize,
     /// Whose log it is. Zeros: not checked.
     pub owner: Identity,
+    /// The protocol of groups whose records, in format 1, name none.
+    pub unnamed_protocol: Protocol,
     /// A deliberate bug. Takes effect only with the feature `canary`.
     pub canary: Canary,
 }
@@ -40,6 +43,7 @@ impl Default for WalOptions {
             reserve_bytes: 1 << 20,
             spares: 2,
             owner: Identity::default(),
+            unnamed_protocol: Protocol::default(),
             canary: Canary::None,
         }
     }

@@ -5,11 +5,11 @@
 
 use crate::block::{Block, BlockHeader};
 use crate::error::WalError;
-use crate::recap::{BlockTouches, Recap, Touch};
-use crate::records::{read_base, read_entry};
+use crate::recap::{BlockTouches, FORGOTTEN, Recap, Touch};
+use crate::records::{FORGET_GROUP, read_base, read_entry};
 use crate::row::{Kind, Row};
-use quorate_base::{GroupId, Index};
-use quorate_replicated_log::{Base, Entries, Entry, HardState};
+use quorate_base::{Ballot, GroupId, Index, Position};
+use quorate_replicated_log::{Base, Entries, Entry, Epoch, HardState, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
@@ -24,6 +24,8 @@ pub struct RecoveredGroup {
     pub entries: Vec<Entries>,
     /// What was there and cannot be read, in order.
     pub damaged: Vec<RangeInclusive<Index>>,
+    /// Of those, the ones whose ballot can still be read, in order.
+    pub damaged_ballots: Vec<Position>,
 }
 
 impl RecoveredGroup {
@@ -41,6 +43,8 @@ struct GroupLog {
     base: Base,
     hard_state: HardState,
     entries: BTreeMap<Index, Entry>,
+    /// Ballots of entries of which nothing else can be read.
+    ballots: BTreeMap<Index, Ballot>,
     /// Slots below the end in which nothing was ever accepted.
     missing: BTreeSet<Index>,
     /// Last index that was ever written and not truncated since.
@@ -48,18 +52,32 @@ struct GroupLog {
     /// Segment of the newest base and of the newest hard state.
     base_segment: u64,
     hard_state_segment: u64,
+    /// The epoch that the log was in after a block that is lost.
+    epoch: Epoch,
 }
 
 impl GroupLog {
     fn truncate(&mut self, from: Index) {
         self.entries.split_off(&from);
+        self.ballots.split_off(&from);
         self.missing.split_off(&from);
         self.end = self.end.min(from.saturating_sub(1));
     }
 
+    /// A truncation from here on, or the end of the group; returns the first index touched.
+    fn forget(&mut self, from: Index) -> Index {
+        if from == FORGET_GROUP {
+            *self = GroupLog::default();
+            return FORGOTTEN;
+        }
+        self.truncate(from);
+        from
+    }
+
     /// An entry, or one that cannot be read, in its slot; what lies between the end and the slot
     /// was never written.
-    fn fill(&mut self, index: Index, entry: Option<Entry>) -> Result<(), WalError> {
+    fn fill(&mut self, at: Position, entry: Option<Entry>) -> Result<(), WalError> {
+        let index = at.index;
         let gap = index.saturating_sub(self.end).saturating_sub(1);
         if gap > GAP_LIMIT {
             let what = format!("a slot {gap} entries past the end of the log");
@@ -67,22 +85,27 @@ impl GroupLog {
         }
         self.missing.extend(self.end.saturating_add(1)..index);
         self.missing.remove(&index);
-        match entry {
-            Some(entry) => self.entries.insert(index, entry),
-            None => self.entries.remove(&index),
-        };
+        self.entries.remove(&index);
+        self.put(at, entry);
         self.end = self.end.max(index);
         Ok(())
     }
 
-    fn append(&mut self, index: Index, entry: Option<Entry>) {
+    fn put(&mut self, at: Position, entry: Option<Entry>) {
+        self.ballots.remove(&at.index);
+        match entry {
+            Some(entry) => drop(self.entries.insert(at.index, entry)),
+            None => drop(self.ballots.insert(at.index, at.ballot)),
+        }
+    }
+
+    fn append(&mut self, at: Position, entry: Option<Entry>) {
+        let index = at.index;
         if index <= self.end {
             // The truncation that must have come before is itself damaged.
             self.truncate(index);
         }
-        if let Some(entry) = entry {
-            self.entries.insert(index, entry);
-        }
+        self.put(at, entry);
         self.end = index;
     }
 
@@ -99,6 +122,7 @@ impl GroupLog {
 
     fn rebase(&mut self, base: Base, segment: u64) {
         self.entries = self.entries.split_off(&base.position.index.saturating_add(1));
+        self.ballots = self.ballots.split_off(&base.position.index.saturating_add(1));
         self.missing = self.missing.split_off(&base.position.index.saturating_add(1));
         self.end = self.end.max(base.position.index);
         self.base = base;
@@ -110,11 +134,18 @@ impl GroupLog {
         self.entries
             .retain(|index, _| *index < touch.first || kept.contains(&(touch.group, *index)));
         self.entries.split_off(&touch.end.saturating_add(1));
+        self.ballots.split_off(&touch.first);
         // What was missing may have been filled by what is lost.
         self.missing.split_off(&touch.first);
         self.end = touch.end;
+        self.epoch = self.epoch.max(touch.epoch);
         self.hard_state = touch.hard_state;
         self.hard_state_segment = segment;
+    }
+
+    /// Whether nothing was said of the group, or it was forgotten.
+    fn is_nothing(&self) -> bool {
+        self.end == 0 && self.base_segment == 0 && self.hard_state_segment == 0
     }
 
     fn finish(mut self) -> RecoveredGroup {
@@ -123,6 +154,7 @@ impl GroupLog {
             hard_state: self.hard_state,
             entries: Vec::new(),
             damaged: Vec::new(),
+            damaged_ballots: Vec::new(),
             base: self.base,
         };
         let mut next = out.base.position.index.saturating_add(1);
@@ -137,6 +169,9 @@ impl GroupLog {
         }
         out.flush(&mut run);
         out.damage(next..=self.end, &self.missing);
+        let within = self.ballots.range(out.base.position.index.saturating_add(1)..);
+        let known = within.take_while(|(index, _)| **index <= self.end);
+        out.damaged_ballots = known.map(|(index, ballot)| Position::new(*index, *ballot)).collect();
         out
     }
 }
@@ -198,9 +233,16 @@ pub(crate) struct Replay {
     /// Blocks known from recaps alone.
     pub lost_blocks: u64,
     pub recap: Recap,
+    /// The protocol of groups whose bases, in format 1, name none.
+    unnamed: Protocol,
 }
 
 impl Replay {
+    /// Nothing taken yet. `unnamed` is the protocol of groups whose bases name none.
+    pub fn new(unnamed: Protocol) -> Replay {
+        Replay { unnamed, ..Replay::default() }
+    }
+
     /// Takes a block. Fails when something lost before it can no longer be attributed. Before
     /// the first block of a log whose beginning was recycled, `skipped_pages` tells how many
     /// pages could not be read: at least a block may have been in each.
@@ -232,12 +274,10 @@ impl Replay {
                     group.hard_state_segment = segment;
                     Index::MAX
                 }
-                Kind::Truncate => {
-                    group.truncate(row.index);
-                    row.index
-                }
+                Kind::Truncate => group.forget(row.index),
                 Kind::Reset | Kind::Compact => {
-                    let base = payload.and_then(|payload| read_base(row, payload).ok());
+                    let base =
+                        payload.and_then(|payload| read_base(row, payload, self.unnamed).ok());
                     *bases.entry((row.group, row.index)).or_default() |= base.is_some();
                     group.begin_after(row, base, segment)
                 }
@@ -246,9 +286,10 @@ impl Replay {
                     if broken_row && entry.is_some() {
                         self.kept.insert((row.group, row.index));
                     }
+                    let at = Position::new(row.index, row.ballot);
                     match row.kind.is_slot() {
-                        true => group.fill(row.index, entry)?,
-                        false => group.append(row.index, entry),
+                        true => group.fill(at, entry)?,
+                        false => group.append(at, entry),
                     }
                     let ends = self.segment_ends.entry(segment).or_default();
                     let end = ends.entry(row.group).or_default();
@@ -273,8 +314,11 @@ impl Replay {
     fn remember(&mut self, header: &BlockHeader, touched: BTreeMap<GroupId, Index>) {
         let BlockHeader { number, previous, .. } = *header;
         let touch = |(group, first): (GroupId, Index)| {
-            let log = self.groups.get(&group)?;
-            Some(Touch { group, first, end: log.end, hard_state: log.hard_state })
+            let nothing = GroupLog::default();
+            let known = self.groups.get(&group);
+            let log = known.or_else(|| (first == FORGOTTEN).then_some(&nothing))?;
+            let (end, hard_state, epoch) = (log.end, log.hard_state, log.base.epoch);
+            Some(Touch { group, first, end, hard_state, epoch })
         };
         let touches = touched.into_iter().filter_map(touch).collect();
         self.recap.push(BlockTouches { number, previous, touches });
@@ -288,8 +332,8 @@ impl Replay {
     /// What the block tells about those before it, oldest first.
     fn told(block: &Block) -> Vec<BlockTouches> {
         let recap = block.rows.iter().flatten().find(|row| row.kind == Kind::Recap);
-        let recap = recap.and_then(|row| block.payload(row));
-        recap.and_then(|payload| Recap::decode(payload).ok()).unwrap_or_default()
+        let recap = recap.and_then(|row| Some((row.index, block.payload(row)?)));
+        recap.and_then(|(format, payload)| Recap::decode(payload, format).ok()).unwrap_or_default()
     }
 
     fn first_whole(&self, block: &Block, skipped_pages: u64) -> Result<u64, WalError> {
@@ -322,6 +366,12 @@ impl Replay {
         for lost in chain.into_iter().rev() {
             self.lost_blocks += 1;
             for touch in &lost.touches {
+                if touch.first == FORGOTTEN {
+                    self.groups.remove(&touch.group);
+                    if touch.end == 0 && touch.hard_state == HardState::default() {
+                        continue;
+                    }
+                }
                 let group = self.groups.entry(touch.group).or_default();
                 group.lose(touch, &self.kept, block.header.segment);
             }
@@ -343,11 +393,21 @@ impl Replay {
         if last > self.whole { Err(self.unattributed(last)) } else { Ok(()) }
     }
 
+    /// Fails when a log entered an epoch by a record that is lost, and nothing repeated it: its
+    /// entries would be taken for those of an earlier epoch.
+    pub fn check_epochs(&self) -> Result<(), WalError> {
+        let lost = self.groups.iter().find(|(_, log)| log.epoch > log.base.epoch);
+        let Some((group, log)) = lost else { return Ok(()) };
+        let what =
+            format!("the record by which the log of group {group} entered epoch {}", log.epoch);
+        Err(WalError::Damaged { what })
+    }
+
     /// Everything that was found, and where it is.
     pub fn finish(self) -> (BTreeMap<GroupId, RecoveredGroup>, BTreeMap<GroupId, GroupPlace>) {
         let mut groups = BTreeMap::new();
         let mut places = BTreeMap::new();
-        for (id, log) in self.groups {
+        for (id, log) in self.groups.into_iter().filter(|(_, log)| !log.is_nothing()) {
             let (base_segment, hard_state_segment) = (log.base_segment, log.hard_state_segment);
             let group = log.finish();
             places.insert(

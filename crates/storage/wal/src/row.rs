@@ -27,11 +27,12 @@ pub enum Kind {
     Members = 3,
     /// A hard state: the ballot is the promise, the index the commit.
     HardState = 4,
-    /// Forget the entries from the index on.
+    /// Forget the entries from the index on; from 0 on the whole group.
     Truncate = 5,
-    /// Forget all entries; the log begins after (index, ballot). The payload is the membership.
+    /// Forget all entries; the log begins after (index, ballot). The payload is the
+    /// membership and the epoch.
     Reset = 6,
-    /// Forget entries up to (index, ballot). The payload is the membership.
+    /// Forget entries up to (index, ballot). The payload is the membership and the epoch.
     Compact = 7,
     /// What the blocks before this one touched; see [`crate::recap`].
     Recap = 8,
@@ -45,13 +46,18 @@ pub enum Kind {
     Lead = 12,
     /// Likewise, in its slot.
     SlotLead = 13,
+    /// An entry that ends an epoch. The payload is its ballot, as of a new leader's, and the code
+    /// of the next epoch's protocol.
+    Seal = 14,
+    /// Likewise, in its slot.
+    SlotSeal = 15,
 }
 
 impl Kind {
     /// Whether it is an entry that replaces what is in its slot, and nothing after it.
     pub fn is_slot(self) -> bool {
-        use Kind::{SlotCommand, SlotLead, SlotMembers, SlotNoop};
-        matches!(self, SlotNoop | SlotCommand | SlotMembers | SlotLead)
+        use Kind::{SlotCommand, SlotLead, SlotMembers, SlotNoop, SlotSeal};
+        matches!(self, SlotNoop | SlotCommand | SlotMembers | SlotLead | SlotSeal)
     }
 
     fn from_bits(bits: u32) -> Option<Kind> {
@@ -69,6 +75,8 @@ impl Kind {
             11 => Kind::SlotMembers,
             12 => Kind::Lead,
             13 => Kind::SlotLead,
+            14 => Kind::Seal,
+            15 => Kind::SlotSeal,
             _ => return None,
         })
     }

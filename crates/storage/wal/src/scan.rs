@@ -12,6 +12,7 @@ use crate::canary::Canary;
 use crate::error::WalError;
 use crate::layout::{FIRST_BLOCK, PAGE_BYTES, SECTOR_BYTES, Stamp, read_stamp};
 use crate::options::RecoveryReport;
+use crate::options::WalOptions;
 use crate::replay::Replay;
 use bytes::Bytes;
 
@@ -55,11 +56,12 @@ enum Verdict {
 
 impl<'a> Scan<'a> {
     /// Reads everything in `segments`, which are in order of sequence.
-    pub fn run(segments: &'a [Segment], canary: Canary) -> Result<Scan<'a>, WalError> {
+    pub fn run(segments: &'a [Segment], options: &WalOptions) -> Result<Scan<'a>, WalError> {
+        let canary = options.canary();
         let mut scan = Scan {
             segments,
             canary,
-            replay: Replay::default(),
+            replay: Replay::new(options.unnamed_protocol),
             report: RecoveryReport::default(),
             tail: Tail::default(),
             skipped_pages: 0,
@@ -70,6 +72,7 @@ impl<'a> Scan<'a> {
             }
         }
         scan.replay.check_attributed(scan.tail.number)?;
+        scan.replay.check_epochs()?;
         scan.report.lost_blocks = scan.replay.lost_blocks;
         scan.report.damaged_records = scan.replay.damaged_records;
         scan.report.segments = segments.len() as u64;

@@ -93,14 +93,15 @@ impl Segments {
     fn retire(&mut self, options: &WalOptions, disk: &mut impl Disk) -> Option<Job> {
         let (sequence, bytes) = self.retired.pop_front()?;
         let old = segment_name(sequence);
+        // Durable one by one, oldest first: else a power failure may bring back an older segment
+        // and not the one after it, and the log would seem to miss what was in that.
+        let start = |change, disk| Script::start(vec![change, Operation::SyncDirectory], disk);
         if bytes != options.segment_bytes || self.spares.len() >= options.spares {
-            let script = Script::start(vec![Operation::Remove { file: old }], disk);
-            return Some(Job::Discard { script });
+            return Some(Job::Discard { script: start(Operation::Remove { file: old }, disk) });
         }
-        // The new name need not be durable: under either name the file is known as not needed.
         let name = spare_name(sequence);
         let rename = Operation::Rename { from: old, to: name.clone() };
-        Some(Job::Retire { name, script: Script::start(vec![rename], disk) })
+        Some(Job::Retire { name, script: start(rename, disk) })
     }
 
     fn prepare(&mut self, options: &WalOptions, disk: &mut impl Disk) -> Job {

@@ -5,16 +5,29 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod command_line;
+mod databases;
 mod etcdctl;
 mod faults;
+mod groups;
+mod keyspaces;
 mod machine;
 mod membership;
 mod stock_clients;
+mod transactions;
 mod up;
 
+use quorate_end_to_end::{Cluster, Ran, binary, run};
+use std::process::Command;
 use std::sync::MutexGuard;
 
 /// Waits for this test's turn.
 fn begin() -> MutexGuard<'static, ()> {
     quorate_end_to_end::alone(env!("CARGO_BIN_EXE_quorate-under-test"))
+}
+
+/// Runs a command of ours against all nodes, with patience.
+fn quorate(cluster: &Cluster, arguments: &[&str], input: &str) -> Ran {
+    let mut command = Command::new(binary());
+    command.env("QUORATE_ENDPOINTS", cluster.endpoints());
+    run(command.args(arguments).args(["--timeout", "30s"]), input)
 }

@@ -18,11 +18,14 @@ const OUT_OF_SIGHT: [Raft; 3] = [Raft::SkipSession, Raft::SingleQuorumInJoint, R
 /// What is too rare for a test's bound: three leaders have to fail in a row, each at one of a few
 /// moments (Raft, figure 8); an entry has to be overruled on a follower before the leader's commit
 /// reaches it; a read's answer has to outlive two quick restarts of its asker; a hard state must be
-/// the only thing of a recycled segment that nothing newer repeats.
-const RARE: [Canary; 4] = [
+/// the only thing of a recycled segment that nothing newer repeats; a leader has to be cut off just
+/// when it has ended an epoch, and be asked while its lease lasts (the engines' own schedules show
+/// it).
+const RARE: [Canary; 5] = [
     Canary::Raft(Raft::CommitEarlierRound),
     Canary::Raft(Raft::CommitUnmatched),
     Canary::Raft(Raft::ReuseReadIds),
+    Canary::Raft(Raft::ReadAfterSeal),
     Canary::Wal(quorate_wal::Canary::ForgetHardState),
 ];
 
@@ -42,6 +45,8 @@ fn canaries() -> Vec<Canary> {
     let all = raft.map(|bug| Canary::Raft(*bug));
     let all = all.chain(wal.iter().map(|bug| Canary::Wal(*bug)));
     let all = all.chain(store.iter().map(|bug| Canary::Store(*bug)));
+    let epochs = [quorate_driver::Canary::ForgetPromise, quorate_driver::Canary::DropTail];
+    let all = all.chain(epochs.map(Canary::Driver));
     let all = all.chain(keyspace.iter().map(|bug| Canary::Keyspace(*bug)));
     all.filter(|canary| !RARE.contains(canary)).collect()
 }

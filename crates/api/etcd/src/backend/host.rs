@@ -1,9 +1,11 @@
 //! A hosted node as the API's backend.
 
-use crate::backend::{Backend, BackendError, Consensus, Identity, Listener, Storage, Subscription};
+use crate::backend::{
+    Backend, BackendError, Consensus, Identity, Listener, NoKeyspace, Storage, Subscription,
+};
 use quorate_base::NodeId;
 use quorate_driver::RequestError;
-use quorate_host::{NodeHandle, Subscriber};
+use quorate_host::{KeyspaceHandle, KeyspaceRefusal, NodeHandle, Subscriber};
 use quorate_keyspace::command::{Command, MemberChange};
 use quorate_keyspace::{EventBatch, LeaseAnswer, Question, Reader, Reply, codec};
 use quorate_mvcc::FjallEngine;
@@ -15,14 +17,18 @@ use std::time::{Duration, Instant};
 /// Learners a cluster may have: as in etcd.
 const MAX_LEARNERS: usize = 1;
 
-/// A running node.
+/// A running node, and one of its keyspaces.
 #[derive(Clone)]
-pub struct HostBackend(NodeHandle);
+pub struct HostBackend {
+    node: NodeHandle,
+    it: KeyspaceHandle,
+}
 
 impl HostBackend {
-    /// The API's view of this node.
+    /// The API's view of this node and its default keyspace.
     pub fn new(node: NodeHandle) -> HostBackend {
-        HostBackend(node)
+        let it = (*node).clone();
+        HostBackend { node, it }
     }
 }
 
@@ -63,12 +69,26 @@ fn log_change(change: &MemberChange) -> Change {
 impl Backend for HostBackend {
     type Engine = FjallEngine;
 
+    fn keyspace(&self, name: &str) -> Result<Self, NoKeyspace> {
+        match self.node.keyspace(name) {
+            Ok(it) if it.is_own() => Err(NoKeyspace::Reserved),
+            Ok(it) => Ok(HostBackend { node: self.node.clone(), it }),
+            Err(KeyspaceRefusal::Unknown) => Err(NoKeyspace::Unknown),
+            Err(KeyspaceRefusal::NotYet) => Err(NoKeyspace::NotYet),
+            Err(elsewhere) => Err(NoKeyspace::Elsewhere(elsewhere.to_string())),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.it.is_closed()
+    }
+
     fn identity(&self) -> Identity {
-        Identity { cluster: self.0.cluster(), member: self.0.node() }
+        Identity { cluster: self.it.cluster(), member: self.it.node() }
     }
 
     fn consensus(&self) -> Consensus {
-        let now = self.0.consensus();
+        let now = self.it.consensus();
         Consensus {
             leader: now.leader,
             term: now.term,
@@ -79,25 +99,25 @@ impl Backend for HostBackend {
     }
 
     fn storage(&self) -> Storage {
-        let size = self.0.reader().sizes().logical_bytes;
-        Storage { size, quota: self.0.space().quota_bytes }
+        let size = self.it.reader().sizes().logical_bytes;
+        Storage { size, quota: self.it.space().quota_bytes }
     }
 
     fn fits(&self, bytes: u64) -> bool {
-        let space = self.0.space();
-        space.quota_bytes == 0 || space.fits(self.0.reader().sizes().logical_bytes, bytes)
+        let space = self.it.space();
+        space.quota_bytes == 0 || space.fits(self.it.reader().sizes().logical_bytes, bytes)
     }
 
     fn reader(&self) -> &Reader<FjallEngine> {
-        self.0.reader()
+        self.it.reader()
     }
 
     async fn propose(&self, command: Command, timeout: Duration) -> Result<Reply, BackendError> {
-        self.0.propose(encoded(&command)?, timeout).await.map_err(refused)
+        self.it.propose(encoded(&command)?, timeout).await.map_err(refused)
     }
 
     async fn read_barrier(&self, timeout: Duration) -> Result<(), BackendError> {
-        self.0.read(timeout).await.map(drop).map_err(refused)
+        self.it.read(timeout).await.map(drop).map_err(refused)
     }
 
     async fn query(
@@ -105,7 +125,7 @@ impl Backend for HostBackend {
         question: Question,
         timeout: Duration,
     ) -> Result<LeaseAnswer, BackendError> {
-        let answer = self.0.query(question.encode(), timeout).await.map_err(refused)?;
+        let answer = self.it.query(question.encode(), timeout).await.map_err(refused)?;
         LeaseAnswer::decode(answer)
             .map_err(|error| BackendError::Internal(format!("the leader's answer: {error}")))
     }
@@ -122,9 +142,9 @@ impl Backend for HostBackend {
             let left = end.saturating_duration_since(Instant::now());
             // Judged by the latest member list, not by what this node happens to have.
             self.read_barrier(left).await?;
-            let judged = self.0.consensus().applied;
+            let judged = self.it.consensus().applied;
             self.reader().check_member(&change, MAX_LEARNERS).map_err(BackendError::Refused)?;
-            match self.0.change(wanted.clone(), judged, context.clone(), left).await {
+            match self.it.change(wanted.clone(), judged, context.clone(), left).await {
                 Err(RequestError::Outdated) if Instant::now() < end => {}
                 answer => return answer.map_err(refused),
             }
@@ -132,7 +152,7 @@ impl Backend for HostBackend {
     }
 
     async fn transfer_leadership(&self, to: NodeId, timeout: Duration) -> Result<(), BackendError> {
-        self.0.transfer(to, timeout).await.map_err(refused)
+        self.it.transfer(to, timeout).await.map_err(refused)
     }
 
     async fn defragment(&self) -> Result<(), BackendError> {
@@ -141,12 +161,12 @@ impl Backend for HostBackend {
     }
 
     async fn snapshot(&self) -> Result<Box<dyn SnapshotSource>, BackendError> {
-        self.0.snapshot().await.map_err(BackendError::Internal)
+        self.it.snapshot().await.map_err(BackendError::Internal)
     }
 
     fn subscribe(&self, listener: Arc<dyn Listener>) -> Subscription {
         let ear: Arc<dyn Subscriber<EventBatch>> = Arc::new(Ear(listener));
-        self.0.subscribe(&ear);
+        self.it.subscribe(&ear);
         Subscription::new(ear)
     }
 }

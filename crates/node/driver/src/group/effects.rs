@@ -1,6 +1,8 @@
 //! Carrying out what the log engine wants done.
 
+use super::epochs::SEAL;
 use super::{Context, Group};
+use crate::canary::Canary;
 use crate::event::{Notice, Work};
 use crate::peer::PeerMessage;
 use quorate_base::{Ballot, NodeId};
@@ -11,10 +13,11 @@ impl Group {
     /// once the batch is empty again.
     pub(super) fn carry_out<R>(&mut self, cx: &mut Context<'_, R>) {
         for write in cx.effects.writes.drain(..) {
+            self.last_write = write.id;
             cx.writes.push((self.id, write));
         }
         for send in cx.effects.sends.drain(..) {
-            if send.after > Some(self.durable) {
+            if send.after > Some(self.durable) && !cx.config.is(Canary::IgnoreGates) {
                 // Kept in order of write: an engine's later message may wait for an earlier write.
                 let at = self.held.partition_point(|held| held.after <= send.after);
                 self.held.insert(at, send);
@@ -54,7 +57,8 @@ impl Group {
     fn log_event<R>(&mut self, cx: &mut Context<'_, R>, event: Event) {
         match event {
             Event::Proposed { id, .. } => self.proposal_taken(id),
-            Event::Refused { id, reason } => self.proposal_refused(cx, id, reason),
+            Event::Refused { id, reason } if id == SEAL => self.seal_refused(cx, reason.into()),
+            Event::Refused { id, reason } => self.proposal_refused(cx, id, reason.into()),
             Event::ReadFailed { id } => self.read_failed(cx, id),
             Event::RoleChanged { role, ballot, leader } => {
                 self.role_changed(cx, role, ballot, leader);
@@ -67,13 +71,16 @@ impl Group {
                     cx.outputs.work.push((self.id, Work::Lead));
                 }
             }
+            Event::Unreadable { first, last } => {
+                cx.outputs.notices.push(Notice::Blocked { group: self.id, first, last });
+            }
             Event::SteppedDown { reason } => {
                 cx.outputs.notices.push(Notice::SteppedDown { group: self.id, reason });
             }
         }
     }
 
-    fn role_changed<R>(
+    pub(super) fn role_changed<R>(
         &mut self,
         cx: &mut Context<'_, R>,
         role: Role,
@@ -92,11 +99,15 @@ impl Group {
         }
         // Whatever was handed to the last leader may be lost; sending it again is harmless.
         self.leader = leader;
+        if !leader.is_none() {
+            self.epochs.has_leader();
+        }
         self.proposals.requeue();
         self.reads.retry_all();
         self.queries.resend();
         self.settle_transfers(cx);
-        let notice = Notice::RoleChanged { group: self.id, role, ballot, leader };
+        let epoch = self.epochs.number();
+        let notice = Notice::RoleChanged { group: self.id, role, ballot, leader, epoch };
         cx.outputs.notices.push(notice);
     }
 }

@@ -4,6 +4,7 @@
 //! every committed entry once and in order; a request is answered once.
 
 mod effects;
+mod epochs;
 mod members;
 mod proposals;
 mod queries;
@@ -15,12 +16,15 @@ use crate::config::DriverConfig;
 use crate::event::{Done, Notice, Outputs, Request, RequestError, Token, Work};
 use crate::peer::PeerMessage;
 use bytes::Bytes;
+use epochs::Epochs;
+pub(crate) use epochs::beginning;
 use proposals::Proposals;
 use queries::Queries;
 use quorate_base::codec::DecodeError;
 use quorate_base::{GroupId, Index, Instant, NodeId};
 use quorate_replicated_log::{
-    Base, Effects, Input, Message, ReplicatedLog, Role, Send, Status, Write, WriteId,
+    Base, Effects, Epoch, Input, Message, Protocol, Recovered, ReplicatedLog, Role, Send, Status,
+    Write, WriteId,
 };
 use reads::Reads;
 use snapshots::Snapshots;
@@ -34,7 +38,13 @@ pub(crate) struct Context<'a, R> {
     pub outputs: &'a mut Outputs<R>,
     pub writes: &'a mut Vec<(GroupId, Write)>,
     pub effects: &'a mut Effects,
+    pub engines: Option<&'a Engines>,
 }
+
+/// Makes the engine of a group whose log begins anew, in a new epoch: of the protocol and the
+/// epoch of what was recovered, which nobody took part in before.
+pub type Engines =
+    Box<dyn Fn(Instant, GroupId, Recovered) -> Box<dyn ReplicatedLog> + core::marker::Send>;
 
 impl<R> Context<'_, R> {
     fn reply(&mut self, token: Token, error: RequestError) {
@@ -57,6 +67,9 @@ pub(crate) struct Group {
     /// The last durable write, and the messages that wait for a later one.
     durable: WriteId,
     held: VecDeque<Send>,
+    /// The last write that was asked for.
+    last_write: WriteId,
+    epochs: Epochs,
     /// What the service was given and what it has done.
     committed: Index,
     applied: Base,
@@ -90,6 +103,8 @@ impl Group {
             check,
             durable: WriteId(0),
             held: VecDeque::new(),
+            last_write: WriteId(0),
+            epochs: Epochs::new(&applied),
             committed: applied.position.index,
             upkeep: Upkeep::new(log.status().base.index, now),
             applied,
@@ -119,12 +134,23 @@ impl Group {
         self.log.leader()
     }
 
+    pub fn epoch(&self) -> (Epoch, Protocol) {
+        (self.epochs.number(), self.log.protocol())
+    }
+
     pub fn applied(&self) -> &Base {
         &self.applied
     }
 
     pub fn log_message<R>(&mut self, cx: &mut Context<'_, R>, from: NodeId, message: Message) {
-        self.input(cx, Input::Message { from, message });
+        let here = self.epochs.number();
+        if message.epoch == here {
+            self.input(cx, Input::Message { from, message });
+        } else if message.epoch < here {
+            self.tell_epoch(cx, from);
+        } else {
+            self.fall_behind(cx, from);
+        }
     }
 
     pub fn peer_lost<R>(&mut self, cx: &mut Context<'_, R>, node: NodeId) {
@@ -154,6 +180,14 @@ impl Group {
             }
             PeerMessage::Query { id, question, .. } => self.peer_asks(cx, from, id, question),
             PeerMessage::QueryReply { id, answer, .. } => self.peer_told(cx, from, id, answer),
+            PeerMessage::Switch { next, judged, .. } => {
+                self.asked_to_switch(cx, from, next, judged);
+            }
+            PeerMessage::SwitchRefused { judged, reason, .. } => {
+                self.switch_refused(cx, judged, reason);
+            }
+            PeerMessage::Opened { epoch, .. } => self.peer_opened(cx, from, epoch),
+            PeerMessage::CatchUp { epoch, .. } => self.catch_up(cx, from, epoch),
             PeerMessage::Snapshot { session, base, part, chunk, .. } => {
                 self.snapshot_part_arrived(cx, from, session, base, part, chunk);
             }
@@ -179,6 +213,9 @@ impl Group {
             Request::Read => self.request_read(cx, token, deadline),
             Request::Query(question) => self.request_query(cx, token, deadline, question),
             Request::Transfer(to) => self.request_transfer(cx, token, deadline, to),
+            Request::Switch { to, judged } => {
+                self.request_switch(cx, token, deadline, (to, judged));
+            }
         }
         self.schedule_sweep(cx);
     }
@@ -225,15 +262,23 @@ impl Group {
         if base.position.index <= self.applied.position.index {
             return;
         }
+        self.note_applied(cx, base);
+        let index = self.applied.position.index;
+        self.input(cx, Input::Applied { index });
+        self.release_reads(cx);
+        self.upkeep(cx);
+        if self.applied.epoch > self.epochs.number() {
+            self.epoch_ended(cx);
+        }
+    }
+
+    /// The service's state ends here now.
+    fn note_applied<R>(&mut self, cx: &mut Context<'_, R>, base: Base) {
         if base.membership != self.applied.membership {
             let notice = Notice::MembersChanged { group: self.id, base: base.clone() };
             cx.outputs.notices.push(notice);
         }
         self.applied = base;
-        let index = self.applied.position.index;
-        self.input(cx, Input::Applied { index });
-        self.release_reads(cx);
-        self.upkeep(cx);
     }
 
     /// Hands an input to the log and carries out what follows.
@@ -254,10 +299,12 @@ impl Group {
         if self.next_sweep.is_some_and(|at| at <= cx.now) {
             self.sweep(cx);
         }
+        self.go_on(cx);
         self.upkeep(cx);
         self.flush_proposals(cx);
         self.flush_reads(cx);
         self.flush_queries(cx);
+        self.flush_switches(cx);
     }
 
     /// When this group next needs a poll though nothing happens.
@@ -283,24 +330,27 @@ impl Group {
         self.sweep_queries(cx);
         self.sweep_transfers(cx);
         self.sweep_snapshots(cx);
+        self.sweep_epochs(cx);
         let idle = self.proposals.is_empty()
             && self.reads.is_empty()
             && self.queries.is_empty()
             && self.transfers.is_empty()
-            && self.snapshots.is_empty();
+            && self.snapshots.is_empty()
+            && self.epochs.is_empty();
         if !idle {
             self.schedule_sweep(cx);
         }
     }
 
-    /// The node stops: everyone who waits is told.
-    pub fn stop<R>(&mut self, cx: &mut Context<'_, R>) {
+    /// The node stops, or the group leaves it: everyone who waits is told why.
+    pub fn stop<R>(&mut self, cx: &mut Context<'_, R>, why: RequestError) {
         let mut tokens = self.proposals.drain_tokens();
         tokens.extend(self.reads.drain_tokens());
         tokens.extend(self.queries.drain_tokens());
+        tokens.extend(self.epochs.drain_tokens());
         tokens.extend(self.transfers.drain(..).map(|(token, _, _)| token));
         for token in tokens {
-            cx.reply(token, RequestError::Stopped);
+            cx.reply(token, why.clone());
         }
         self.held.clear();
     }

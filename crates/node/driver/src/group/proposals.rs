@@ -9,7 +9,7 @@ use crate::event::{Answer, Notice, RequestError, Token};
 use crate::peer::{ForwardRefusal, PeerMessage};
 use bytes::Bytes;
 use quorate_base::{GroupId, Index, Instant, NodeId, RequestId};
-use quorate_replicated_log::{Change, Input, ProposalId, Refusal, Role};
+use quorate_replicated_log::{Change, Input, ProposalId, Role};
 use quorate_service::Envelope;
 use std::collections::VecDeque;
 
@@ -383,20 +383,11 @@ impl Group {
         &mut self,
         cx: &mut Context<'_, R>,
         id: ProposalId,
-        reason: Refusal,
+        reason: ForwardRefusal,
     ) {
         if id.0 != self.proposals.next_proposal {
             return;
         }
-        let reason = match reason {
-            Refusal::NotLeader { leader } => ForwardRefusal::NotLeader(leader),
-            Refusal::Full => ForwardRefusal::Full,
-            Refusal::ChangeInProgress => ForwardRefusal::ChangeInProgress,
-            Refusal::BadChange => ForwardRefusal::BadChange,
-            Refusal::Outdated => ForwardRefusal::Outdated,
-            Refusal::NotReady => ForwardRefusal::NotReady,
-            Refusal::Transferring => ForwardRefusal::Transferring,
-        };
         for source in core::mem::take(&mut self.proposals.offered) {
             match source {
                 Source::Own(sequence) => self.refused(cx, sequence, reason),

@@ -44,6 +44,9 @@ pub(super) struct Snapshots {
     receiving: Option<Receiving>,
 }
 
+/// The session of a snapshot for one that is in an earlier epoch; an engine's are numbered from 1.
+pub(super) const CATCH_UP: u64 = 0;
+
 /// A part that stays unanswered so often in a row ends the attempt; the log will want another.
 const MAX_RETRIES: u32 = 20;
 
@@ -52,6 +55,14 @@ const MAX_RETRIES: u32 = 20;
 const MAX_RESTARTS: u32 = 3;
 
 impl Snapshots {
+    pub fn is_sending(&self, to: NodeId) -> bool {
+        self.sending.contains_key(&to)
+    }
+
+    pub fn is_receiving(&self) -> bool {
+        self.receiving.is_some()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.sending.is_empty() && self.receiving.is_none()
     }
@@ -133,11 +144,17 @@ impl Group {
         }
     }
 
-    /// No longer the leader: what was being sent is another's task now.
+    /// No longer the leader: what was being sent as one is another's task now. What goes to those
+    /// that are in an earlier epoch goes on: without them there may never be a leader.
     pub(super) fn close_snapshots<R>(&mut self, cx: &mut Context<'_, R>) {
-        for to in core::mem::take(&mut self.snapshots.sending).into_keys() {
-            cx.outputs.work.push((self.id, Work::SnapshotClose { to }));
-        }
+        let id = self.id;
+        self.snapshots.sending.retain(|to, sending| {
+            let stays = sending.session == CATCH_UP;
+            if !stays {
+                cx.outputs.work.push((id, Work::SnapshotClose { to: *to }));
+            }
+            stays
+        });
     }
 
     pub(super) fn snapshot_part_arrived<R>(
@@ -151,6 +168,11 @@ impl Group {
     ) {
         let index = base.position.index;
         if index <= self.applied.position.index || index <= self.log.commit() {
+            if index > self.log.commit() {
+                // The log does not know yet how far the state is: it is as if it had come whole.
+                let base = self.applied.clone();
+                self.input(cx, Input::SnapshotInstalled { base, from, session });
+            }
             self.answer_part(cx, from, session, index, SnapshotOutcome::Done);
             return;
         }
@@ -228,8 +250,18 @@ impl Group {
         let index = base.position.index;
         self.committed = self.committed.max(index);
         self.upkeep_after_install(index);
-        self.input(cx, Input::SnapshotInstalled { base: base.clone(), from, session });
-        self.applied_up_to(cx, base);
+        if base.epoch == self.epochs.number() {
+            self.input(cx, Input::SnapshotInstalled { base: base.clone(), from, session });
+            self.applied_up_to(cx, base);
+        } else {
+            // Of a later epoch: whatever this log holds, the state covers it. It is told nothing of
+            // that, for it would go on to hand out what it holds.
+            if index > self.applied.position.index {
+                self.note_applied(cx, base);
+                self.open_epoch(cx);
+                self.release_reads(cx);
+            }
+        }
     }
 
     fn answer_part<R>(

@@ -90,6 +90,7 @@ impl Group {
             keep.due = Some(keep.asked_at.max(cx.now) + cx.config.persist_interval);
         }
         let due = keep.due.is_some_and(|at| at <= cx.now)
+            || self.epochs.is_ending()
             || keep.bytes_since_persist > limits.persist_bytes;
         if due && !keep.persisting && applied > keep.asked_index {
             keep.persisting = true;
@@ -102,7 +103,8 @@ impl Group {
         let target = self.upkeep.compaction_target(applied, limits);
         let many = target >= self.upkeep.compacted + limits.compact_step_entries;
         let large = self.upkeep.run_bytes > limits.catch_up_bytes + limits.catch_up_bytes / 4;
-        if target > self.upkeep.compacted && (many || large) {
+        // An epoch that has ended is not compacted any more: its log is about to begin anew.
+        if target > self.upkeep.compacted && (many || large) && !self.epochs.is_ending() {
             self.upkeep.compacted = target;
             self.upkeep.forget(target);
             self.input(cx, Input::Compact { index: target });
@@ -113,6 +115,12 @@ impl Group {
         self.upkeep.persisting = false;
         self.upkeep.persisted = self.upkeep.persisted.max(index);
         self.upkeep(cx);
+        self.go_on(cx);
+    }
+
+    /// Whether everything up to `index` is durable in the service.
+    pub(super) fn is_persisted(&self, index: Index) -> bool {
+        self.upkeep.persisted >= index
     }
 
     /// A snapshot replaced the service's state: durable, and the log begins after it.

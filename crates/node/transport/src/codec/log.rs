@@ -4,14 +4,15 @@
 //! are not written; an entry repeats the ballot only where it differs from the entry before.
 
 use super::parts::{
-    MAX_ITEMS, ballot, check_items, membership, position, put_ballot, put_membership, put_position,
+    MAX_ITEMS, ballot, check_items, epoch, membership, position, protocol, put_ballot, put_epoch,
+    put_membership, put_position, put_protocol,
 };
 use super::paxos;
 use crate::error::Oversized;
 use quorate_base::codec::{DecodeError, Reader, Writer};
 use quorate_base::{Ballot, Index};
 use quorate_replicated_log::{
-    Append, AppendOutcome, AppendReply, Body, Entries, Entry, Epoch, Message, Payload,
+    Append, AppendOutcome, AppendReply, Body, Entries, Entry, Message, Payload,
 };
 
 mod tag {
@@ -32,17 +33,20 @@ mod tag {
     pub const ACCEPTED: u8 = 15;
     pub const PULL: u8 = 16;
     pub const PULLED: u8 = 17;
+    pub const MEND: u8 = 18;
+    pub const MENDED: u8 = 19;
 }
 
 const NOOP: u8 = 0;
 const COMMAND: u8 = 1;
 const MEMBERS: u8 = 2;
 const LEAD: u8 = 3;
+const SEAL: u8 = 4;
 /// Set in an entry's kind: a ballot follows, unlike the one of the entry before.
 const NEW_BALLOT: u8 = 0x80;
 
 pub fn encode(message: &Message, w: &mut Writer) -> Result<(), Oversized> {
-    w.varint(u64::from(message.epoch.0));
+    put_epoch(message.epoch, w);
     put_ballot(message.ballot, w);
     match &message.body {
         Body::PreVote { last } => {
@@ -80,15 +84,8 @@ pub fn encode(message: &Message, w: &mut Writer) -> Result<(), Oversized> {
         Body::TimeoutNow => {
             w.u8(tag::TIMEOUT_NOW);
         }
-        Body::Pull { id, last } => {
-            w.u8(tag::PULL).varint(*id);
-            put_position(*last, w);
-        }
-        Body::Pulled { id, previous, entries, last } => {
-            w.u8(tag::PULLED).varint(*id);
-            put_position(*last, w);
-            put_position(*previous, w);
-            put_entries(entries, w)?;
+        Body::Pull { .. } | Body::Pulled { .. } | Body::Mend { .. } | Body::Mended { .. } => {
+            put_recovery(&message.body, w)?;
         }
         Body::Prepare { from, transfer } => {
             w.u8(tag::PREPARE).varint(*from).bool(*transfer);
@@ -109,10 +106,39 @@ pub fn encode(message: &Message, w: &mut Writer) -> Result<(), Oversized> {
     Ok(())
 }
 
+/// What replicas under Raft say to each other when some lack a part of the log.
+fn put_recovery(body: &Body, w: &mut Writer) -> Result<(), Oversized> {
+    match body {
+        Body::Pull { id, last } => {
+            w.u8(tag::PULL).varint(*id);
+            put_position(*last, w);
+        }
+        Body::Pulled { id, previous, entries, last } => {
+            w.u8(tag::PULLED).varint(*id);
+            put_position(*last, w);
+            put_position(*previous, w);
+            put_entries(entries, w)?;
+        }
+        Body::Mend { first, ballots } => {
+            check_items(ballots.len())?;
+            w.u8(tag::MEND).varint(*first).varint(ballots.len() as u64);
+            ballots.iter().for_each(|ballot| put_ballot(*ballot, w));
+        }
+        Body::Mended { first, entries, denied } => {
+            w.u8(tag::MENDED).varint(*first).bool(*denied);
+            check_items(entries.len())?;
+            w.varint(entries.len() as u64);
+            for run in entries {
+                paxos::put_run(run, w)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 pub fn decode(r: &mut Reader) -> Result<Message, DecodeError> {
-    let epoch = r.varint()?;
-    let epoch = u32::try_from(epoch)
-        .map_err(|_| DecodeError::TooLong { claimed: epoch, limit: u64::from(u32::MAX) })?;
+    let epoch = epoch(r)?;
     let ballot = ballot(r)?;
     let body = match r.u8()? {
         tag::PRE_VOTE => Body::PreVote { last: position(r)? },
@@ -136,6 +162,8 @@ pub fn decode(r: &mut Reader) -> Result<Message, DecodeError> {
         tag::TIMEOUT_NOW => Body::TimeoutNow,
         tag::PULL => Body::Pull { id: r.varint()?, last: position(r)? },
         tag::PULLED => pulled(r)?,
+        tag::MEND => mend(r)?,
+        tag::MENDED => mended(r)?,
         tag::PREPARE => Body::Prepare { from: r.varint()?, transfer: r.bool("transfer")? },
         tag::PROMISE => Body::Promise(paxos::promise(r)?),
         tag::ACCEPT => Body::Accept(paxos::accept(r)?),
@@ -144,7 +172,20 @@ pub fn decode(r: &mut Reader) -> Result<Message, DecodeError> {
             return Err(DecodeError::Unknown { field: "log message tag", value: other.into() });
         }
     };
-    Ok(Message { epoch: Epoch(epoch), ballot, body })
+    Ok(Message { epoch, ballot, body })
+}
+
+/// Whether an entry of it has no form in version 1.
+pub fn is_newer(message: &Message) -> bool {
+    let seals = |run: &Entries| run.iter().any(|e| matches!(e.payload, Payload::Seal { .. }));
+    message.epoch.0 > 0
+        || match &message.body {
+            Body::Append(append) => seals(&append.entries),
+            Body::Pulled { entries, .. } => seals(entries),
+            Body::Accept(accept) => seals(&accept.entries),
+            Body::Promise(promise) => promise.entries.iter().any(seals),
+            _ => false,
+        }
 }
 
 /// Bytes of the entries, which are all that can be large.
@@ -152,6 +193,9 @@ pub fn weight(message: &Message) -> usize {
     match &message.body {
         Body::Append(append) => append.entries.iter().map(Entry::weight).sum(),
         Body::Pulled { entries, .. } => entries.iter().map(Entry::weight).sum(),
+        Body::Mended { entries, .. } => {
+            entries.iter().flat_map(|run| run.iter()).map(Entry::weight).sum()
+        }
         Body::Accept(accept) => accept.entries.iter().map(Entry::weight).sum(),
         Body::Promise(promise) => {
             promise.entries.iter().flat_map(|run| run.iter()).map(Entry::weight).sum()
@@ -177,6 +221,7 @@ pub fn put_entries(entries: &Entries, w: &mut Writer) -> Result<(), Oversized> {
         let (kind, context) = match &entry.payload {
             Payload::Noop => (NOOP, None),
             Payload::Lead(_) => (LEAD, None),
+            Payload::Seal { .. } => (SEAL, None),
             Payload::Command(bytes) => (COMMAND, Some(bytes)),
             Payload::Members { context, .. } => (MEMBERS, Some(context)),
         };
@@ -190,6 +235,10 @@ pub fn put_entries(entries: &Entries, w: &mut Writer) -> Result<(), Oversized> {
         match &entry.payload {
             Payload::Members { membership, .. } => put_membership(membership, w)?,
             Payload::Lead(ballot) => put_ballot(*ballot, w),
+            Payload::Seal { next, ballot } => {
+                put_protocol(*next, w);
+                put_ballot(*ballot, w);
+            }
             Payload::Noop | Payload::Command(_) => {}
         }
         if let Some(bytes) = context {
@@ -211,6 +260,20 @@ fn pulled(r: &mut Reader) -> Result<Body, DecodeError> {
     let (id, last, previous) = (r.varint()?, position(r)?, position(r)?);
     let entries = entries(r, previous.index)?;
     Ok(Body::Pulled { id, previous, entries, last })
+}
+
+fn mend(r: &mut Reader) -> Result<Body, DecodeError> {
+    let first = r.varint()?;
+    let n = r.count(MAX_ITEMS, 9)?;
+    let ballots = (0..n).map(|_| ballot(r)).collect::<Result<_, _>>()?;
+    Ok(Body::Mend { first, ballots })
+}
+
+fn mended(r: &mut Reader) -> Result<Body, DecodeError> {
+    let (first, denied) = (r.varint()?, r.bool("denied")?);
+    let n = r.count(MAX_ITEMS, 2)?;
+    let entries = (0..n).map(|_| paxos::run(r)).collect::<Result<_, _>>()?;
+    Ok(Body::Mended { first, entries, denied })
 }
 
 /// A run of entries that follows the index `before`.
@@ -236,6 +299,7 @@ fn entry(r: &mut Reader, index: Index, last: &mut Ballot) -> Result<Entry, Decod
     let payload = match kind & !NEW_BALLOT {
         NOOP => Payload::Noop,
         LEAD => Payload::Lead(ballot(r)?),
+        SEAL => Payload::Seal { next: protocol(r)?, ballot: ballot(r)? },
         COMMAND => Payload::Command(r.bytes(u64::MAX)?),
         MEMBERS => Payload::Members { membership: membership(r)?, context: r.bytes(u64::MAX)? },
         other => return Err(DecodeError::Unknown { field: "entry kind", value: other.into() }),

@@ -1,5 +1,5 @@
-//! The bytes of a [`PeerMessage`], protocol version 1. This is the only place that knows them;
-//! `docs/peer-protocol.md` describes them, golden bytes in the tests pin them.
+//! The bytes of a [`PeerMessage`], protocol versions 1 and 2. This is the only place that knows
+//! them; `docs/peer-protocol.md` describes them, golden bytes in the tests pin them.
 //!
 //! Invariant: decoding never panics, never allocates by a length it has not compared with what
 //! arrived, and byte strings it returns share the frame's memory. Encoding copies each payload
@@ -29,6 +29,44 @@ mod tag {
     pub const QUERY_REPLY: u8 = 7;
     pub const SNAPSHOT: u8 = 8;
     pub const SNAPSHOT_REPLY: u8 = 9;
+    pub const SNAPSHOT_OF_EPOCH: u8 = 10;
+    pub const SWITCH: u8 = 11;
+    pub const SWITCH_REFUSED: u8 = 12;
+    pub const OPENED: u8 = 13;
+    pub const CATCH_UP: u8 = 14;
+}
+
+/// The first version of the protocol that has words for epochs.
+pub const EPOCHS_SINCE: u8 = 2;
+
+/// The oldest version of the protocol that has a form for the message.
+pub fn spoken_since(message: &PeerMessage) -> u8 {
+    let newer = match message {
+        PeerMessage::Log { message, .. } => log::is_newer(message),
+        PeerMessage::Snapshot { base, .. } => base.epoch.0 > 0,
+        PeerMessage::Switch { .. }
+        | PeerMessage::SwitchRefused { .. }
+        | PeerMessage::Opened { .. }
+        | PeerMessage::CatchUp { .. } => true,
+        _ => false,
+    };
+    if newer { EPOCHS_SINCE } else { 1 }
+}
+
+/// Appends one message as version 1 has it, which must be able to: see [`spoken_since`].
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_old(message: &PeerMessage, w: &mut Writer) -> Result<(), Oversized> {
+    match message {
+        PeerMessage::Snapshot { group, session, base, part, chunk } => {
+            w.u8(tag::SNAPSHOT).varint(group.0).varint(*session);
+            parts::put_first_base(base, w)?;
+            put_part(*part, chunk, w);
+            Ok(())
+        }
+        _ => encode(message, w),
+    }
 }
 
 /// Appends one message to `w`. On an error `w` holds part of it: the caller cuts it off.
@@ -74,13 +112,31 @@ pub fn encode(message: &PeerMessage, w: &mut Writer) -> Result<(), Oversized> {
             }
         }
         PeerMessage::Snapshot { group, session, base, part, chunk } => {
-            w.u8(tag::SNAPSHOT).varint(group.0).varint(*session);
+            w.u8(tag::SNAPSHOT_OF_EPOCH).varint(group.0).varint(*session);
             parts::put_base(base, w)?;
-            w.varint(*part).u32(chunk.checksum).bool(chunk.last).bytes(&chunk.bytes);
+            put_part(*part, chunk, w);
         }
         PeerMessage::SnapshotReply { group, session, index, outcome } => {
             w.u8(tag::SNAPSHOT_REPLY).varint(group.0).varint(*session).varint(*index);
             put_outcome(*outcome, w);
+        }
+        PeerMessage::Switch { group, next, judged } => {
+            w.u8(tag::SWITCH).varint(group.0);
+            parts::put_protocol(*next, w);
+            parts::put_epoch(*judged, w);
+        }
+        PeerMessage::SwitchRefused { group, judged, reason } => {
+            w.u8(tag::SWITCH_REFUSED).varint(group.0);
+            parts::put_epoch(*judged, w);
+            put_refusal(*reason, w);
+        }
+        PeerMessage::Opened { group, epoch } => {
+            w.u8(tag::OPENED).varint(group.0);
+            parts::put_epoch(*epoch, w);
+        }
+        PeerMessage::CatchUp { group, epoch } => {
+            w.u8(tag::CATCH_UP).varint(group.0);
+            parts::put_epoch(*epoch, w);
         }
     }
     Ok(())
@@ -89,7 +145,7 @@ pub fn encode(message: &PeerMessage, w: &mut Writer) -> Result<(), Oversized> {
 /// Reads one message off the front of a frame.
 ///
 /// # Errors
-/// [`DecodeError`], if the bytes are not a message of this version.
+/// [`DecodeError`], if the bytes are not a message of any version up to this one.
 pub fn decode(r: &mut Reader) -> Result<PeerMessage, DecodeError> {
     let tag = r.u8()?;
     let group = GroupId(r.varint()?);
@@ -121,10 +177,10 @@ pub fn decode(r: &mut Reader) -> Result<PeerMessage, DecodeError> {
                 false => None,
             },
         },
-        tag::SNAPSHOT => PeerMessage::Snapshot {
+        tag::SNAPSHOT | tag::SNAPSHOT_OF_EPOCH => PeerMessage::Snapshot {
             group,
             session: r.varint()?,
-            base: parts::base(r)?,
+            base: if tag == tag::SNAPSHOT { parts::first_base(r)? } else { parts::base(r)? },
             part: r.varint()?,
             chunk: chunk(r)?,
         },
@@ -134,6 +190,14 @@ pub fn decode(r: &mut Reader) -> Result<PeerMessage, DecodeError> {
             index: r.varint()?,
             outcome: outcome(r)?,
         },
+        tag::SWITCH => {
+            PeerMessage::Switch { group, next: parts::protocol(r)?, judged: parts::epoch(r)? }
+        }
+        tag::SWITCH_REFUSED => {
+            PeerMessage::SwitchRefused { group, judged: parts::epoch(r)?, reason: refusal(r)? }
+        }
+        tag::OPENED => PeerMessage::Opened { group, epoch: parts::epoch(r)? },
+        tag::CATCH_UP => PeerMessage::CatchUp { group, epoch: parts::epoch(r)? },
         other => {
             return Err(DecodeError::Unknown { field: "message tag", value: u64::from(other) });
         }
@@ -164,8 +228,17 @@ pub fn weight(message: &PeerMessage) -> usize {
             PeerMessage::Query { question, .. } => question.len(),
             PeerMessage::QueryReply { answer, .. } => answer.as_ref().map_or(0, Bytes::len),
             PeerMessage::Snapshot { chunk, .. } => chunk.bytes.len(),
-            PeerMessage::ForwardTransfer { .. } | PeerMessage::SnapshotReply { .. } => 0,
+            PeerMessage::ForwardTransfer { .. }
+            | PeerMessage::SnapshotReply { .. }
+            | PeerMessage::Switch { .. }
+            | PeerMessage::SwitchRefused { .. }
+            | PeerMessage::Opened { .. }
+            | PeerMessage::CatchUp { .. } => 0,
         }
+}
+
+fn put_part(part: u64, chunk: &SnapshotChunk, w: &mut Writer) {
+    w.varint(part).u32(chunk.checksum).bool(chunk.last).bytes(&chunk.bytes);
 }
 
 fn chunk(r: &mut Reader) -> Result<SnapshotChunk, DecodeError> {

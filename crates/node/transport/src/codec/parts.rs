@@ -3,7 +3,7 @@
 use crate::error::Oversized;
 use quorate_base::codec::{DecodeError, Reader, Writer};
 use quorate_base::{Ballot, NodeId, Position, RequestId};
-use quorate_replicated_log::{Base, Change, Membership};
+use quorate_replicated_log::{Base, Change, Epoch, Membership, Protocol};
 
 /// The longest list in a message. An append of the default limits holds at most 32,769 entries.
 pub const MAX_ITEMS: u64 = 65_536;
@@ -35,13 +35,46 @@ pub fn position(r: &mut Reader) -> Result<Position, DecodeError> {
     Ok(Position::new(r.varint()?, ballot(r)?))
 }
 
-pub fn put_base(base: &Base, w: &mut Writer) -> Result<(), Oversized> {
+/// A base as version 1 has it: of a log that is in its first epoch.
+pub fn put_first_base(base: &Base, w: &mut Writer) -> Result<(), Oversized> {
     put_position(base.position, w);
     put_membership(&base.membership, w)
 }
 
+pub fn first_base(r: &mut Reader) -> Result<Base, DecodeError> {
+    Ok(Base { position: position(r)?, membership: membership(r)?, ..Base::default() })
+}
+
+pub fn put_base(base: &Base, w: &mut Writer) -> Result<(), Oversized> {
+    put_first_base(base, w)?;
+    put_epoch(base.epoch, w);
+    put_protocol(base.protocol, w);
+    Ok(())
+}
+
 pub fn base(r: &mut Reader) -> Result<Base, DecodeError> {
-    Ok(Base { position: position(r)?, membership: membership(r)? })
+    let first = first_base(r)?;
+    Ok(Base { epoch: epoch(r)?, protocol: protocol(r)?, ..first })
+}
+
+pub fn put_epoch(epoch: Epoch, w: &mut Writer) {
+    w.varint(u64::from(epoch.0));
+}
+
+pub fn epoch(r: &mut Reader) -> Result<Epoch, DecodeError> {
+    let number = r.varint()?;
+    let too_long = |_| DecodeError::TooLong { claimed: number, limit: u64::from(u32::MAX) };
+    u32::try_from(number).map(Epoch).map_err(too_long)
+}
+
+pub fn put_protocol(protocol: Protocol, w: &mut Writer) {
+    w.u8(protocol.code());
+}
+
+pub fn protocol(r: &mut Reader) -> Result<Protocol, DecodeError> {
+    let code = r.u8()?;
+    let unknown = DecodeError::Unknown { field: "protocol", value: code.into() };
+    Protocol::of_code(code).ok_or(unknown)
 }
 
 pub fn put_membership(membership: &Membership, w: &mut Writer) -> Result<(), Oversized> {

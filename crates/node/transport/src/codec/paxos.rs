@@ -59,12 +59,12 @@ pub fn accepted(r: &mut Reader) -> Result<Accepted, DecodeError> {
 }
 
 /// The index before the first, then the entries.
-fn put_run(run: &Entries, w: &mut Writer) -> Result<(), Oversized> {
+pub fn put_run(run: &Entries, w: &mut Writer) -> Result<(), Oversized> {
     w.varint(run.first_index().map_or(0, |first: Index| first.saturating_sub(1)));
     put_entries(run, w)
 }
 
-fn run(r: &mut Reader) -> Result<Entries, DecodeError> {
+pub fn run(r: &mut Reader) -> Result<Entries, DecodeError> {
     let before = r.varint()?;
     entries(r, before)
 }

@@ -1,4 +1,4 @@
-//! Golden bytes of version 1, round trips, and bytes that nobody meant.
+//! Golden bytes of versions 1 and 2, round trips, and bytes that nobody meant.
 
 use super::*;
 use proptest::collection::vec;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use quorate_base::{Ballot, Position, RequestId};
 use quorate_replicated_log::{
     Accept, Accepted, Append, AppendOutcome, AppendReply, Base, Body, Change, Entries, Entry,
-    Epoch, Membership, Message, Payload, Promise,
+    Epoch, Membership, Message, Payload, Promise, Protocol,
 };
 
 fn encoded(message: &PeerMessage) -> Vec<u8> {
@@ -120,6 +120,14 @@ fn golden_log_messages_of_one_protocol() {
             },
             [&[17, 4, 7, 4][..], &node(1), &[2, 4], &node(1), &[1, 0x80, 4], &node(1)].concat(),
         ),
+        (
+            Body::Mend { first: 7, ballots: vec![Ballot::new(4, NodeId(1))] },
+            [&[18, 7, 1, 4][..], &node(1)].concat(),
+        ),
+        (
+            Body::Mended { first: 3, entries: vec![noop(3)], denied: true },
+            [&[19, 3, 1, 1, 2, 1, 0x80, 4][..], &node(1)].concat(),
+        ),
         (Body::Prepare { from: 9, transfer: true }, vec![12, 9, 1]),
         (
             Body::Promise(Promise {
@@ -166,19 +174,26 @@ fn noop(index: u64) -> Entries {
     Entries::new(vec![Entry { index, ballot, payload: Payload::Noop }])
 }
 
-#[test]
-fn golden_other_messages() {
-    let group = GroupId(1);
-    let bytes = Bytes::from_static(b"xy");
-    let request = RequestId { node: NodeId(2), run: 3, sequence: 4, settled: 1 };
-    let base = Base {
+/// Of another epoch than the first.
+fn later_base() -> Base {
+    Base {
         position: Position::new(7, Ballot::new(4, NodeId(1))),
         membership: Membership {
             voters: vec![NodeId(1)],
             outgoing: vec![NodeId(2)],
             learners: vec![NodeId(3)],
         },
-    };
+        epoch: Epoch(300),
+        protocol: Protocol::Paxos,
+    }
+}
+
+#[test]
+fn golden_other_messages() {
+    let group = GroupId(1);
+    let bytes = Bytes::from_static(b"xy");
+    let request = RequestId { node: NodeId(2), run: 3, sequence: 4, settled: 1 };
+    let base = later_base();
     let chunk = SnapshotChunk { bytes: bytes.clone(), checksum: 0x0102_0304, last: true };
     let refused = |reason| PeerMessage::ForwardRefused { group, requests: vec![request], reason };
     let refusal = [&[5, 1, 1][..], &node(2), &[3, 4, 1]].concat();
@@ -215,7 +230,7 @@ fn golden_other_messages() {
         (
             PeerMessage::Snapshot { group, session: 9, base, part: 2, chunk },
             [
-                &[8, 1, 9, 7, 4][..],
+                &[10, 1, 9, 7, 4][..],
                 &node(1),
                 &[1],
                 &node(1),
@@ -223,6 +238,7 @@ fn golden_other_messages() {
                 &node(2),
                 &[1],
                 &node(3),
+                &[0xac, 2, 2],
                 &[2, 4, 3, 2, 1, 1, 2, b'x', b'y'],
             ]
             .concat(),
@@ -235,6 +251,52 @@ fn golden_other_messages() {
         assert_eq!(encoded(&message), golden, "{message:?}");
         assert_eq!(decoded(golden), Ok(vec![message]));
     }
+}
+
+#[test]
+fn golden_messages_about_epochs() {
+    let group = GroupId(1);
+    let reason = ForwardRefusal::Full;
+    let cases: Vec<(PeerMessage, Vec<u8>)> = vec![
+        (
+            PeerMessage::Switch { group, next: Protocol::Paxos, judged: Epoch(300) },
+            vec![11, 1, 2, 0xac, 2],
+        ),
+        (PeerMessage::SwitchRefused { group, judged: Epoch(3), reason }, vec![12, 1, 3, 2]),
+        (PeerMessage::Opened { group, epoch: Epoch(4) }, vec![13, 1, 4]),
+        (PeerMessage::CatchUp { group, epoch: Epoch(3) }, vec![14, 1, 3]),
+    ];
+    for (message, golden) in cases {
+        assert_eq!((encoded(&message), spoken_since(&message)), (golden.clone(), 2));
+        assert_eq!(decoded(golden), Ok(vec![message]));
+    }
+}
+
+/// What version 1 said of a base, and what it has no words for.
+#[test]
+fn golden_bytes_of_version_1() {
+    let position = Position::new(7, Ballot::new(4, NodeId(1)));
+    let base = Base { position, membership: Membership::of([NodeId(1)]), ..Base::default() };
+    let chunk = SnapshotChunk { bytes: Bytes::from_static(b"xy"), checksum: 5, last: true };
+    let group = GroupId(1);
+    let snapshot = PeerMessage::Snapshot { group, session: 9, base, part: 2, chunk };
+    let golden = [&[8, 1, 9, 7, 4][..], &node(1), &[1], &node(1), &[0, 0]];
+    let golden = [&golden.concat()[..], &[2, 5, 0, 0, 0, 1, 2, b'x', b'y']].concat();
+    let mut w = Writer::new();
+    encode_old(&snapshot, &mut w).unwrap();
+    assert_eq!((w.into_vec(), spoken_since(&snapshot)), (golden.clone(), 1));
+    assert_eq!(decoded(golden), Ok(vec![snapshot.clone()]));
+    let PeerMessage::Snapshot { session, mut base, part, chunk, .. } = snapshot else { panic!() };
+    base.epoch = Epoch(1);
+    let later = PeerMessage::Snapshot { group, session, base, part, chunk };
+    assert_eq!(spoken_since(&later), 2);
+    let ballot = Ballot::new(4, NodeId(1));
+    let payload = Payload::Seal { next: Protocol::Paxos, ballot };
+    let entries = Entries::new(vec![Entry { index: 3, ballot, payload }]);
+    let accept = log(Body::Accept(Accept { session: 5, entries, commit: 2, probe: 6 }));
+    let golden = [&[14, 5, 2, 6, 2, 1, 0x84, 4][..], &node(1), &[2, 4], &node(1)].concat();
+    assert_eq!(encoded(&accept), [&LOG_HEAD[..], &golden].concat());
+    assert_eq!(spoken_since(&accept), 2);
 }
 
 #[test]
@@ -289,10 +351,15 @@ fn any_membership() -> impl Strategy<Value = Membership> {
     })
 }
 
+fn any_protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![Just(Protocol::Raft), Just(Protocol::Paxos)]
+}
+
 fn any_payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         Just(Payload::Noop),
         any_ballot().prop_map(Payload::Lead),
+        (any_protocol(), any_ballot()).prop_map(|(next, ballot)| Payload::Seal { next, ballot }),
         any_bytes().prop_map(Payload::Command),
         (any_membership(), any_bytes())
             .prop_map(|(membership, context)| Payload::Members { membership, context }),
@@ -333,6 +400,10 @@ fn any_body() -> impl Strategy<Value = Body> {
                 Body::Promise(Promise { from, commit, entries, damaged: vec![a..=b], next, base })
             }
         ),
+        (any::<u64>(), vec(1..9_u64, 0..4), any::<bool>()).prop_map(|(first, runs, denied)| {
+            let entries = runs.into_iter().map(noop).collect();
+            Body::Mended { first, entries, denied }
+        }),
         any::<[u64; 5]>().prop_map(|[session, probe, upto, first, last]| {
             Body::Accepted(Accepted { session, probe, upto, beyond: (first, last) })
         }),
@@ -343,8 +414,14 @@ fn any_body() -> impl Strategy<Value = Body> {
 
 fn any_message() -> impl Strategy<Value = PeerMessage> {
     let group = || any::<u64>().prop_map(GroupId);
-    let base = (any_position(), any_membership())
-        .prop_map(|(position, membership)| Base { position, membership });
+    let base = (any_position(), any_membership(), any::<u32>(), any_protocol()).prop_map(
+        |(position, membership, epoch, protocol)| Base {
+            position,
+            membership,
+            epoch: Epoch(epoch),
+            protocol,
+        },
+    );
     prop_oneof![
         4 => (group(), any::<u32>(), any_ballot(), any_body()).prop_map(
             |(group, epoch, ballot, body)| PeerMessage::Log {
@@ -379,7 +456,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300), tag in 1u8..10) {
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300), tag in 1u8..16) {
         let mut with_tag = vec![tag, 1];
         with_tag.extend_from_slice(&bytes);
         let _ = (decoded(bytes), decoded(with_tag));

@@ -5,6 +5,7 @@
 //! can. The found memberships matter because a later one's quorum need not meet the first one's:
 //! what was chosen by it is seen only by asking it too (`docs/paxos.md` has the argument).
 
+use super::leads::{FoundLead, yielding};
 use super::replica::MultiPaxos;
 use crate::canary::Canary;
 use alloc::collections::BTreeMap;
@@ -12,8 +13,11 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use quorate_base::{Ballot, Index, Instant, NodeId};
 use quorate_replicated_log::{
-    Body, Effects, Entry, Membership, Payload, Promise, Role, VoteResult,
+    Body, Effects, Entry, Event, Membership, Payload, Promise, Role, VoteResult,
 };
+
+/// After this many campaigns in vain people are told which slots cannot be read.
+const VAIN_CAMPAIGNS: u32 = 3;
 
 /// A phase 1 under way.
 #[derive(Clone, Debug)]
@@ -27,6 +31,8 @@ pub(crate) struct Campaign {
     /// Memberships in found entries.
     pub memberships: Vec<(Index, Membership)>,
     pub ask_again_at: Instant,
+    /// The ballot named last in what was chosen when it began.
+    led: Ballot,
     /// A deliberate bug.
     takes_lowest: bool,
 }
@@ -74,6 +80,7 @@ impl MultiPaxos {
             found: BTreeMap::new(),
             memberships: Vec::new(),
             ask_again_at: now,
+            led: self.leads.at(self.commit),
             takes_lowest: self.is(Canary::TakeLowestBallot),
         });
         self.ask_for_promises(now, out);
@@ -174,14 +181,53 @@ impl MultiPaxos {
         }
     }
 
+    /// A campaign ends without success. Were there slots of which too few acceptors can speak?
+    pub(super) fn in_vain(&mut self, out: &mut Effects) {
+        let blocked = match &self.campaign {
+            Some(campaign) => self.blocked_by(campaign),
+            // One that cannot even stand waits for others, who may be no better off.
+            None => self.damaged.first().map(|range| (*range.start(), *range.end())),
+        };
+        let Some((first, last)) = blocked else {
+            self.vain = 0;
+            return;
+        };
+        self.vain = self.vain.saturating_add(1);
+        if self.vain == VAIN_CAMPAIGNS {
+            out.events.push(Event::Unreadable { first, last });
+        }
+    }
+
+    /// The first damaged slots that keep the campaign from success, though a quorum answered.
+    fn blocked_by(&self, campaign: &Campaign) -> Option<(Index, Index)> {
+        let members = self.membership();
+        let quorum = |speaks: &dyn Fn(&Answer) -> bool| {
+            let spoke = |n| campaign.answers.iter().any(|a| a.node == n && speaks(a));
+            self.spec.vote(members, |n| spoke(n).then_some(true)) == VoteResult::Won
+        };
+        if !quorum(&|answer| answer.next.is_none()) {
+            return None;
+        }
+        let chosen = campaign.chosen();
+        let ranges = campaign.answers.iter().flat_map(|answer| &answer.damaged);
+        let blocked = ranges.filter_map(|range| {
+            let (start, end) = ((*range.start()).max(chosen + 1), *range.end());
+            let spoken_of = start > end || quorum(&|answer| answer.can_speak_of(start));
+            (!spoken_of).then_some((start, end))
+        });
+        blocked.min()
+    }
+
     /// Whether enough is known to propose in every slot.
     fn is_won(&self, campaign: &Campaign) -> bool {
         let found = campaign.memberships.iter().map(|(_, members)| members);
         let mut memberships = core::iter::once(self.membership()).chain(found);
         let chosen = campaign.chosen();
-        // One slot stands for each stretch between the ends of damaged ranges.
+        // One slot stands for each stretch between the ends of damaged ranges, of which the first
+        // may have begun before what is chosen ends.
         let damaged = campaign.answers.iter().flat_map(|answer| &answer.damaged);
         let edges = damaged.flat_map(|range| [*range.start(), range.end().saturating_add(1)]);
+        let edges = edges.chain([chosen + 1]);
         let slots: Vec<Index> = edges.filter(|slot| *slot > chosen).collect();
         memberships.all(|members| {
             let quorum = |speaks: &dyn Fn(&Answer) -> bool| {
@@ -263,15 +309,32 @@ impl Campaign {
         self.answers.iter().map(|answer| (answer.node, answer.commit))
     }
 
+    /// Slots after `chosen` whose values contradict another's: there is a later leader's first
+    /// value before an earlier one's.
+    fn yielding(&self, chosen: Index) -> Vec<Index> {
+        let named = self.found.values().filter_map(|(_, entry)| {
+            let (index, accepted) = (entry.index, entry.ballot);
+            entry.payload.named_ballot().map(|named| FoundLead { index, accepted, named })
+        });
+        let (known, found): (Vec<_>, Vec<_>) = named.partition(|lead| lead.index <= chosen);
+        yielding(known.last().map_or(self.led, |lead| lead.named), found)
+    }
+
     /// The entries up to `chosen` as they are, those after it under `ballot`, gaps filled.
-    /// The flag is a deliberate bug: what was accepted is ignored.
-    pub fn repaired(&self, ballot: Ballot, ignore: bool) -> (Vec<Entry>, Vec<Entry>) {
+    /// The bugs are deliberate: what was accepted, or what it contradicts, is ignored.
+    pub fn repaired(&self, ballot: Ballot, bug: Option<Canary>) -> (Vec<Entry>, Vec<Entry>) {
         let chosen = self.chosen();
+        let ignore = bug == Some(Canary::IgnoreAccepted);
+        let yielding = match bug {
+            Some(Canary::RepeatAnyLead) => Vec::new(),
+            _ => self.yielding(chosen),
+        };
         let end = self.found.keys().next_back().copied().unwrap_or(0);
         let known = (self.from..=chosen).filter_map(|slot| self.found.get(&slot));
         let known = known.map(|(_, entry)| entry.clone()).collect();
         let repaired = (chosen + 1..=end).map(|index| {
-            let found = self.found.get(&index).filter(|_| !ignore);
+            let dead = ignore || yielding.contains(&index);
+            let found = self.found.get(&index).filter(|_| !dead);
             let payload = found.map_or(Payload::Noop, |(_, entry)| entry.payload.clone());
             Entry { index, ballot, payload }
         });
@@ -293,6 +356,7 @@ mod tests {
             found: BTreeMap::new(),
             memberships: vec![],
             ask_again_at: Instant::ZERO,
+            led: Ballot::ZERO,
             takes_lowest: false,
         };
         let entry =

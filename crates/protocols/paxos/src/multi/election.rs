@@ -14,6 +14,7 @@ impl MultiPaxos {
     /// Nothing was heard of a leader for long enough.
     pub(super) fn election_timeout(&mut self, now: Instant, out: &mut Effects) {
         self.reset_election(now);
+        self.in_vain(out);
         self.campaign = None;
         if !self.may_stand(now) {
             if !self.leader.is_none() || self.role != self.resting_role() {
@@ -37,6 +38,25 @@ impl MultiPaxos {
         }
     }
 
+    /// Who is alone waits for nobody. In an epoch that just opens nobody leads yet, and nobody's
+    /// lease is to be waited for: whoever led before stands when it knows that others are ready,
+    /// and if it is gone, one of them does soon.
+    pub(super) fn hasten_first_election(&mut self, now: Instant) {
+        let timeout = self.config.election_timeout;
+        if self.is_only_voter() {
+            self.election_at = now;
+        } else if self.config.opens {
+            self.election_at = now + self.rng.duration(timeout / 4, timeout / 2);
+        }
+    }
+
+    /// Others are ready for an election.
+    pub(super) fn campaign_now(&mut self, now: Instant) {
+        if self.leader.is_none() && self.role != Role::Candidate {
+            self.election_at = now;
+        }
+    }
+
     /// The ballot that this replica would ask for.
     pub(super) fn next_ballot(&self) -> Ballot {
         Ballot::new(self.promised.round.max(self.seen) + 1, self.me())
@@ -45,6 +65,9 @@ impl MultiPaxos {
     /// The leader's connection broke: it may be dead. Whoever follows it asks around at once, and
     /// does not hold on to it; if it lives, its next message ends that.
     pub(super) fn peer_lost(&mut self, now: Instant, node: NodeId) {
+        if self.role == Role::Leader {
+            self.ask_again(node);
+        }
         if node != self.leader || self.role == Role::Leader {
             return;
         }

@@ -14,8 +14,8 @@ impl MultiPaxos {
     pub(super) fn lead(&mut self, now: Instant) {
         let Some(campaign) = self.campaign.take() else { return };
         let ballot = self.promised;
-        let ignore = self.is(Canary::IgnoreAccepted);
-        let (known, repaired) = campaign.repaired(ballot, ignore);
+        let bug = self.canary.filter(|_| cfg!(feature = "canary"));
+        let (known, repaired) = campaign.repaired(ballot, bug);
         self.role = Role::Leader;
         self.leader = self.me();
         self.votes.clear();
@@ -42,6 +42,8 @@ impl MultiPaxos {
         self.cover = Cover::new(self.commit);
         self.journal.recount_from(self.commit);
         self.take_own(now, Entries::new(repaired));
+        let end = self.slots.last_index();
+        self.proposed_seal = self.slots.first_seal(self.commit + 1, end).is_some();
         self.repaired_to = Index::MAX;
         self.say_that_it_leads(now);
         self.reads.start_probe(self.commit);
@@ -58,9 +60,10 @@ impl MultiPaxos {
     }
 
     /// The first value of its own: an entry that says who leads. Not while a found change of
-    /// members is not chosen: it is yet to be known who decides about later slots.
+    /// members is not chosen: it is yet to be known who decides about later slots; nor where the
+    /// epoch ends: nobody would hear of it.
     pub(super) fn say_that_it_leads(&mut self, now: Instant) {
-        if self.repaired_to == Index::MAX && !self.is_changing() {
+        if self.repaired_to == Index::MAX && !self.is_changing() && !self.is_sealed() {
             let lead = Payload::Lead(self.promised);
             self.repaired_to = self.propose_own(now, [lead]);
         }
@@ -72,6 +75,7 @@ impl MultiPaxos {
         self.covers.clear();
         self.transfer = None;
         self.ready = false;
+        self.proposed_seal = false;
         self.lease_until = Instant::ZERO;
         self.probes.clear();
         self.uncommitted.clear();
@@ -93,6 +97,8 @@ impl MultiPaxos {
     ) {
         let refusal = if self.role != Role::Leader {
             Some(Refusal::NotLeader { leader: self.leader })
+        } else if self.is_sealed() {
+            Some(Refusal::Sealed)
         } else if self.transfer.is_some() || self.is_changing() {
             Some(Refusal::Transferring)
         } else if self.uncommitted_bytes > self.config.limits.uncommitted_bytes {
@@ -166,6 +172,7 @@ impl MultiPaxos {
         let mut changed = false;
         loop {
             let reached = self.chosen_from(self.commit + 1).min(self.slots.last_index());
+            let reached = self.committed(reached);
             if reached <= self.commit {
                 break;
             }
@@ -246,6 +253,8 @@ impl MultiPaxos {
                 return;
             }
         }
+        // A snapshot may have brought the change of members that it waited for.
+        self.say_that_it_leads(now);
         self.send_accepts(out);
         self.answer_reads(now, out);
         self.tell_commit(out);

@@ -1,15 +1,16 @@
-//! Changes of members, one server at a time, and hand-over of leadership.
+//! Changes of members, one server at a time, the end of an epoch, and hand-over of leadership.
 //!
 //! A change is an entry; the members it brings decide about the slots after it. So nothing is
 //! proposed after it until it is chosen, and with it everything before: each such entry ends one
-//! *epoch* of the log and begins the next. Old and new members differ in one voter, so their
-//! majorities meet.
+//! stretch of the log and begins the next. Old and new members differ in one voter, so their
+//! majorities meet. A seal ends the epoch likewise: nothing is proposed after it at all.
 
 use super::replica::MultiPaxos;
+use crate::canary::Canary;
 use bytes::Bytes;
 use quorate_base::{Index, Instant, NodeId};
 use quorate_replicated_log::{
-    Body, Change, Effects, Event, Payload, ProposalId, Refusal, Role, StepDown,
+    Body, Change, Effects, Epoch, Event, Payload, ProposalId, Protocol, Refusal, Role, StepDown,
 };
 
 impl MultiPaxos {
@@ -25,6 +26,8 @@ impl MultiPaxos {
         let next = self.membership().apply_at_once(change);
         let reason = if self.role != Role::Leader {
             Refusal::NotLeader { leader: self.leader }
+        } else if self.is_sealed() {
+            Refusal::Sealed
         } else if self.transfer.is_some() {
             Refusal::Transferring
         } else if busy {
@@ -43,6 +46,60 @@ impl MultiPaxos {
             Refusal::BadChange
         };
         out.events.push(Event::Refused { id, reason });
+    }
+
+    /// Ends the epoch.
+    pub(super) fn seal(
+        &mut self,
+        now: Instant,
+        id: ProposalId,
+        (next, judged): (Protocol, Epoch),
+        out: &mut Effects,
+    ) {
+        let refusal = if self.role != Role::Leader {
+            Some(Refusal::NotLeader { leader: self.leader })
+        } else if judged != self.config.epoch {
+            Some(Refusal::Outdated)
+        } else if self.is_sealed() {
+            Some(Refusal::Sealed)
+        } else if next == Protocol::Paxos {
+            Some(Refusal::BadChange)
+        } else if self.transfer.is_some() {
+            Some(Refusal::Transferring)
+        } else if self.commit < self.repaired_to || self.is_changing() {
+            Some(Refusal::ChangeInProgress)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            out.events.push(Event::Refused { id, reason });
+            return;
+        }
+        let ballot = self.own_ballot();
+        let first = self.propose_own(now, [Payload::Seal { next, ballot }]);
+        self.proposed_seal = true;
+        out.events.push(Event::Proposed { id, first, ballot });
+    }
+
+    /// Whether the epoch has ended, or this leader has proposed (again) that it end.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed.is_some() || self.proposed_seal
+    }
+
+    /// Something was chosen: perhaps the end of the epoch.
+    pub(super) fn note_seal(&mut self) {
+        if self.slots.get(self.commit).is_some_and(|entry| entry.payload.is_seal()) {
+            self.sealed = Some(self.commit);
+        }
+    }
+
+    /// How far the slots count as chosen once everything up to `index` is.
+    pub(super) fn committed(&self, index: Index) -> Index {
+        if self.is(Canary::GoOnAfterSeal) {
+            return index;
+        }
+        let seal = self.sealed.or_else(|| self.slots.first_seal(self.commit + 1, index));
+        Epoch::committed(seal, index)
     }
 
     /// Whether a vote would go to a learner that lacks more than a tenth of the log.

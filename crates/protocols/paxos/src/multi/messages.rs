@@ -66,7 +66,9 @@ impl MultiPaxos {
             | Body::Append(_)
             | Body::AppendReply(_)
             | Body::Pull { .. }
-            | Body::Pulled { .. } => {}
+            | Body::Pulled { .. }
+            | Body::Mend { .. }
+            | Body::Mended { .. } => {}
         }
     }
 

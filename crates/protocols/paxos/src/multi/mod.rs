@@ -14,6 +14,7 @@ mod acceptor;
 mod campaign;
 mod election;
 mod leader;
+mod leads;
 mod members;
 mod messages;
 mod reads;

@@ -9,7 +9,7 @@ use quorate_replicated_log::{Body, Effects, Event, ReadId, ReadReady, Reader, Ro
 impl MultiPaxos {
     pub(super) fn read(&mut self, now: Instant, id: ReadId, out: &mut Effects) {
         let limit = self.config.limits.pending_reads;
-        if self.role == Role::Leader && self.reads.len() < limit {
+        if self.role == Role::Leader && self.reads.len() < limit && !self.reads_end() {
             self.reads.add(Reader::Local(id));
         } else if !self.leader.is_none()
             && self.role != Role::Leader
@@ -23,7 +23,7 @@ impl MultiPaxos {
 
     pub(super) fn asked_for_index(&mut self, from: NodeId, id: u64, out: &mut Effects) {
         let room = self.reads.len() < self.config.limits.pending_reads;
-        if self.role == Role::Leader && room {
+        if self.role == Role::Leader && room && !self.reads_end() {
             self.reads.add(Reader::Remote(from, id));
         } else {
             self.send(out, from, Body::ReadIndexReply { id, index: None }, None);
@@ -45,9 +45,17 @@ impl MultiPaxos {
         });
     }
 
+    /// Whether the next epoch may already have begun, so that this one's leader knows nothing.
+    fn reads_end(&self) -> bool {
+        self.is_sealed() && !self.is(Canary::ReadAfterSeal)
+    }
+
     /// Leader: answers or probes for the reads that wait. Not before everything that it found in
     /// phase 1 is chosen: only then does it know all that its predecessors may have told a client.
     pub(super) fn answer_reads(&mut self, now: Instant, out: &mut Effects) {
+        if self.reads_end() {
+            self.fail_leader_reads(out);
+        }
         if self.reads.is_empty() || self.commit < self.repaired_to {
             return;
         }

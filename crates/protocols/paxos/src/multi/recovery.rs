@@ -6,12 +6,13 @@
 //! it in those slots as one that did not answer. So each slot is decided by a quorum that
 //! remembers it, also where every replica is damaged in another place.
 
+use super::leads::Leads;
 use super::replica::MultiPaxos;
 use super::slots::{Members, Slots};
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use quorate_base::{Ballot, Index, Instant};
-use quorate_replicated_log::{Base, Effects, Entries, Journal, Recovered};
+use quorate_replicated_log::{Base, Effects, Entries, Epoch, Journal, Recovered};
 
 /// The durable state, made whole as far as it can be.
 pub(super) struct Found {
@@ -20,12 +21,16 @@ pub(super) struct Found {
     pub journal: Journal,
     pub damaged: Vec<RangeInclusive<Index>>,
     pub members: Members,
+    pub leads: Leads,
     pub commit: Index,
-    pub applied: Index,
+    /// Where the service's state, or the log's base, is: beyond `commit`, perhaps.
+    pub at: Index,
+    pub state: Base,
 }
 
-pub(super) fn recover(recovered: Recovered, now: Instant) -> Found {
-    let Recovered { base, hard_state, entries, damaged, applied } = recovered;
+/// `believes` is a deliberate bug: all that the state is ahead of is taken for chosen.
+pub(super) fn recover(recovered: Recovered, now: Instant, believes: bool) -> Found {
+    let Recovered { base, hard_state, entries, damaged, applied, written, .. } = recovered;
     let mut slots = Slots::new(base.position);
     let mut promised = hard_state.promised;
     for run in entries {
@@ -35,35 +40,41 @@ pub(super) fn recover(recovered: Recovered, now: Instant) -> Found {
         slots.put(run);
     }
     let at = applied.position.index.max(base.position.index);
-    // The service's state may be ahead of what the disk had of the log: slots past the remembered
-    // commit may hold values that were overruled before the state's were chosen. Those of the
-    // state's own ballot do not: a ballot has one value in a slot.
-    let remembered = hard_state.commit.clamp(base.position.index, at);
-    let trusted = slots.filled_under(applied.position.ballot, remembered + 1) >= at;
-    let whole = trusted && slots.filled_from(base.position.index + 1) >= at;
-    let mut journal = Journal::new(slots.last_index().max(at));
-    let (base, members) = if whole {
+    // The service's state may be ahead of what the disk remembers to be chosen. Slots in between
+    // may hold values that were overruled before the state's were chosen: they are what this
+    // acceptor accepted, and no more, until somebody says what is chosen there.
+    let remembered = match believes {
+        true => at,
+        false => hard_state.commit.clamp(base.position.index, at),
+    };
+    let whole = slots.filled_from(base.position.index + 1) >= at;
+    let mut journal = Journal::after(written, slots.last_index().max(at));
+    let (commit, members, leads) = if whole {
         let mut members = Members::new(&base);
-        for (index, changed) in slots.changes(base.position.index + 1, at) {
+        for (index, changed) in slots.changes(base.position.index + 1, remembered) {
             members.chosen(index, changed);
         }
-        (base, members)
+        let mut leads = Leads::new(base.position.ballot.min(applied.position.ballot));
+        leads.chosen(slots.named(base.position.index + 1, remembered));
+        (remembered, members, leads)
     } else {
         // The service's state is past a hole: the slots go on after it.
         slots.compact(applied.position);
         let mut early = Effects::default();
         journal.compact(now, applied.clone(), &mut early);
         debug_assert!(early.is_empty(), "the write leaves with the first step");
-        (applied.clone(), Members::new(&applied))
+        (at, Members::new(&applied), Leads::new(applied.position.ballot))
     };
     let mut found = Found {
         promised,
-        damaged: after(damaged, at.max(base.position.index)),
-        commit: at,
-        applied: at,
+        damaged: after(damaged, at),
+        commit,
+        at,
+        state: applied,
         slots,
         journal,
         members,
+        leads,
     };
     found.go_on_to(hard_state.commit);
     found
@@ -78,9 +89,11 @@ impl Found {
     /// What is known to be chosen up to `commit`, as far as it is held.
     fn go_on_to(&mut self, commit: Index) {
         let to = self.slots.filled_from(self.commit + 1).min(commit).max(self.commit);
+        let to = Epoch::committed(self.slots.first_seal(self.commit + 1, to), to);
         for (index, changed) in self.slots.changes(self.commit + 1, to) {
             self.members.chosen(index, changed);
         }
+        self.leads.chosen(self.slots.named(self.commit + 1, to));
         self.commit = to;
         self.damaged = after(core::mem::take(&mut self.damaged), to);
     }
@@ -128,6 +141,7 @@ impl MultiPaxos {
         // What was accepted beyond must not be forgotten, whatever the snapshot holds.
         self.slots.compact(base.position);
         self.members = Members::new(&base);
+        self.leads = Leads::new(base.position.ballot);
         self.commit = index;
         self.cover.raise(index);
         self.damaged = after(core::mem::take(&mut self.damaged), index);

@@ -1,6 +1,7 @@
 //! The replica: its state, and the way of an input through it.
 
 use super::campaign::Campaign;
+use super::leads::Leads;
 use super::slots::{Members, Slots};
 use crate::canary::Canary;
 use alloc::collections::VecDeque;
@@ -38,10 +39,17 @@ pub struct MultiPaxos {
     // The learner.
     /// Every slot up to here is chosen, and held.
     pub(super) commit: Index,
+    /// Where the epoch ends, once that is chosen.
+    pub(super) sealed: Option<Index>,
     pub(super) members: Members,
+    pub(super) leads: Leads,
     /// Committed entries were handed out up to here.
     pub(super) handed_out: Index,
+    /// The service has applied what is chosen up to here: after a start perhaps more than this log
+    /// knows to be chosen.
     pub(super) applied: Index,
+    /// Where the service's state was at the start.
+    pub(super) state: Base,
 
     pub(super) role: Role,
     pub(super) leader: NodeId,
@@ -66,6 +74,8 @@ pub struct MultiPaxos {
 
     // As a proposer in phase 1.
     pub(super) campaign: Option<Campaign>,
+    /// Campaigns in a row that ended for want of acceptors that can read their slots.
+    pub(super) vain: u32,
 
     // As the leader: a proposer in phase 2.
     pub(super) followers: Followers,
@@ -76,6 +86,8 @@ pub struct MultiPaxos {
     pub(super) led_since: Instant,
     /// What was found in phase 1 ends here.
     pub(super) repaired_to: Index,
+    /// It has proposed, or proposed again, that the epoch end.
+    pub(super) proposed_seal: bool,
     pub(super) ready: bool,
     pub(super) reads: LeaderReads,
     /// When the latest probes were started, for leases.
@@ -122,15 +134,12 @@ impl MultiPaxos {
     ) -> MultiPaxos {
         let mut rng = Rng::new(config.seed);
         let reads_from = rng.next_u64();
-        let found = super::recovery::recover(recovered, now);
-        let forgot = cfg!(feature = "canary") && canary == Some(Canary::ForgetPromise);
-        let promised = if forgot { Ballot::ZERO } else { found.promised };
+        let is = |bug| cfg!(feature = "canary") && canary == Some(bug);
+        let found = super::recovery::recover(recovered, now, is(Canary::BelieveOwnSlots));
+        let promised = if is(Canary::ForgetPromise) { Ballot::ZERO } else { found.promised };
         // With leases on, an earlier run may have promised a leader not to promise another.
-        let sticky = if config.lease_clock_drift_ppm.is_some() {
-            now + config.election_timeout
-        } else {
-            Instant::ZERO
-        };
+        let sticks = config.lease_clock_drift_ppm.is_some() && !config.opens;
+        let sticky = if sticks { now + config.election_timeout } else { Instant::ZERO };
         let mut replica = MultiPaxos {
             spec: QuorumSpec::majority(),
             rng,
@@ -142,9 +151,12 @@ impl MultiPaxos {
             journal: found.journal,
             damaged: found.damaged,
             commit: found.commit,
+            sealed: None,
             members: found.members,
-            handed_out: found.applied,
-            applied: found.applied,
+            leads: found.leads,
+            handed_out: found.at,
+            applied: found.at,
+            state: found.state,
             role: Role::Follower,
             leader: NodeId::NONE,
             announced: (Role::Follower, promised.round, NodeId::NONE),
@@ -156,12 +168,14 @@ impl MultiPaxos {
             votes: Vec::new(),
             follower_reads: FollowerReads::new(reads_from),
             campaign: None,
+            vain: 0,
             followers: Followers::default(),
             covers: Vec::new(),
             next_session: 0,
             heartbeat_at: now,
             led_since: now,
             repaired_to: 0,
+            proposed_seal: false,
             ready: false,
             reads: LeaderReads::default(),
             probes: VecDeque::new(),
@@ -173,12 +187,11 @@ impl MultiPaxos {
             uncommitted_bytes: 0,
             config,
         };
+        replica.note_seal();
         replica.role = replica.resting_role();
         replica.announced.0 = replica.role;
         replica.reset_election(now);
-        if replica.is_only_voter() {
-            replica.election_at = now;
-        }
+        replica.hasten_first_election(now);
         replica
     }
 
@@ -275,13 +288,16 @@ impl MultiPaxos {
 
     /// Every slot up to `index` is chosen, and held.
     pub(super) fn learn_chosen(&mut self, index: Index) {
+        let index = self.committed(index);
         if index <= self.commit {
             return;
         }
         for (at, members) in self.slots.changes(self.commit + 1, index) {
             self.members.chosen(at, members);
         }
+        self.leads.chosen(self.slots.named(self.commit + 1, index));
         self.commit = index;
+        self.note_seal();
         self.cover.raise(index);
         self.damaged.retain(|range| *range.end() > index);
         if !matches!(self.role, Role::Leader | Role::Candidate | Role::PreCandidate) {
@@ -347,16 +363,25 @@ impl MultiPaxos {
     }
 
     fn compact(&mut self, now: Instant, index: Index, out: &mut Effects) {
-        let index = index.min(self.applied);
+        // The end of the epoch stays, to be known again after a restart.
+        let end = self.sealed.map_or(self.applied, |seal| self.applied.min(seal - 1));
+        let index = index.min(end).min(self.commit);
         if index <= self.slots.base().index {
             return;
         }
-        let Some(ballot) = self.slots.ballot_at(index) else { return };
-        let position = Position::new(index, ballot);
-        let base = Base { position, membership: self.members.at(index).clone() };
-        self.slots.compact(position);
+        let base = self.base_at(index);
+        self.slots.compact(base.position);
         self.members.compact(index);
+        self.leads.compact(index);
         self.journal.compact(now, base, out);
+    }
+}
+
+impl MultiPaxos {
+    fn base_at(&self, index: Index) -> Base {
+        let position = Position::new(index, self.leads.at(index));
+        let membership = self.members.at(index).clone();
+        Base { position, membership, epoch: self.config.epoch, protocol: Protocol::Paxos }
     }
 }
 
@@ -373,6 +398,8 @@ impl ReplicatedLog for MultiPaxos {
             Input::Change { id, change, judged, context } => {
                 self.change(now, (id, judged), &change, context, out);
             }
+            Input::Seal { id, next, judged } => self.seal(now, id, (next, judged), out),
+            Input::Campaign => self.campaign_now(now),
             Input::Transfer { to } => self.start_transfer(now, to, out),
             Input::PeerLost { node } => self.peer_lost(now, node),
             Input::SnapshotInstalled { base, from, session } => {
@@ -394,7 +421,9 @@ impl ReplicatedLog for MultiPaxos {
         if self.role == Role::Leader {
             return Some(self.heartbeat_at);
         }
-        let election = Some(self.election_at).filter(|_| self.is_electable());
+        // One that is damaged has to say so in time, if nobody leads.
+        let counts = self.is_electable() || !self.damaged.is_empty();
+        let election = Some(self.election_at).filter(|_| counts);
         let asked_again = self.campaign.as_ref().map(|campaign| campaign.ask_again_at);
         [self.follower_reads_timeout(), election, asked_again].into_iter().flatten().min()
     }
@@ -412,10 +441,9 @@ impl ReplicatedLog for MultiPaxos {
     }
 
     fn applied_base(&self) -> Base {
-        let ballot = self.slots.ballot_at(self.applied).unwrap_or(self.slots.base().ballot);
-        Base {
-            position: Position::new(self.applied, ballot),
-            membership: self.members.at(self.applied).clone(),
+        match self.commit < self.applied {
+            true => self.state.clone(),
+            false => self.base_at(self.applied),
         }
     }
 
@@ -431,6 +459,8 @@ impl ReplicatedLog for MultiPaxos {
         let last = self.slots.last_index();
         let ballot = self.slots.ballot_at(last).unwrap_or(self.slots.base().ballot);
         Status {
+            epoch: self.config.epoch,
+            protocol: Protocol::Paxos,
             role: self.role,
             ballot: self.promised,
             leader: self.leader,

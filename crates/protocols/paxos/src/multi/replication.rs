@@ -84,7 +84,11 @@ impl MultiPaxos {
         if behind {
             // Less than it once had: its disk lost it, or the answer is an old one.
             let hole = upto + 1;
-            if !gap && progress.mode == Mode::Replicate && progress.next <= hole {
+            if matches!(progress.mode, Mode::Probe { .. }) {
+                // It was asked just now: it is to have again what it lost.
+                progress.matched = upto;
+                progress.probe_from(hole);
+            } else if !gap && progress.mode == Mode::Replicate && progress.next <= hole {
                 progress.probe_from(hole);
             }
         } else {
@@ -139,6 +143,15 @@ impl MultiPaxos {
             progress.probe_from(progress.matched + 1);
         }
         self.reads_confirmed(now, out);
+    }
+
+    /// The connection to a follower broke: it may have started anew, and have lost something.
+    pub(super) fn ask_again(&mut self, node: NodeId) {
+        if let Some(progress) = self.followers.get_mut(node)
+            && progress.mode == Mode::Replicate
+        {
+            progress.probe_from(progress.matched + 1);
+        }
     }
 
     pub(super) fn snapshot_sent(&mut self, to: NodeId, index: Option<Index>) {

@@ -23,17 +23,23 @@ struct Run {
     bytes: usize,
     /// Whether any of them changes the members.
     changes: bool,
+    /// Whether any of them ends the epoch.
+    seals: bool,
+    /// Whether any of them names its leader's ballot.
+    names: bool,
     entries: Entries,
 }
 
 impl Run {
     fn new(first: Index, entries: Entries) -> Self {
-        let (mut bytes, mut changes) = (0, false);
+        let (mut bytes, mut changes, mut seals, mut names) = (0, false, false, false);
         for entry in entries.iter() {
             bytes += entry.weight();
             changes |= matches!(entry.payload, Payload::Members { .. });
+            seals |= entry.payload.is_seal();
+            names |= entry.payload.named_ballot().is_some();
         }
-        Run { first, bytes, changes, entries }
+        Run { first, bytes, changes, seals, names, entries }
     }
 
     /// The slot after its last.
@@ -199,6 +205,26 @@ impl Slots {
                     run.part(first, end).entries
                 }
             })
+            .collect()
+    }
+
+    /// The first entry from `from` to `to` that ends the epoch.
+    pub fn first_seal(&self, from: Index, to: Index) -> Option<Index> {
+        let at = self.runs.partition_point(|run| run.end() <= from);
+        let within = self.runs.range(at..).take_while(|run| run.first <= to);
+        let mut entries = within.filter(|run| run.seals).flat_map(|run| run.entries.iter());
+        let seals = |entry: &&Entry| entry.payload.is_seal() && (from..=to).contains(&entry.index);
+        entries.find(seals).map(|entry| entry.index)
+    }
+
+    /// The leaders' ballots that are named in what was accepted from `from` to `to`.
+    pub fn named(&self, from: Index, to: Index) -> Vec<(Index, Ballot)> {
+        let at = self.runs.partition_point(|run| run.end() <= from);
+        let within = self.runs.range(at..).take_while(|run| run.first <= to);
+        let entries = within.filter(|run| run.names).flat_map(|run| run.entries.iter());
+        entries
+            .filter(|entry| (from..=to).contains(&entry.index))
+            .filter_map(|entry| entry.payload.named_ballot().map(|ballot| (entry.index, ballot)))
             .collect()
     }
 

@@ -1,82 +1,81 @@
-//! docs/paxos.md says what Multi-Paxos costs; here it is counted.
+//! What Multi-Paxos and the synod cost (docs/raft-and-paxos.md): the suite of both engines counts.
 
-use core::time::Duration;
-use quorate_replicated_log::conformance::{Cluster, Counts};
-
-/// A cluster of `n` with a leader and nothing under way.
-fn settled(n: u64) -> (Cluster, u64) {
-    let mut cluster = Cluster::new(crate::paxos, n, n, n);
-    cluster.run_for(Duration::from_secs(2));
-    let leader = cluster.leader().expect("a leader");
-    cluster.counts = Counts::default();
-    (cluster, leader)
-}
-
-/// Runs for less than a heartbeat, or not at all counts heartbeats.
-fn count(cluster: &mut Cluster, what: impl FnOnce(&mut Cluster)) -> Counts {
-    cluster.counts = Counts::default();
-    what(cluster);
-    cluster.run_for(Duration::from_millis(15));
-    cluster.counts
-}
+use quorate_base::{Ballot, NodeId};
+use quorate_paxos::synod::{Acceptor, Learner, Phase, Proposer};
+use quorate_replicated_log::conformance::cost;
 
 #[test]
 fn a_batch_costs_what_the_formula_says() {
-    for n in [1, 3, 5, 7] {
-        for batch in [1, 2] {
-            let (mut cluster, leader) = settled(n);
-            let before = cluster.chosen_up_to();
-            let c = count(&mut cluster, |cluster| cluster.propose(leader, batch));
-            assert_eq!(cluster.chosen_up_to(), before + batch as u64);
-            assert_eq!((c.appends, c.append_replies), (n - 1, n - 1), "n = {n}");
-            assert_eq!((c.commit_notices, c.writes), (n - 1, n), "n = {n}");
-        }
-    }
+    cost::a_batch(crate::paxos);
+}
+
+#[test]
+fn batches_do_not_wait_for_each_other() {
+    cost::a_pipeline(crate::paxos);
 }
 
 #[test]
 fn reads_cost_one_round_however_many_there_are() {
-    for n in [3, 5] {
-        let (mut cluster, leader) = settled(n);
-        let ready = cluster.reads_ready();
-        let c = count(&mut cluster, |cluster| {
-            cluster.read(leader);
-            (0..99).for_each(|_| cluster.read(leader));
-        });
-        assert_eq!(cluster.reads_ready(), ready + 100);
-        // One round for the first, one for all that came while it was under way; and at most one
-        // regular round of heartbeats falls into the time.
-        assert!(c.heartbeats >= 4 * (n - 1) && c.heartbeats <= 6 * (n - 1), "{c:?}");
-        assert_eq!(c.writes, 0);
-    }
+    cost::reads_at_the_leader(crate::paxos);
 }
 
 #[test]
 fn a_read_at_a_follower_costs_two_messages_more() {
-    let (mut cluster, leader) = settled(3);
-    let ready = cluster.reads_ready();
-    let c = count(&mut cluster, |cluster| cluster.read(leader % 3 + 1));
-    assert_eq!((c.read_indexes, c.writes), (2, 0));
-    assert_eq!(cluster.reads_ready(), ready + 1);
+    cost::a_read_at_a_follower(crate::paxos);
 }
 
 #[test]
 fn an_uncontested_election_costs_what_the_formula_says() {
-    for n in [3, 5, 7] {
-        let mut cluster = Cluster::new(crate::paxos, n, n, n);
-        // The first loses its patience before any other can.
-        (2..=n).for_each(|id| cluster.crash(id));
-        cluster.run_for(Duration::from_millis(55));
-        (2..=n).for_each(|id| cluster.start(id));
-        cluster.counts = Counts::default();
-        while cluster.chosen_up_to() == 0 {
-            cluster.run_for(Duration::from_millis(1));
+    cost::an_uncontested_election(crate::paxos);
+}
+
+#[test]
+fn a_lease_costs_nothing_and_idleness_little() {
+    cost::a_lease_and_an_idle_interval(crate::paxos);
+}
+
+#[test]
+fn catching_up_costs_what_is_lacked() {
+    cost::catching_up(crate::paxos);
+}
+
+/// What single-decree Paxos costs with `n` acceptors and `m` proposers, one after the other: their
+/// messages and forced writes, and what each proposed in the end.
+fn synod(n: u64, m: u64) -> (u64, u64, Vec<u64>) {
+    let quorum = n as usize / 2 + 1;
+    let mut acceptors: Vec<Acceptor<u64>> = (0..n).map(|_| Acceptor::default()).collect();
+    let (mut messages, mut writes, mut proposed) = (0, 0, Vec::new());
+    let mut learner = Learner::new(quorum);
+    for proposer in 1..=m {
+        let ballot = Ballot { round: proposer, node: NodeId(proposer) };
+        let mut attempt = Proposer::propose(ballot, 100 + proposer, quorum);
+        for (id, acceptor) in (1..).zip(&mut acceptors) {
+            let promise = acceptor.prepare(ballot).unwrap();
+            (messages, writes) = (messages + 2, writes + 1);
+            attempt.promised(NodeId(id), promise);
         }
-        // Whatever is still under way, but less than a heartbeat.
-        cluster.run_for(Duration::from_millis(10));
-        let c = cluster.counts;
-        assert_eq!(c.votes, 4 * (n - 1), "n = {n}");
-        assert_eq!((c.appends, c.append_replies, c.commit_notices), (n - 1, n - 1, n - 1));
-        assert_eq!((c.heartbeats, c.writes), (0, 2 * n));
+        assert_eq!(attempt.phase(), Phase::Accept);
+        for (id, acceptor) in (1..).zip(&mut acceptors) {
+            acceptor.accept(ballot, *attempt.value()).unwrap();
+            (messages, writes) = (messages + 2, writes + 1);
+            attempt.accepted(NodeId(id));
+            learner.learn(NodeId(id), ballot, attempt.value());
+        }
+        assert_eq!(attempt.phase(), Phase::Chosen);
+        proposed.push(*attempt.value());
+    }
+    assert_eq!(learner.chosen(), proposed.first());
+    (messages, writes, proposed)
+}
+
+#[test]
+fn the_synod_costs_what_the_formula_says() {
+    for n in [1, 3, 5, 7] {
+        for m in 1..=4 {
+            let (messages, writes, proposed) = synod(n, m);
+            assert_eq!((messages, writes), (4 * n * m, 2 * n * m), "n = {n}, m = {m}");
+            // Values V1 … Vm go in; all proposers end with the first, which is the chosen B.
+            assert_eq!(proposed, vec![101; m as usize]);
+        }
     }
 }

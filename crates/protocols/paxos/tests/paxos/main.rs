@@ -9,8 +9,10 @@ mod partitions;
 
 use quorate_base::Instant;
 use quorate_paxos::{Canary, MultiPaxos};
+use quorate_replicated_log::conformance::damage;
 use quorate_replicated_log::conformance::{
     random_schedule, random_schedule_with_clocks, random_schedule_with_leases,
+    random_schedule_with_seal,
 };
 use quorate_replicated_log::{Config, Recovered, ReplicatedLog};
 use std::cell::Cell;
@@ -53,4 +55,39 @@ fn a_lease_beyond_the_declared_drift_is_found_out() {
         std::panic::catch_unwind(run).is_err()
     };
     assert!((0..300).any(|seed| is_stale(&seed)));
+}
+
+/// An epoch ends once, and nothing follows it, whatever happens meanwhile.
+#[test]
+fn random_schedules_with_a_seal_are_safe_and_end() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(200);
+    let mut committed = 0;
+    for seed in 0..seeds {
+        let run = std::panic::catch_unwind(|| random_schedule_with_seal(paxos, seed));
+        committed += run.unwrap_or_else(|_| panic!("seed {seed} failed"));
+    }
+    assert!(committed > seeds * 10, "the schedules get something done: {committed}");
+}
+
+#[test]
+fn disks_that_are_each_damaged_elsewhere_lose_nothing() {
+    (0..20).for_each(|seed| damage::each_disk_lost_others(paxos, seed));
+}
+
+#[test]
+fn nobody_goes_on_without_what_nobody_can_read() {
+    (0..20).for_each(|seed| damage::nobody_goes_on_without_what_nobody_can_read(paxos, seed));
+}
+
+#[test]
+fn a_lost_state_takes_nothing_of_the_log_with_it() {
+    for seed in 0..20 {
+        let two_suffice = damage::a_lost_state_takes_nothing_of_the_log_with_it(paxos, seed);
+        assert!(two_suffice, "seed {seed}: the two have everything between them");
+    }
+}
+
+#[test]
+fn what_a_lost_state_stood_for_is_not_denied() {
+    (0..20).for_each(|seed| damage::what_a_lost_state_stood_for_is_not_denied(paxos, seed));
 }

@@ -5,7 +5,9 @@
 use crate::{CANARY, transcripts};
 use quorate_base::{Ballot, Instant, NodeId, Position};
 use quorate_raft::Canary;
-use quorate_replicated_log::conformance::{random_schedule, random_schedule_with_leases};
+use quorate_replicated_log::conformance::{
+    random_schedule, random_schedule_with_leases, random_schedule_with_seal,
+};
 use quorate_replicated_log::{
     Append, Base, Body, Config, Effects, Entries, Entry, Epoch, Input, Limits, Membership, Message,
     Payload, Recovered,
@@ -19,7 +21,7 @@ const SEEDS: u64 = 300;
 /// A leader of round 2 tells that two entries are committed, to a follower whose second entry is
 /// of round 1 and of which it only knows the first to agree.
 fn commits_what_may_differ() -> bool {
-    let base = Base { position: Position::ZERO, membership: Membership::of((1..=3).map(NodeId)) };
+    let base = Base { membership: Membership::of((1..=3).map(NodeId)), ..Base::default() };
     let first = Ballot::new(1, NodeId(2));
     let entry = |index| Entry { index, ballot: first, payload: Payload::Noop };
     let recovered = Recovered {
@@ -31,6 +33,7 @@ fn commits_what_may_differ() -> bool {
     let config = Config {
         node: NodeId(1),
         epoch: Epoch(0),
+        opens: false,
         heartbeat: Duration::from_millis(20),
         election_timeout: Duration::from_millis(100),
         lease_clock_drift_ppm: None,
@@ -69,6 +72,11 @@ fn caught_by(canary: Canary) -> Vec<String> {
         |seed: &u64| catch_unwind(|| random_schedule_with_leases(crate::raft, *seed)).is_err();
     if let Some(seed) = (0..SEEDS).find(fails) {
         found.push(format!("schedule {seed} with leases"));
+    }
+    let fails =
+        |seed: &u64| catch_unwind(|| random_schedule_with_seal(crate::raft, *seed)).is_err();
+    if let Some(seed) = (0..SEEDS).find(fails) {
+        found.push(format!("schedule {seed} with a seal"));
     }
     for path in transcripts::files() {
         let text = std::fs::read_to_string(&path).unwrap();

@@ -66,7 +66,9 @@ impl Disk {
             hard_state: self.hard_state,
             entries: runs.map(|run| Entries::new(run.to_vec())).collect(),
             damaged: damaged.clone().into_iter().collect(),
+            damaged_ballots: Vec::new(),
             applied,
+            ..Recovered::default()
         }
     }
 }

@@ -132,6 +132,7 @@ fn replica(lease_clock_drift_ppm: Option<u32>) -> Raft {
     let config = Config {
         node: NodeId(1),
         epoch: Epoch(0),
+        opens: false,
         heartbeat: Duration::from_millis(20),
         election_timeout: Duration::from_millis(100),
         lease_clock_drift_ppm,
@@ -139,7 +140,7 @@ fn replica(lease_clock_drift_ppm: Option<u32>) -> Raft {
         limits: Limits { inflight_messages: 2, append_bytes: 64, ..Limits::default() },
     };
     let membership = Membership::of((1..=3).map(NodeId));
-    let base = Base { position: Position::ZERO, membership };
+    let base = Base { membership, ..Base::default() };
     let recovered = Recovered { base: base.clone(), applied: base, ..Recovered::default() };
     Raft::new(config, Instant(1_000_000_000), recovered)
 }

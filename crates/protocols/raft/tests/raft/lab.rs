@@ -7,7 +7,7 @@
 use crate::disk::Disk;
 use crate::words;
 use bytes::Bytes;
-use quorate_base::{Index, Instant, NodeId, Position};
+use quorate_base::{Index, Instant, NodeId};
 use quorate_replicated_log::{
     Base, Body, Change, Config, Effects, Entry, Epoch, Event, Input, Limits, Membership, Message,
     ProposalId, ReadId, ReplicatedLog, Role, Send, SnapshotWanted, Write, WriteId,
@@ -63,7 +63,7 @@ pub struct Lab {
 impl Lab {
     pub fn new(options: Options) -> Self {
         let membership = Membership::of((1..=options.voters).map(NodeId));
-        let founding = Base { position: Position::ZERO, membership };
+        let founding = Base { membership, ..Base::default() };
         let node = |id| {
             let base = if id <= options.voters { founding.clone() } else { Base::default() };
             Node {
@@ -114,6 +114,7 @@ impl Lab {
         let config = Config {
             node: NodeId(id),
             epoch: Epoch(0),
+            opens: false,
             heartbeat: Duration::from_millis(20),
             election_timeout: Duration::from_millis(100),
             lease_clock_drift_ppm: self.options.lease_clock_drift_ppm,

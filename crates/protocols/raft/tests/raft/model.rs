@@ -13,7 +13,7 @@
 
 use crate::disk::Disk;
 use bytes::Bytes;
-use quorate_base::{Ballot, Instant, NodeId, Position};
+use quorate_base::{Ballot, Instant, NodeId};
 use quorate_raft::{Canary, Raft};
 use quorate_replicated_log::{
     Base, Body, Config, Effects, Entry, Epoch, Input, Limits, Membership, Message, ProposalId,
@@ -166,6 +166,7 @@ impl Bounds {
         let config = Config {
             node: NodeId(id),
             epoch: Epoch(0),
+            opens: false,
             heartbeat: Duration::from_millis(20),
             election_timeout: ELECTION_TIMEOUT,
             lease_clock_drift_ppm: None,
@@ -360,7 +361,7 @@ impl Model for Bounds {
 
     fn init_states(&self) -> Vec<State> {
         let membership = Membership::of((1..=NODES).map(NodeId));
-        let disk = Disk::new(Base { position: Position::ZERO, membership });
+        let disk = Disk::new(Base { membership, ..Base::default() });
         let node = |id| Arc::new(self.start(id, disk.clone(), Instant::ZERO));
         vec![State {
             nodes: [node(1), node(2), node(3)],

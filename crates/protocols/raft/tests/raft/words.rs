@@ -39,6 +39,7 @@ pub fn entry(e: &Entry) -> String {
     let payload = match &e.payload {
         Payload::Noop => "empty".to_owned(),
         Payload::Lead(_) => "leads".to_owned(),
+        Payload::Seal { next, .. } => format!("seals for {next}"),
         Payload::Command(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Payload::Members { membership, .. } => format!("[{}]", members(membership)),
     };
@@ -98,6 +99,15 @@ pub fn message(m: &Message, attempt: &mut dyn FnMut(u64) -> String) -> String {
             format!("read index {index}, {}", attempt(*id))
         }
         Body::Pull { last, .. } => format!("pull {ballot}, log to {}", position(*last)),
+        Body::Mend { first, ballots } => {
+            let wanted = ballots.iter().zip(*first..).map(|(b, i)| position(Position::new(i, *b)));
+            format!("mend {ballot}, {}", wanted.collect::<Vec<_>>().join(", "))
+        }
+        Body::Mended { first, entries: found, denied } => {
+            let runs = found.iter().map(entries).collect::<Vec<_>>().join(", ");
+            let denied = if *denied { "; denies the first" } else { "" };
+            format!("mended {ballot}, from {first}: {runs}{denied}")
+        }
         Body::Pulled { previous, entries: pulled, last, .. } => format!(
             "pulled {ballot}, after {}: {}; log to {}",
             position(*previous),
@@ -146,6 +156,7 @@ pub fn event(event: &Event) -> String {
                 Refusal::BadChange => "the change makes no sense".to_owned(),
                 Refusal::Outdated => "the members have changed since".to_owned(),
                 Refusal::NotReady => "the learner lacks too much of the log".to_owned(),
+                Refusal::Sealed => "the epoch is ending".to_owned(),
                 Refusal::Transferring => "handing over".to_owned(),
             };
             format!("proposal {} refused: {reason}", id.0)
@@ -158,6 +169,7 @@ pub fn event(event: &Event) -> String {
             format!("is {} in {ballot}, {leader} leads", role(*r))
         }
         Event::ReadyToLead => "is ready to lead".to_owned(),
+        Event::Unreadable { first, last } => format!("cannot go on without {first} to {last}"),
         Event::SteppedDown { reason } => {
             let reason = match reason {
                 StepDown::NoQuorum => "no quorum",

@@ -11,7 +11,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
-use quorate_base::{Index, Instant, NodeId, Position, Rng};
+use quorate_base::{Ballot, Index, Instant, NodeId, Rng};
 
 /// Makes a replica of the engine under test.
 pub type Factory = fn(Config, Instant, crate::Recovered) -> Box<dyn ReplicatedLog>;
@@ -47,6 +47,11 @@ struct Node {
     run: u64,
     disk: Disk,
     applied: Base,
+    /// Where that was at the last start.
+    started_at: Index,
+    /// What it was before the end of the epoch was applied. With that in its state a driver goes
+    /// on to the next epoch; here it is never persisted, nor sent.
+    before_seal: Option<Base>,
     /// Not yet durable.
     writing: VecDeque<Write>,
     done: WriteId,
@@ -93,12 +98,18 @@ pub struct Cluster {
     pub cut: BTreeSet<(u64, u64)>,
     /// Nodes whose disks finish nothing.
     pub stalled: BTreeSet<u64>,
+    /// What replicas said that nobody can go on without.
+    pub unreadable: BTreeSet<(Index, Index)>,
     /// What was counted.
     pub counts: Counts,
     nodes: Vec<Node>,
     parcels: BTreeMap<(Instant, u64), (NodeId, NodeId, Parcel)>,
     parcel: u64,
     chosen: BTreeMap<Index, Entry>,
+    /// The ballots that chosen entries name.
+    named: BTreeMap<Index, Ballot>,
+    /// Where the epoch ends, and since when that has been chosen.
+    sealed: Option<(Index, Instant)>,
     leaders: BTreeMap<u64, NodeId>,
     reads: BTreeMap<(NodeId, u64), (Index, Instant)>,
     ready: u64,
@@ -136,7 +147,7 @@ impl Cluster {
     ) -> Self {
         let mut clocks = Rng::new(seed ^ 0xc10c);
         let membership = Membership::of((1..=voters).map(NodeId));
-        let founding = Base { position: Position::ZERO, membership };
+        let founding = Base { membership, ..Base::default() };
         let mut node = |id: u64| {
             let base = if id <= voters { founding.clone() } else { Base::default() };
             let drifts = real_drift_ppm > 0;
@@ -152,6 +163,8 @@ impl Cluster {
                 run: 0,
                 disk: Disk::new(base.clone()),
                 applied: base,
+                started_at: 0,
+                before_seal: None,
                 writing: VecDeque::new(),
                 done: WriteId(0),
                 gated: Vec::new(),
@@ -167,11 +180,14 @@ impl Cluster {
             delay_max: 1,
             cut: BTreeSet::new(),
             stalled: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             counts: Counts::default(),
             nodes: (1..=nodes).map(&mut node).collect(),
             parcels: BTreeMap::new(),
             parcel: 0,
             chosen: BTreeMap::new(),
+            named: BTreeMap::new(),
+            sealed: None,
             leaders: BTreeMap::new(),
             reads: BTreeMap::new(),
             ready: 0,
@@ -214,6 +230,21 @@ impl Cluster {
         command.map_or(0, |(index, _)| *index)
     }
 
+    /// Where the epoch ends, if that is committed anywhere.
+    pub fn sealed(&self) -> Option<Index> {
+        self.sealed.map(|(index, _)| index)
+    }
+
+    /// All faults end, and whoever is stopped starts.
+    pub fn end_faults(&mut self) {
+        self.cut.clear();
+        self.loss_ppm = 0;
+        self.delay_max = 1;
+        for id in 1..=self.len() {
+            self.start(id);
+        }
+    }
+
     /// How many reads became ready.
     pub fn reads_ready(&self) -> u64 {
         self.ready
@@ -235,15 +266,20 @@ impl Cluster {
         }
         let now = node.clock(now);
         node.run += 1;
+        if let Some(before) = node.before_seal.take() {
+            node.applied = before;
+        }
         let config = Config {
             node: NodeId(id),
             epoch: Epoch(0),
+            opens: false,
             heartbeat: Duration::from_millis(20),
             election_timeout: ELECTION_TIMEOUT,
             lease_clock_drift_ppm,
             seed: id * 1_000 + node.run,
             limits: Limits { inflight_messages: 8, append_bytes: 400, ..Limits::default() },
         };
+        node.started_at = node.applied.position.index;
         node.log = Some(factory(config, now, node.disk.recover(&node.applied)));
         node.done = WriteId(0);
         self.step(id, Input::Tick);
@@ -265,8 +301,40 @@ impl Cluster {
         if self.nodes.iter().any(|node| node.disk.is_damaged()) {
             return false;
         }
-        self.node(id).disk.damage(at);
+        if let Some(index) = self.node(id).disk.nth(at) {
+            self.node(id).disk.damage(index, true);
+        }
         true
+    }
+
+    /// Makes this entry on a stopped node's disk unreadable, but for its ballot.
+    pub(super) fn damage_at(&mut self, id: u64, index: Index) {
+        self.node(id).disk.damage(index, false);
+    }
+
+    /// A stopped node's service loses all that it applied since the log's base.
+    pub(super) fn forget_applied(&mut self, id: u64) {
+        let base = self.node(id).disk.base();
+        self.node(id).applied = base;
+    }
+
+    /// A stopped node's service loses its durable state: what is left is its log, if anything.
+    pub(super) fn lose_state(&mut self, id: u64) {
+        let Base { epoch, protocol, .. } = self.node(id).disk.base();
+        self.node(id).applied = Base { epoch, protocol, ..Base::default() };
+    }
+
+    /// Makes an entry on a stopped node's disk unreadable, but for its ballot, if fewer nodes'
+    /// disks are damaged at its index than `voters` can spare: every disk may have its own damage.
+    pub fn damage_helix(&mut self, id: u64, at: usize, voters: u64) -> bool {
+        let Some(index) = self.node(id).disk.nth(at) else { return false };
+        let damaged = |node: &&Node| node.disk.is_damaged_at(index);
+        let already = self.nodes.iter().filter(damaged).count() as u64;
+        let spared = already < (voters - 1) / 2 && !self.node(id).disk.is_damaged_at(index);
+        if spared {
+            self.node(id).disk.damage(index, false);
+        }
+        spared
     }
 
     /// Proposes `commands` commands at a node.
@@ -287,12 +355,12 @@ impl Cluster {
         }
     }
 
-    /// Gives a running node an input and carries out what follows.
-    pub fn step(&mut self, id: u64, input: Input) {
+    /// Gives a running node an input and carries out what follows; tells what it said of it.
+    pub fn step(&mut self, id: u64, input: Input) -> Vec<Event> {
         let mut out = Effects::default();
         let node = &mut self.nodes[id as usize - 1];
         let now = node.clock(self.now);
-        let Some(log) = node.log.as_mut() else { return };
+        let Some(log) = node.log.as_mut() else { return Vec::new() };
         log.step(now, input, &mut out);
         if let Some(index) = out.committed.last().and_then(|run| run.last_index()) {
             // The service applies at once.
@@ -303,6 +371,23 @@ impl Cluster {
                 assert_eq!(before.payload, entry.payload, "node {id} committed another entry");
                 let same = before.ballot == entry.ballot || log.protocol() == Protocol::Paxos;
                 assert!(same, "node {id} committed {entry:?}, not {before:?}");
+                if let Some(ballot) = entry.payload.named_ballot() {
+                    self.named.insert(entry.index, ballot);
+                    let before = self.named.range(..entry.index).next_back();
+                    let after = self.named.range(entry.index + 1..).next();
+                    let rises = before.is_none_or(|(_, before)| *before <= ballot)
+                        && after.is_none_or(|(_, after)| ballot <= *after);
+                    assert!(rises, "leaders' ballots fall: {before:?}, {entry:?}, {after:?}");
+                }
+                let open = self.sealed.is_none_or(|(end, _)| entry.index <= end);
+                assert!(open, "node {id} committed {entry:?} after the end of the epoch");
+                if entry.payload.is_seal() && self.sealed.is_none() {
+                    self.sealed = Some((entry.index, self.now));
+                }
+            }
+            if self.sealed.is_some_and(|(end, _)| end == index) {
+                log.step(now, Input::Applied { index: index - 1 }, &mut out);
+                node.before_seal = Some(log.applied_base());
             }
             log.step(now, Input::Applied { index }, &mut out);
             node.applied = log.applied_base();
@@ -310,15 +395,18 @@ impl Cluster {
         let due = log.next_timeout();
         let status = log.status();
         node.next_due = due.map(|due| node.time_of(due));
-        assert!(status.commit <= status.last.index && status.applied <= status.commit);
+        assert!(status.commit <= status.last.index);
+        // After a start the state may be ahead of what the log knows to be chosen.
+        assert!(status.applied <= status.commit.max(node.started_at));
+        assert!(self.sealed.is_none_or(|(end, _)| status.commit <= end), "the epoch has ended");
         if status.role == Role::Leader {
             let leader = self.leaders.entry(status.ballot.round).or_insert(NodeId(id));
             assert_eq!(*leader, NodeId(id), "two leaders of round {}", status.ballot.round);
         }
-        self.carry_out(id, out);
+        self.carry_out(id, out)
     }
 
-    fn carry_out(&mut self, id: u64, out: Effects) {
+    fn carry_out(&mut self, id: u64, out: Effects) -> Vec<Event> {
         let slow = self.delay_max;
         for write in out.writes {
             self.counts.writes += 1;
@@ -337,7 +425,8 @@ impl Cluster {
             }
         }
         for wanted in out.snapshots {
-            let base = self.node(id).applied.clone();
+            let node = self.node(id);
+            let base = node.before_seal.as_ref().unwrap_or(&node.applied).clone();
             let sent = Parcel::SnapshotSent { index: Some(base.position.index) };
             let snapshot = Parcel::Snapshot { base, session: wanted.session };
             self.post(Duration::from_millis(5), NodeId(id), wanted.to, snapshot);
@@ -345,15 +434,24 @@ impl Cluster {
         }
         for ready in out.reads {
             let asked = self.reads.remove(&(NodeId(id), ready.id.0));
-            let (floor, _) = asked.unwrap_or_else(|| panic!("{:?} answered twice", ready.id));
+            let (floor, at) = asked.unwrap_or_else(|| panic!("{:?} answered twice", ready.id));
+            let open = self.sealed.is_none_or(|(_, since)| at <= since);
+            assert!(open, "a read at {id} after the end of the epoch");
             assert!(ready.index >= floor, "a stale read at {id}: {} < {floor}", ready.index);
             self.ready += 1;
         }
-        for event in out.events {
-            if let Event::ReadFailed { id: read } = event {
-                assert!(self.reads.remove(&(NodeId(id), read.0)).is_some(), "{read:?} twice");
+        for event in &out.events {
+            match event {
+                Event::ReadFailed { id: read } => {
+                    assert!(self.reads.remove(&(NodeId(id), read.0)).is_some(), "{read:?} twice");
+                }
+                Event::Unreadable { first, last } => {
+                    self.unreadable.insert((*first, *last));
+                }
+                _ => {}
             }
         }
+        out.events
     }
 
     fn transmit(&mut self, from: u64, send: Send) {
@@ -422,16 +520,23 @@ impl Cluster {
                 self.step(to.0, Input::SnapshotSent { to: from, index: None });
             }
             _ if is_cut => {}
-            Parcel::Message(message) => self.step(to.0, Input::Message { from, message }),
+            Parcel::Message(message) => {
+                self.step(to.0, Input::Message { from, message });
+            }
             Parcel::SnapshotSent { index } => {
                 self.step(to.0, Input::SnapshotSent { to: from, index });
             }
             Parcel::Snapshot { base, session } => {
                 let node = self.node(to.0);
-                if node.log.is_some() && base.position.index > node.applied.position.index {
-                    node.applied = base.clone();
-                    self.step(to.0, Input::SnapshotInstalled { base, from, session });
+                let Some(log) = &node.log else { return };
+                if base.position.index > node.applied.position.index {
+                    node.applied = base;
+                } else if base.position.index <= log.commit() {
+                    return;
                 }
+                // As much as it says, the state may be further than the log knew.
+                let base = node.applied.clone();
+                self.step(to.0, Input::SnapshotInstalled { base, from, session });
             }
             Parcel::Written(run, id) => self.written(to.0, run, id),
         }

@@ -127,7 +127,9 @@ impl Partition {
             cluster.run_for(Duration::from_millis(60));
             match cluster.leader() {
                 Some(leader) if leader == self.leader => return,
-                Some(leader) => cluster.step(leader, Input::Transfer { to: NodeId(self.leader) }),
+                Some(leader) => {
+                    cluster.step(leader, Input::Transfer { to: NodeId(self.leader) });
+                }
                 None => {}
             }
         }

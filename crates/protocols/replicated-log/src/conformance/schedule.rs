@@ -6,7 +6,7 @@ use core::time::Duration;
 use quorate_base::NodeId;
 
 /// A quarter: enough that a lease which ignores it is found out.
-const LEASE_DRIFT_PPM: u32 = 250_000;
+pub(super) const LEASE_DRIFT_PPM: u32 = 250_000;
 
 /// Runs a cluster through faults drawn from `seed`, checked at every step; then heals it and
 /// demands progress. Returns how many entries were committed.
@@ -40,7 +40,11 @@ fn disturb_and_heal(mut cluster: Cluster, mut rng: quorate_base::Rng, voters: u6
     cluster.delay_max = rng.between(1, 15);
     // A group that loses the last good copy of an entry rightly stops for good: damage needs three
     // voters, and that they stay.
-    let damaging = voters >= 3 && rng.below(2) == 0;
+    let damaging = match rng.below(4) {
+        0 if voters >= 3 => Damage::One,
+        1 if voters >= 3 => Damage::Helix(voters),
+        _ => Damage::None,
+    };
     for _ in 0..rng.between(40, 160) {
         disturb(&mut cluster, &mut rng, damaging);
         cluster.run_for(rng.duration(Duration::ZERO, Duration::from_millis(60)));
@@ -49,7 +53,17 @@ fn disturb_and_heal(mut cluster: Cluster, mut rng: quorate_base::Rng, voters: u6
     cluster.chosen_up_to()
 }
 
-fn disturb(cluster: &mut Cluster, rng: &mut quorate_base::Rng, damaging: bool) {
+/// What disks do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Damage {
+    None,
+    /// One at a time loses an entry without a trace of its ballot.
+    One,
+    /// Every disk may lose entries, each in other places, as many as so many voters can spare.
+    Helix(u64),
+}
+
+pub(super) fn disturb(cluster: &mut Cluster, rng: &mut quorate_base::Rng, damaging: Damage) {
     let id = rng.between(1, cluster.len());
     let node = NodeId(rng.between(1, cluster.len()));
     match rng.below(24) {
@@ -65,14 +79,14 @@ fn disturb(cluster: &mut Cluster, rng: &mut quorate_base::Rng, damaging: bool) {
         }
         17 => isolate(cluster, rng, id),
         18 => cluster.cut.clear(),
-        19 => cluster.step(id, Input::PeerLost { node }),
-        20 => cluster.step(id, Input::Transfer { to: node }),
+        19 => drop(cluster.step(id, Input::PeerLost { node })),
+        20 => drop(cluster.step(id, Input::Transfer { to: node })),
         21 => {
             let change = match rng.below(4) {
                 0 => Change::AddLearner(node),
                 1 => Change::AddVoter(node),
                 2 => Change::Promote(node),
-                _ if damaging => Change::Keep,
+                _ if damaging != Damage::None => Change::Keep,
                 _ => Change::Remove(node),
             };
             let at = cluster.leader().unwrap_or(id);
@@ -83,13 +97,30 @@ fn disturb(cluster: &mut Cluster, rng: &mut quorate_base::Rng, damaging: bool) {
             let judged = judged.saturating_sub(lag);
             cluster.step(at, Input::Change { id, change, judged, context });
         }
-        22 if damaging => {
+        22 if damaging == Damage::One => {
             cluster.crash(id);
             cluster.damage(id, rng.below(1_000) as usize);
         }
+        22 if damaging != Damage::None => strike(cluster, rng, id, damaging),
         _ => {
             let applied = cluster.replica(id).map_or(0, |r| r.status().applied);
             cluster.step(id, Input::Compact { index: applied });
+        }
+    }
+}
+
+/// One node's disk loses some entries, or every node's does, all of them stopped at once.
+fn strike(cluster: &mut Cluster, rng: &mut quorate_base::Rng, id: u64, damaging: Damage) {
+    let Damage::Helix(voters) = damaging else { return };
+    let all = rng.below(2) == 0;
+    let struck = if all { 1..=cluster.len() } else { id..=id };
+    struck.clone().for_each(|id| cluster.crash(id));
+    for id in struck {
+        for _ in 0..rng.between(1, 4) {
+            cluster.damage_helix(id, rng.below(1_000) as usize, voters);
+        }
+        if all {
+            cluster.start(id);
         }
     }
 }
@@ -111,12 +142,7 @@ fn isolate(cluster: &mut Cluster, rng: &mut quorate_base::Rng, id: u64) {
 
 /// Ends all faults and demands that a proposal be committed by every member.
 fn heal(cluster: &mut Cluster) {
-    cluster.cut.clear();
-    cluster.loss_ppm = 0;
-    cluster.delay_max = 1;
-    for id in 1..=cluster.len() {
-        cluster.start(id);
-    }
+    cluster.end_faults();
     cluster.run_for(ELECTION_TIMEOUT * 30);
     let leader = cluster.leader();
     assert!(leader.is_some(), "somebody leads after healing");
@@ -130,9 +156,13 @@ fn heal(cluster: &mut Cluster) {
     }
     cluster.run_for(ELECTION_TIMEOUT * 10);
     assert!(cluster.chosen_up_to() > before, "a proposal is committed after healing");
-    assert_eq!(cluster.reads_ready() - ready, members.all().len() as u64, "all can read");
+    let ready = cluster.reads_ready() - ready;
+    let of_leader = cluster.replica(leader).map(|r| r.status());
+    assert_eq!(ready, members.all().len() as u64, "all can read: {of_leader:?}");
     for id in members.all() {
-        let commit = cluster.replica(id.0).map(|r| r.commit());
-        assert_eq!(commit, Some(cluster.chosen_up_to()), "node {id} caught up");
+        let (chosen, status) = (cluster.chosen_up_to(), cluster.replica(id.0).map(|r| r.status()));
+        let caught_up = status.as_ref().is_some_and(|status| status.commit == chosen);
+        let of_leader = cluster.replica(leader).map(|r| r.status());
+        assert!(caught_up, "node {id} caught up to {chosen}: {status:?}, leader {of_leader:?}");
     }
 }

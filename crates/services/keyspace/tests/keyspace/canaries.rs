@@ -54,6 +54,25 @@ fn a_lease_that_ends_early_is_caught() {
 }
 
 #[test]
+fn every_deliberate_bug_of_branches_is_caught() {
+    let bugs = [
+        ("branches", Bug::ReadIgnoresLocks),
+        ("branches", Bug::WriteIgnoresLocks),
+        ("branches", Bug::LocksReleasedAtPrepare),
+        ("branches", Bug::CommitAtTwoRevisions),
+        ("locks", Bug::OlderWaits),
+        ("branches", Bug::TombstoneSkipped),
+        ("branches", Bug::ComparesNotLocked),
+        ("attempts", Bug::OldEpochAccepted),
+        ("locks", Bug::LocksLostAtRestart),
+        ("locks", Bug::PreparedDecidesAlone),
+    ];
+    for (script, bug) in bugs {
+        assert!(script_differs(script, bug), "{bug:?} in {script}");
+    }
+}
+
+#[test]
 fn a_canary_changes_nothing_else() {
     let mut replica = Replica::new(Canary::of(Bug::WatchSkipsAtResync));
     let put = command::Put { key: b("a"), ..command::Put::default() };

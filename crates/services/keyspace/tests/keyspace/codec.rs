@@ -7,12 +7,13 @@ use proptest::option;
 use proptest::prelude::*;
 use quorate_base::codec::DecodeError;
 use quorate_base::{Ballot, NodeId};
-use quorate_keyspace::Command;
+use quorate_keyspace::branch::{BadPart, MAX_TOGETHER};
 use quorate_keyspace::codec::{MAX_TXN_DEPTH, TooDeep, decode, encode};
 use quorate_keyspace::command::{
     Alarm, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange, Operation, Put,
     Range, SortTarget, Txn,
 };
+use quorate_keyspace::{BranchCommand, BranchId, Command, Part, Prepare};
 use quorate_mvcc::KeyRange;
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -123,6 +124,28 @@ fn member_change() -> impl Strategy<Value = MemberChange> {
     ]
 }
 
+fn branch_command() -> impl Strategy<Value = BranchCommand> {
+    let id =
+        (bytes(), any::<u32>()).prop_map(|(transaction, number)| BranchId { transaction, number });
+    let flags = any::<(bool, bool)>();
+    (id, any::<u64>(), 0..5, any::<u64>(), txn(), flags).prop_map(
+        |(id, epoch, kind, priority, txn, (or_else, one_phase))| match kind {
+            0 => BranchCommand::Commit { id, epoch },
+            1 => BranchCommand::Rollback { id, epoch },
+            2 => BranchCommand::Forget { id, epoch },
+            3 => BranchCommand::Resolve { id, epoch },
+            _ => BranchCommand::Prepare(Prepare { id, epoch, priority, txn, or_else, one_phase }),
+        },
+    )
+}
+
+fn together() -> impl Strategy<Value = BranchCommand> {
+    let parts = vec(branch_command(), 0..4);
+    parts.prop_map(|all| {
+        BranchCommand::Together(all.into_iter().filter_map(|one| Part::new(one).ok()).collect())
+    })
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let ballot = || any::<(u64, u64)>().prop_map(|(round, n)| Ballot::new(round, NodeId(n)));
     prop_oneof![
@@ -133,6 +156,8 @@ fn command() -> impl Strategy<Value = Command> {
         any::<(i64, i64)>().prop_map(|(id, ttl_seconds)| Command::LeaseGrant { id, ttl_seconds }),
         any::<i64>().prop_map(|id| Command::LeaseRevoke { id }),
         (any::<i64>(), ballot()).prop_map(|(id, ballot)| Command::LeaseExpire { id, ballot }),
+        vec(any::<u64>().prop_map(NodeId), 0..4)
+            .prop_map(|voters| Command::FoundDirectory { voters }),
         (ballot(), any::<u64>(), vec(any::<(i64, i64)>(), 0..4)).prop_map(
             |(ballot, number, remaining)| Command::LeaseCheckpoint { ballot, number, remaining }
         ),
@@ -141,6 +166,10 @@ fn command() -> impl Strategy<Value = Command> {
             Command::Alarm { raise, member: NodeId(member), alarm }
         }),
         member_change().prop_map(Command::Member),
+        branch_command().prop_map(Command::Branch),
+        together().prop_map(Command::Branch),
+        vec(key_range(), 0..3).prop_map(|ranges| Command::Barrier { ranges }),
+        vec(any::<u64>(), 0..3).prop_map(|entries| Command::Unqueue { entries }),
     ]
 }
 
@@ -225,6 +254,8 @@ fn golden_bytes_of_version_1() {
     golden(Command::LeaseCheckpoint { ballot, number: 5, remaining }, &[1, 7, 9, 3, 5, 1, 4, 60]);
     let alarm = Command::Alarm { raise: true, member: NodeId(3), alarm: Alarm::Corrupt };
     golden(alarm, &[1, 8, 1, 3, 2]);
+    let voters = vec![NodeId(3), NodeId(300)];
+    golden(Command::FoundDirectory { voters }, &[1, 32, 2, 3, 172, 2]);
     let member = Member {
         id: NodeId(4),
         name: "n".into(),
@@ -233,6 +264,71 @@ fn golden_bytes_of_version_1() {
     };
     let add = Command::Member(MemberChange::Add(member));
     golden(add, &[1, 9, 1, 4, 1, b'n', 1, 1, b'p', 0, 0]);
+}
+
+#[test]
+fn golden_bytes_of_branches() {
+    let id = BranchId { transaction: b("tx"), number: 300 };
+    let prepare = Prepare {
+        id: id.clone(),
+        epoch: 2,
+        priority: 301,
+        txn: Txn {
+            success: vec![Operation::Put(Put { key: b("k"), ..Put::default() })],
+            ..Txn::default()
+        },
+        or_else: true,
+        one_phase: false,
+    };
+    let bytes =
+        [&[1, 12, 1, 2, b't', b'x', 0xac, 2, 2, 0xad, 2, 1][..], &[0, 1, 1, 1, b'k', 0, 0, 0, 0]];
+    golden(Command::Branch(BranchCommand::Prepare(prepare)), &bytes.concat());
+    let commit = BranchCommand::Commit { id: id.clone(), epoch: 2 };
+    golden(Command::Branch(commit), &[1, 12, 2, 2, b't', b'x', 0xac, 2, 2]);
+    let rollback = BranchCommand::Rollback { id: id.clone(), epoch: 2 };
+    golden(Command::Branch(rollback), &[1, 12, 3, 2, b't', b'x', 0xac, 2, 2]);
+    golden(
+        Command::Branch(BranchCommand::Forget { id: id.clone(), epoch: 2 }),
+        &[1, 12, 4, 2, b't', b'x', 0xac, 2, 2],
+    );
+    let resolve = BranchCommand::Resolve { id: id.clone(), epoch: 2 };
+    golden(Command::Branch(resolve.clone()), &[1, 12, 5, 2, b't', b'x', 0xac, 2, 2]);
+    let commit = BranchCommand::Commit { id, epoch: 2 };
+    let parts = vec![Part::new(resolve).unwrap(), Part::new(commit).unwrap()];
+    let bytes = [
+        &[1, 12, 6, 2, 9, 1, 12, 5, 2, b't', b'x', 0xac, 2, 2][..],
+        &[9, 1, 12, 2, 2, b't', b'x', 0xac, 2, 2],
+    ];
+    golden(Command::Branch(BranchCommand::Together(parts)), &bytes.concat());
+    let ranges = vec![KeyRange::One(b("a")), KeyRange::From(b("b"))];
+    golden(Command::Barrier { ranges }, &[1, 13, 2, 1, 1, b'a', 3, 1, b'b']);
+    golden(Command::Unqueue { entries: vec![300] }, &[1, 14, 1, 0xac, 2]);
+}
+
+#[test]
+fn commands_come_together_only_one_level_deep_and_not_too_many() {
+    let id = BranchId { transaction: b("t"), number: 1 };
+    let forget = || Part::new(BranchCommand::Forget { id: id.clone(), epoch: 1 }).unwrap();
+    let several = |n| BranchCommand::Together((0..n).map(|_| forget()).collect());
+    let at = |n| decode(encode(&Command::Branch(several(n))).unwrap());
+    assert!(at(MAX_TOGETHER).is_ok());
+    assert!(matches!(at(MAX_TOGETHER + 1), Err(DecodeError::TooLong { .. })));
+    assert_eq!(Part::new(several(1)), Err(BadPart::Nested));
+    let alone = Prepare {
+        id: id.clone(),
+        epoch: 1,
+        priority: 1,
+        txn: Txn::default(),
+        or_else: false,
+        one_phase: true,
+    };
+    assert_eq!(Part::new(BranchCommand::Prepare(alone.clone())), Err(BadPart::OnePhase));
+    // Bytes that nobody here writes.
+    for inner in [several(1), BranchCommand::Prepare(alone)] {
+        let inner = encode(&Command::Branch(inner)).unwrap();
+        let bytes = [&[1, 12, 6, 1, inner.len() as u8][..], &inner].concat();
+        assert!(matches!(decode(Bytes::from(bytes)), Err(DecodeError::Unknown { .. })));
+    }
 }
 
 #[test]

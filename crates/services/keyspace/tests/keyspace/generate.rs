@@ -3,10 +3,10 @@
 use crate::harness::b;
 use bytes::Bytes;
 use quorate_base::Rng;
-use quorate_keyspace::Command;
 use quorate_keyspace::command::{
     Compare, CompareOperator, CompareTarget, Delete, Operation, Put, Range, SortTarget, Txn,
 };
+use quorate_keyspace::{BranchCommand, BranchId, Command, Part, Prepare};
 use quorate_mvcc::KeyRange;
 
 pub struct Generator {
@@ -122,6 +122,65 @@ impl Generator {
             4 if depth < 3 => Operation::Txn(self.txn(depth + 1)),
             _ => Operation::Put(self.put()),
         }
+    }
+
+    /// About branches: a few transactions, two attempts, and what meets their locks.
+    pub fn branch_command(&mut self) -> Command {
+        if self.one_in(8) {
+            let several = 1 + self.rng.below(3);
+            let part = |one| match one {
+                Command::Branch(one) => Part::new(one).ok(),
+                _ => None,
+            };
+            let parts = (0..several).filter_map(|_| part(self.one_command())).collect();
+            return Command::Branch(BranchCommand::Together(parts));
+        }
+        self.one_command()
+    }
+
+    fn one_command(&mut self) -> Command {
+        let name = *self.rng.pick(&["t1", "t2", "t3", "t4", "t5", "t6"]).unwrap();
+        let id = BranchId { transaction: b(name), number: 0 };
+        let epoch = 1 + self.rng.below(2);
+        Command::Branch(match self.rng.below(10) {
+            0..=2 => BranchCommand::Prepare(Prepare {
+                priority: 10 * epoch + u64::from(name.as_bytes()[1] & 7),
+                id,
+                epoch,
+                txn: self.present_txn(),
+                or_else: self.one_in(2),
+                one_phase: self.one_in(6),
+            }),
+            3 | 4 => BranchCommand::Commit { id, epoch },
+            5 => BranchCommand::Resolve { id, epoch },
+            6..=8 => BranchCommand::Rollback { id, epoch },
+            _ if self.one_in(3) => {
+                let last = self.revision * 2;
+                return Command::Unqueue { entries: vec![self.rng.below(last), last] };
+            }
+            _ if self.one_in(2) => return Command::Barrier { ranges: vec![self.key_range()] },
+            _ => BranchCommand::Forget { id, epoch },
+        })
+    }
+
+    /// A transaction that reads the present alone.
+    fn present_txn(&mut self) -> Txn {
+        fn present(operations: &mut [Operation]) {
+            for operation in operations {
+                match operation {
+                    Operation::Range(range) => range.revision = 0,
+                    Operation::Txn(inner) => {
+                        present(&mut inner.success);
+                        present(&mut inner.failure);
+                    }
+                    Operation::Put(_) | Operation::Delete(_) => {}
+                }
+            }
+        }
+        let mut txn = self.txn(2);
+        present(&mut txn.success);
+        present(&mut txn.failure);
+        txn
     }
 
     pub fn command(&mut self) -> Command {

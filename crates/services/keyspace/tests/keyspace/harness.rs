@@ -26,6 +26,7 @@ pub fn config(canary: Canary) -> Config {
         base: Base {
             position: Position::new(0, BALLOT),
             membership: Membership::of([NodeId(1), NodeId(2), NodeId(3)]),
+            ..Base::default()
         },
         members: vec![member(1), member(2), member(3)],
         canary,
@@ -86,6 +87,15 @@ impl Replica {
         let mut replies = self.push(Payload::Command(bytes));
         assert_eq!(replies.len(), 1, "one request, one reply");
         replies.remove(0).1
+    }
+
+    /// Applies a command as a new request; its number, and all replies that came of it: its own
+    /// unless it waits, and those of others that waited.
+    pub fn ask(&mut self, command: &Command) -> (u64, Vec<(u64, Reply)>) {
+        let bytes = self.envelope(command);
+        let replies = self.push(Payload::Command(bytes));
+        let replies = replies.into_iter().map(|(request, reply)| (request.sequence, reply));
+        (self.sequence, replies.collect())
     }
 
     /// Applies a change of members together with the log's.

@@ -4,13 +4,16 @@
 //! `txn if COMPARES then OPERATIONS else OPERATIONS end`, each item closed by `;`.
 
 use crate::harness::{BALLOT, Replica, b};
-use quorate_base::{Ballot, NodeId};
+use quorate_base::{Ballot, Instant, NodeId};
 use quorate_keyspace::command::{
     Alarm, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange, Operation, Put,
     Range, SortTarget, Txn,
 };
 use quorate_keyspace::reply::{OperationOutcome, PutOutcome, RangeOutcome};
-use quorate_keyspace::{Canary, Command, Outcome, ReadError, Reply};
+use quorate_keyspace::{
+    BranchCommand, BranchId, BranchOutcome, Canary, Command, Outcome, Part, Prepare, ReadError,
+    Reply, codec,
+};
 use quorate_mvcc::{Event, KeyRange, KeyValue};
 use quorate_replicated_log::{Membership, Payload};
 use quorate_service::Service;
@@ -48,31 +51,22 @@ fn number<T: std::str::FromStr>(text: &str) -> T {
 }
 
 fn step(replica: &mut Replica, words: &mut Words) -> String {
-    let reader = replica.keyspace.reader();
-    match word(words) {
-        "range" => match reader.range(&range(words)) {
-            Ok(found) => found_text(&found),
-            Err(ReadError::Refused(why)) => format!("refused: {why:?}"),
-            Err(e) => panic!("{e}"),
-        },
-        "history" => {
-            match reader.history(number(word(words)), words.next().map_or(1 << 20, number)) {
-                Ok(history) => {
-                    let mut text = format!("revisions {} to {}\n", history.from, history.to);
-                    history
-                        .events
-                        .iter()
-                        .for_each(|e| writeln!(text, "{}", event_text(e)).unwrap());
-                    text
-                }
-                Err(ReadError::Refused(why)) => format!("refused: {why:?}"),
-                Err(e) => panic!("{e}"),
-            }
+    let first = word(words);
+    if let Some(text) = question(replica, first, words) {
+        return text;
+    }
+    match first {
+        "lead" => {
+            replica.keyspace.lead(Instant(0));
+            String::from("ok")
         }
-        "leases" => format!("{:?}", reader.leases()),
-        "lease" => format!("{:?}", reader.lease(number(word(words)))),
-        "members" => reader.members().iter().map(member_text).collect(),
-        "alarms" => format!("{:?}", reader.alarms()),
+        "tick" => {
+            let mut commands = Vec::new();
+            let now = Instant(0) + std::time::Duration::from_millis(number(word(words)));
+            replica.keyspace.tick(now, &mut commands);
+            let decoded = commands.into_iter().map(|body| codec::decode(body).unwrap());
+            decoded.map(|command| format!("{command:?}\n")).collect()
+        }
         "noop" => {
             replica.push(Payload::Noop);
             format!("rev={}", replica.keyspace.reader().revision())
@@ -104,8 +98,111 @@ fn step(replica: &mut Replica, words: &mut Words) -> String {
         first => {
             let rest: Vec<&str> = std::iter::once(first).chain(words).collect();
             let command = command(&mut rest.into_iter().peekable());
-            reply_text(&replica.run(command))
+            let (number, replies) = replica.ask(&command);
+            let mut text = String::new();
+            if replies.iter().all(|(other, _)| *other != number) {
+                writeln!(text, "waits as #{number}").unwrap();
+            }
+            for (other, reply) in replies {
+                if other != number {
+                    write!(text, "#{other}: ").unwrap();
+                }
+                writeln!(text, "{}", reply_text(&reply).trim_end()).unwrap();
+            }
+            text
         }
+    }
+}
+
+/// What is only looked at; nothing for what does something.
+fn question(replica: &Replica, first: &str, words: &mut Words) -> Option<String> {
+    let reader = replica.keyspace.reader();
+    Some(match first {
+        "range" => match reader.range(&range(words)) {
+            Ok(found) => found_text(&found),
+            Err(ReadError::Refused(why)) => format!("refused: {why:?}"),
+            Err(e) => panic!("{e}"),
+        },
+        "read" => match reader.range_unlocked(&range(words)) {
+            Ok(Some((_, found))) => found_text(&found),
+            Ok(None) => String::from("locked"),
+            Err(e) => panic!("{e}"),
+        },
+        "branches" => {
+            let mut text = String::new();
+            for known in replica.keyspace.branches() {
+                writeln!(text, "{} attempt {}: {:?}", known.id, known.epoch, known.state).unwrap();
+            }
+            text
+        }
+        "history" => {
+            match reader.history(number(word(words)), words.next().map_or(1 << 20, number)) {
+                Ok(history) => {
+                    let mut text = format!("revisions {} to {}\n", history.from, history.to);
+                    history
+                        .events
+                        .iter()
+                        .for_each(|e| writeln!(text, "{}", event_text(e)).unwrap());
+                    text
+                }
+                Err(ReadError::Refused(why)) => format!("refused: {why:?}"),
+                Err(e) => panic!("{e}"),
+            }
+        }
+        "leases" => format!("{:?}", reader.leases()),
+        "lease" => format!("{:?}", reader.lease(number(word(words)))),
+        "members" => reader.members().iter().map(member_text).collect(),
+        "alarms" => format!("{:?}", reader.alarms()),
+        _ => return None,
+    })
+}
+
+/// `NAME[/NUMBER][@EPOCH]`.
+fn branch_id(text: &str) -> (BranchId, u64) {
+    let (name, epoch) = text.split_once('@').unwrap_or((text, "1"));
+    let (name, n) = name.split_once('/').unwrap_or((name, "0"));
+    (BranchId { transaction: b(name), number: number(n) }, number(epoch))
+}
+
+/// `prepare BRANCH [prio=N] [or_else] [one_phase] if … then … else … end`.
+fn prepare(words: &mut Words) -> Command {
+    let (id, epoch) = branch_id(word(words));
+    let (mut priority, mut or_else, mut one_phase) = (10, false, false);
+    while let Some(option) = words.next_if(|word| *word != "if") {
+        match option.split_once('=') {
+            Some(("prio", n)) => priority = number(n),
+            None if option == "or_else" => or_else = true,
+            None if option == "one_phase" => one_phase = true,
+            _ => panic!("{option} is no option of prepare"),
+        }
+    }
+    let txn = txn(words);
+    let prepare = Prepare { id, epoch, priority, txn, or_else, one_phase };
+    Command::Branch(BranchCommand::Prepare(prepare))
+}
+
+fn branch_text(outcome: &BranchOutcome, text: &mut String) {
+    match outcome {
+        BranchOutcome::Prepared(txn) => {
+            text.push_str("prepared ");
+            outcome_text(&OperationOutcome::Txn(txn.clone()), 0, text);
+        }
+        BranchOutcome::Committed { revision, outcome } => {
+            write!(text, "committed at {revision} ").unwrap();
+            if let Some(txn) = outcome {
+                outcome_text(&OperationOutcome::Txn(txn.clone()), 0, text);
+            }
+        }
+        BranchOutcome::RolledBack(no) => write!(text, "rolled back: {no}").unwrap(),
+        BranchOutcome::Refused(error) => write!(text, "refused: {error}").unwrap(),
+        BranchOutcome::Together(all) => {
+            for outcome in all {
+                text.push_str("\n- ");
+                branch_text(outcome, text);
+                text.truncate(text.trim_end().len());
+            }
+        }
+        other => write!(text, "{other:?}").unwrap(),
     }
 }
 
@@ -131,6 +228,37 @@ fn command(words: &mut Words) -> Command {
             alarm: if word(words) == "nospace" { Alarm::NoSpace } else { Alarm::Corrupt },
         },
         "member" => Command::Member(member_change(words)),
+        "prepare" => prepare(words),
+        "commit" => {
+            let (id, epoch) = branch_id(word(words));
+            Command::Branch(BranchCommand::Commit { id, epoch })
+        }
+        "rollback" => {
+            let (id, epoch) = branch_id(word(words));
+            Command::Branch(BranchCommand::Rollback { id, epoch })
+        }
+        "resolve" => {
+            let (id, epoch) = branch_id(word(words));
+            Command::Branch(BranchCommand::Resolve { id, epoch })
+        }
+        "together" => {
+            let all: Vec<&str> = words.collect();
+            let part = |words: &[&str]| {
+                let words = Vec::from(words);
+                let mut words = words.into_iter().peekable();
+                let Command::Branch(one) = command(&mut words) else { panic!("not on a branch") };
+                Part::new(one).unwrap()
+            };
+            Command::Branch(BranchCommand::Together(
+                all.split(|word| *word == "|").map(part).collect(),
+            ))
+        }
+        "forget" => {
+            let (id, epoch) = branch_id(word(words));
+            Command::Branch(BranchCommand::Forget { id, epoch })
+        }
+        "barrier" => Command::Barrier { ranges: words.map(keys).collect() },
+        "unqueue" => Command::Unqueue { entries: words.map(number).collect() },
         other => panic!("{other} is no command"),
     }
 }
@@ -289,6 +417,7 @@ fn reply_text(reply: &Reply) -> String {
             gone.previous.iter().for_each(|kv| writeln!(text, "{}", kv_text(kv)).unwrap());
         }
         Ok(Outcome::Txn(txn)) => outcome_text(&OperationOutcome::Txn(txn.clone()), 0, &mut text),
+        Ok(Outcome::Branch(outcome)) => branch_text(outcome, &mut text),
         Ok(Outcome::Members(members)) => {
             text.push('\n');
             text.extend(members.iter().map(member_text));

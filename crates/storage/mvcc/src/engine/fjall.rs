@@ -1,191 +1,97 @@
-//! The production engine: fjall, a log-structured merge tree, one tree per table.
+//! The production engine: one state in fjall's log-structured merge trees.
 //!
-//! fjall syncs its journal before it writes a memtable out, so that after a crash the trees agree
-//! on one prefix of the batches. Batches stay in the journal's buffer until a persist, for the
-//! consensus log has them: a batch costs no system call of its own.
+//! A state is either a database of its own, in a directory that is replaced whole, or a stretch
+//! of the keys of a database that many states share ([`FjallShelf`]). Invariant: a state is
+//! replaced by one change of a pointer, after all of the new one is durable.
 
-use super::generations::{self, disk_error};
+use super::generations;
+use super::shelf::{self, Shelf};
+use super::tables::{FjallSettings, Tables, pair};
 use super::{Change, Engine, Scan, Source, Staging, Table};
 use crate::error::Error;
 use bytes::Bytes;
-use fjall::config::{BlockSizePolicy, CompressionPolicy};
-use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
-use std::fs::File;
-use std::ops::Bound;
+use fjall::Snapshot;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-const MIB: u64 = 1024 * 1024;
-
-/// How much memory and disk the engine may take beside the data itself.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct FjallSettings {
-    /// Blocks kept in memory, in bytes.
-    pub cache_bytes: u64,
-    /// What a table may gather in memory before it is written out, in bytes, by table number.
-    pub memtable_bytes: [u64; 4],
-    /// What the journal may take on disk, in bytes; at least 64 MiB.
-    pub journal_bytes: u64,
-    /// Threads that write memtables out and compact tables.
-    pub worker_threads: usize,
-}
-
-impl Default for FjallSettings {
-    fn default() -> Self {
-        FjallSettings {
-            cache_bytes: 64 * MIB,
-            // Measured: random inserts cost cache misses, so that small memtables win there even
-            // though they are compacted more often; history is inserted in order.
-            memtable_bytes: [MIB, 4 * MIB, 2 * MIB, 16 * MIB],
-            journal_bytes: 128 * MIB,
-            // With two, the first asks the queue over and over while the second compacts.
-            worker_threads: 3,
-        }
-    }
-}
+/// fjall has no empty keys: each key of a state with a database of its own has a byte in front.
+const KEY_PREFIX: &[u8] = b"k";
 
 /// An engine on disk. A clone is another handle of the same engine.
 #[derive(Clone)]
 pub struct FjallEngine(Arc<Shared>);
 
 struct Shared {
-    root: PathBuf,
-    settings: FjallSettings,
+    home: Home,
     present: RwLock<Arc<Generation>>,
     /// The number of the last generation made, installed or not.
     last_number: AtomicU64,
-    poisoned: AtomicBool,
+    poisoned: Arc<AtomicBool>,
+}
+
+/// Where a state's generations are.
+enum Home {
+    /// Each in a directory of its own.
+    Directories { root: PathBuf, settings: FjallSettings },
+    /// All in one database, beside other states.
+    Shelf { shelf: Arc<Shelf>, place: u64 },
 }
 
 /// One whole state on disk. Fields are dropped in order: the database before its directory.
 struct Generation {
-    tables: [Keyspace; 4],
-    database: Database,
-    place: Place,
-}
-
-/// A state's directory, removed with its last user unless the state is the present one.
-struct Place {
-    root: PathBuf,
+    tables: Tables,
+    prefix: Vec<u8>,
     number: u64,
-    keep: AtomicBool,
+    remains: Remains,
 }
 
-impl Drop for Place {
+/// What is left of a generation after its last use, unless it is the present one.
+enum Remains {
+    Directory { root: PathBuf, number: u64, keep: AtomicBool },
+    Stretch { shelf: Arc<Shelf>, prefix: Vec<u8>, keep: AtomicBool },
+}
+
+impl Remains {
+    fn keep(&self, keep: bool) {
+        let (Remains::Directory { keep: flag, .. } | Remains::Stretch { keep: flag, .. }) = self;
+        flag.store(keep, Ordering::Release);
+    }
+}
+
+impl Drop for Remains {
     fn drop(&mut self) {
-        if !self.keep.load(Ordering::Acquire) {
-            // What cannot be removed now is a leftover, removed at the next start.
-            let _ = generations::remove(&self.root, self.number);
+        match self {
+            Remains::Directory { root, number, keep } if !keep.load(Ordering::Acquire) => {
+                // What cannot be removed now is a leftover, removed at the next start.
+                let _ = generations::remove(root, *number);
+            }
+            Remains::Stretch { shelf, prefix, keep } if !keep.load(Ordering::Acquire) => {
+                shelf.discard(std::mem::take(prefix));
+            }
+            _ => {}
         }
     }
-}
-
-/// Names what was tried, and tells a full disk and a newer format from a bad disk.
-fn engine_error(doing: &'static str) -> impl Fn(fjall::Error) -> Error {
-    move |e| match &e {
-        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => {
-            disk_error(doing, io)
-        }
-        fjall::Error::Poisoned => Error::Poisoned,
-        fjall::Error::Locked => Error::Disk(format!("{doing}: another process has it open")),
-        fjall::Error::InvalidVersion(Some(found)) => {
-            Error::NewerFormat { found: u64::from(u8::from(*found)), supported: 3 }
-        }
-        _ => Error::Corrupt(format!("{doing}: {e}")),
-    }
-}
-
-fn lsm_read(e: fjall::Error) -> Error {
-    engine_error("reading the state")(e)
 }
 
 impl Generation {
-    fn open(root: &Path, number: u64, settings: &FjallSettings) -> Result<Self, Error> {
-        let place = Place { root: root.to_path_buf(), number, keep: AtomicBool::new(true) };
-        let opening = engine_error("opening the state");
-        let database = Database::builder(generations::directory(root, number))
-            .cache_size(settings.cache_bytes)
-            .manual_journal_persist(true)
-            .max_journaling_size(settings.journal_bytes.max(64 * MIB))
-            .worker_threads(settings.worker_threads.max(1))
-            .open()
-            .map_err(&opening)?;
-        let table = |name, table: Table| {
-            database.keyspace(name, || options(settings, table)).map_err(&opening)
-        };
-        let tables = [
-            table("meta", Table::Meta)?,
-            table("current", Table::Current)?,
-            table("index", Table::Index)?,
-            table("history", Table::History)?,
-        ];
-        Ok(Generation { tables, database, place })
+    fn in_directory(root: &Path, number: u64, settings: &FjallSettings) -> Result<Self, Error> {
+        let keep = AtomicBool::new(true);
+        let remains = Remains::Directory { root: root.to_path_buf(), number, keep };
+        let tables = Tables::open(generations::directory(root, number), settings)?;
+        Ok(Generation { tables, prefix: KEY_PREFIX.to_vec(), number, remains })
+    }
+
+    fn on_shelf(shelf: &Arc<Shelf>, place: u64, number: u64) -> Self {
+        let prefix = shelf::prefix(place, number);
+        let keep = AtomicBool::new(true);
+        let remains = Remains::Stretch { shelf: shelf.clone(), prefix: prefix.clone(), keep };
+        Generation { tables: shelf.tables.clone(), prefix, number, remains }
     }
 
     fn write(&self, batch: impl ExactSizeIterator<Item = Change>) -> Result<(), Error> {
-        let mut out = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch.len());
-        // fjall keeps short keys in place: one buffer for all of them spares an allocation each.
-        let mut lsm_key = Vec::with_capacity(64);
-        for (table, key, value) in batch {
-            let keyspace = &self.tables[table as usize];
-            lsm_key.clear();
-            lsm_key.push(KEY_PREFIX);
-            lsm_key.extend_from_slice(&key);
-            match value {
-                Some(value) => out.insert(keyspace, &lsm_key[..], &value[..]),
-                None => out.remove(keyspace, &lsm_key[..]),
-            }
-        }
-        out.commit().map_err(engine_error("writing the state"))
+        self.tables.write(&self.prefix, batch)
     }
-
-    /// Syncs the journal's files first without, then with the journal's lock, so that writers
-    /// wait for the short second sync only.
-    fn persist(&self) -> Result<(), Error> {
-        let persisting = engine_error("syncing the state");
-        self.database.persist(PersistMode::Buffer).map_err(&persisting)?;
-        let path = generations::directory(&self.place.root, self.place.number);
-        let unreadable = |e| disk_error(format_args!("syncing {}", path.display()), &e);
-        for entry in std::fs::read_dir(&path).map_err(unreadable)? {
-            let file = entry.map_err(unreadable)?.path();
-            if file.extension().is_some_and(|e| e == "jnl") {
-                match File::open(&file) {
-                    Ok(file) => file.sync_data().map_err(unreadable)?,
-                    // A journal that was written out whole is removed at any time.
-                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(unreadable(e)),
-                }
-            }
-        }
-        self.database.persist(PersistMode::SyncData).map_err(&persisting)
-    }
-}
-
-fn options(settings: &FjallSettings, table: Table) -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default()
-        .manual_journal_persist(true)
-        .max_memtable_size(settings.memtable_bytes[table as usize])
-        .data_block_size_policy(BlockSizePolicy::all(4 * 1024))
-        .data_block_compression_policy(CompressionPolicy::disabled())
-        // Whoever looks into history or the index knows that it is there.
-        .expect_point_read_hits(matches!(table, Table::History | Table::Index))
-}
-
-/// fjall has no empty keys: each of ours has a byte in front.
-const KEY_PREFIX: u8 = b'k';
-
-/// The key as fjall has it.
-fn lsm_key(key: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(key.len() + 1);
-    out.push(KEY_PREFIX);
-    out.extend_from_slice(key);
-    out
-}
-
-/// The other way.
-fn own_key(key: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(key.get(1..).unwrap_or_default())
 }
 
 impl FjallEngine {
@@ -193,6 +99,7 @@ impl FjallEngine {
     /// another process has it open.
     pub fn open(root: &Path, settings: FjallSettings) -> Result<Self, Error> {
         generations::create_root(root)?;
+        generations::check(root)?;
         let number = match generations::read_current(root)? {
             Some(number) if generations::list(root)?.contains(&number) => number,
             Some(number) => {
@@ -201,18 +108,38 @@ impl FjallEngine {
             }
             None => first_number(root, &settings)?,
         };
-        let present = Arc::new(Generation::open(root, number, &settings)?);
+        let present = Arc::new(Generation::in_directory(root, number, &settings)?);
         generations::write_current(root, number)?;
         for leftover in generations::list(root)?.into_iter().filter(|n| *n != number) {
             generations::remove(root, leftover)?;
         }
-        Ok(FjallEngine(Arc::new(Shared {
-            root: root.to_path_buf(),
-            settings,
-            present: RwLock::new(present),
-            last_number: AtomicU64::new(number),
-            poisoned: AtomicBool::new(false),
-        })))
+        let home = Home::Directories { root: root.to_path_buf(), settings };
+        Ok(FjallEngine::new(home, present, Arc::default()))
+    }
+
+    /// The state at a place of a shelf, begun if there is none.
+    pub(super) fn at(shelf: &Arc<Shelf>, place: u64) -> Result<Self, Error> {
+        let number = shelf.present(place)?;
+        let present = Arc::new(Generation::on_shelf(shelf, place, number));
+        let home = Home::Shelf { shelf: shelf.clone(), place };
+        Ok(FjallEngine::new(home, present, shelf.poisoned.clone()))
+    }
+
+    fn new(home: Home, present: Arc<Generation>, poisoned: Arc<AtomicBool>) -> Self {
+        let last_number = AtomicU64::new(present.number);
+        FjallEngine(Arc::new(Shared { home, present: RwLock::new(present), last_number, poisoned }))
+    }
+
+    /// Moves the files in `root`, which turned out damaged, to `<root>.damaged` beside it, in place
+    /// of what was there.
+    pub fn set_aside(root: &Path) -> Result<(), Error> {
+        generations::set_aside(root)
+    }
+
+    /// Remembers that the state in `root` is damaged: it is not opened any more. For damage that
+    /// only a later read would find again.
+    pub fn condemn(root: &Path) -> Result<(), Error> {
+        generations::condemn(root)
     }
 
     fn present(&self) -> Arc<Generation> {
@@ -233,14 +160,34 @@ impl FjallEngine {
         }
         result
     }
+
+    /// Makes a state that is whole the present one. At any crash it is either this or the old.
+    fn point_at(&self, new: &Generation) -> Result<(), Error> {
+        match &self.0.home {
+            Home::Directories { root, .. } => {
+                new.tables.persist()?;
+                generations::sync_directory(root)?;
+                new.remains.keep(true);
+                self.poison_on_error(generations::write_current(root, new.number))
+            }
+            Home::Shelf { shelf, place } => {
+                // The database keeps a prefix of its batches: the pointer comes after the state.
+                new.remains.keep(true);
+                self.poison_on_error(shelf.point(*place, new.number))
+            }
+        }
+    }
 }
 
 /// Without `CURRENT` this is the first start, or the first start was cut short: then what is
-/// there is empty. Anything else is refused rather than overwritten.
+/// there is empty, or not whole and without data. Anything else is refused, not overwritten.
 fn first_number(root: &Path, settings: &FjallSettings) -> Result<u64, Error> {
     for number in generations::list(root)? {
-        let found = Generation::open(root, number, settings);
-        if found.is_ok_and(|g| g.tables.iter().all(|t| t.is_empty().unwrap_or(false))) {
+        let empty = match Generation::in_directory(root, number, settings) {
+            Ok(found) => found.tables.are_empty(),
+            Err(_) => Tables::hold_nothing(&generations::directory(root, number))?,
+        };
+        if empty {
             generations::remove(root, number)?;
         } else {
             let path = generations::directory(root, number);
@@ -256,43 +203,52 @@ impl Engine for FjallEngine {
 
     fn write(&self, batch: Vec<Change>) -> Result<(), Error> {
         self.check_healthy()?;
-        self.poison_on_error(self.present().write(batch.into_iter()))
+        let (generation, batch) = (self.present(), batch.into_iter());
+        self.poison_on_error(match &self.0.home {
+            Home::Directories { .. } => generation.write(batch),
+            Home::Shelf { shelf, .. } => shelf.write(&generation.prefix, batch),
+        })
     }
 
     fn persist(&self) -> Result<(), Error> {
         self.check_healthy()?;
-        self.poison_on_error(self.present().persist())
+        self.poison_on_error(match &self.0.home {
+            Home::Directories { .. } => self.present().tables.persist(),
+            Home::Shelf { shelf, .. } => shelf.persist(),
+        })
     }
 
     fn view(&self) -> FjallView {
         let generation = self.present();
-        FjallView { snapshot: generation.database.snapshot(), generation }
+        FjallView { snapshot: generation.tables.snapshot(), generation }
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.present().database.disk_space().unwrap_or(0)
+        self.present().tables.disk_bytes()
     }
 
     fn stage(&self) -> Result<FjallStaging, Error> {
         self.check_healthy()?;
         let number = self.0.last_number.fetch_add(1, Ordering::AcqRel) + 1;
-        let generation = Generation::open(&self.0.root, number, &self.0.settings)?;
-        generation.place.keep.store(false, Ordering::Release);
+        let generation = match &self.0.home {
+            Home::Directories { root, settings } => {
+                Generation::in_directory(root, number, settings)?
+            }
+            Home::Shelf { shelf, place } => Generation::on_shelf(shelf, *place, number),
+        };
+        generation.remains.keep(false);
         Ok(FjallStaging(generation))
     }
 
     fn install(&self, staging: FjallStaging) -> Result<(), Error> {
         self.check_healthy()?;
         let new = staging.0;
-        new.persist()?;
-        generations::sync_directory(&self.0.root)?;
-        // From here on either state may be what a crash leaves, and both are whole.
-        new.place.keep.store(true, Ordering::Release);
-        self.poison_on_error(generations::write_current(&self.0.root, new.place.number))?;
+        // After the pointer was written either state may be what a crash leaves; both are whole.
+        self.point_at(&new)?;
         let mut present = self.0.present.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *present, Arc::new(new));
         drop(present);
-        old.place.keep.store(false, Ordering::Release);
+        old.remains.keep(false);
         Ok(())
     }
 }
@@ -306,15 +262,9 @@ pub struct FjallView {
 
 impl FjallView {
     fn pairs(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> fjall::Iter {
-        let from = Bound::Included(lsm_key(from));
-        let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded(lsm_key(to)));
-        self.snapshot.range(&self.generation.tables[table as usize], (from, to))
+        let Generation { tables, prefix, .. } = &*self.generation;
+        tables.range(&self.snapshot, table, prefix, (from, to))
     }
-}
-
-fn pair(guard: Guard) -> Result<super::Pair, Error> {
-    let (key, value) = guard.into_inner().map_err(lsm_read)?;
-    Ok((own_key(&key), Bytes::copy_from_slice(&value)))
 }
 
 fn is_empty_range(from: &[u8], to: Option<&[u8]>) -> bool {
@@ -323,26 +273,30 @@ fn is_empty_range(from: &[u8], to: Option<&[u8]>) -> bool {
 
 impl Source for FjallView {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let found = self.snapshot.get(&self.generation.tables[table as usize], lsm_key(key));
-        Ok(found.map_err(lsm_read)?.map(|value| Bytes::copy_from_slice(&value)))
+        let Generation { tables, prefix, .. } = &*self.generation;
+        tables.get_at(&self.snapshot, table, prefix, key)
     }
 
     fn scan(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> Scan<'_> {
+        let skip = self.generation.prefix.len();
         match is_empty_range(from, to) {
             true => Box::new(std::iter::empty()),
-            false => Box::new(self.pairs(table, from, to).map(pair)),
+            false => Box::new(self.pairs(table, from, to).map(move |guard| pair(guard, skip))),
         }
     }
 
     fn scan_back(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> Scan<'_> {
+        let skip = self.generation.prefix.len();
         match is_empty_range(from, to) {
             true => Box::new(std::iter::empty()),
-            false => Box::new(self.pairs(table, from, to).rev().map(pair)),
+            false => {
+                Box::new(self.pairs(table, from, to).rev().map(move |guard| pair(guard, skip)))
+            }
         }
     }
 }
 
-/// A whole state being received by a [`FjallEngine`], in a directory of its own.
+/// A whole state being received by a [`FjallEngine`], beside the present one.
 pub struct FjallStaging(Generation);
 
 impl Staging for FjallStaging {
@@ -351,7 +305,6 @@ impl Staging for FjallStaging {
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let found = self.0.tables[table as usize].get(lsm_key(key)).map_err(lsm_read)?;
-        Ok(found.map(|value| Bytes::copy_from_slice(&value)))
+        self.0.tables.get(table, &self.0.prefix, key)
     }
 }

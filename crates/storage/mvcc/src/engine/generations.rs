@@ -15,6 +15,7 @@ const CURRENT_NEW: &str = "CURRENT.new";
 const MAGIC: &str = "quorate-state";
 const FORMAT: u64 = 1;
 const PREFIX: &str = "state-";
+const CONDEMNED: &str = "DAMAGED";
 
 /// Says what was tried when the operating system refused, and tells a full disk from a bad one.
 pub fn disk_error(doing: impl std::fmt::Display, e: &io::Error) -> Error {
@@ -99,6 +100,32 @@ pub fn list(root: &Path) -> Result<Vec<u64>, Error> {
     Ok(found)
 }
 
+/// Fails if what is in the root directory was found damaged.
+pub fn check(root: &Path) -> Result<(), Error> {
+    match root.join(CONDEMNED).exists() {
+        true => Err(Error::Corrupt("a read of it failed while the node ran".into())),
+        false => Ok(()),
+    }
+}
+
+/// Says that it was.
+pub fn condemn(root: &Path) -> Result<(), Error> {
+    let path = root.join(CONDEMNED);
+    File::create(&path).and_then(|f| f.sync_all()).map_err(failed("creating", &path))?;
+    sync_directory(root)
+}
+
+/// Moves the root directory aside, in place of one that was moved before.
+pub fn set_aside(root: &Path) -> Result<(), Error> {
+    let to = root.with_extension("damaged");
+    match fs::remove_dir_all(&to) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("removing", &to)(e)),
+        _ => {}
+    }
+    fs::rename(root, &to).map_err(failed("renaming", root))?;
+    root.parent().map_or(Ok(()), sync_directory)
+}
+
 /// Removes a state. What is already gone is no error.
 pub fn remove(root: &Path, number: u64) -> Result<(), Error> {
     let path = directory(root, number);
@@ -111,6 +138,20 @@ pub fn remove(root: &Path, number: u64) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_condemned_state_is_set_aside_and_an_empty_one_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("state");
+        for round in 0..2 {
+            create_root(&root).unwrap();
+            assert!(check(&root).is_ok(), "round {round}");
+            condemn(&root).unwrap();
+            assert!(check(&root).is_err());
+            set_aside(&root).unwrap();
+            assert!(!root.exists() && dir.path().join("state.damaged").exists());
+        }
+    }
 
     #[test]
     fn the_pointer_survives_a_round_trip_and_refuses_what_it_did_not_write() {

@@ -9,6 +9,7 @@ use crate::error::Error;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// How many pairs a scan copies out at a time.
@@ -30,7 +31,11 @@ struct Handle {
 }
 
 #[derive(Debug, Default)]
-struct State(RwLock<Tables>);
+struct State {
+    tables: RwLock<Tables>,
+    /// Nothing can be read any more.
+    damaged: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Tables {
@@ -127,11 +132,11 @@ fn version_at(versions: &Versions, batch: u64) -> Option<&Bytes> {
 
 impl State {
     fn read<T>(&self, f: impl FnOnce(&Tables) -> T) -> T {
-        f(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        f(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn change<T>(&self, f: impl FnOnce(&mut Tables) -> T) -> T {
-        f(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.tables.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -158,6 +163,11 @@ impl MemoryEngine {
             h.fail_next_persist = false;
             h.state.change(|t| t.crash(keep));
         });
+    }
+
+    /// A disk fault: what is read has a wrong checksum from now on, until the state is replaced.
+    pub fn damage(&self) {
+        self.state().damaged.store(true, Ordering::Relaxed);
     }
 
     /// A disk fault: the next persist fails, and then everything until the next crash.
@@ -227,7 +237,8 @@ impl Engine for MemoryEngine {
             if h.poisoned {
                 return Err(Error::Poisoned);
             }
-            h.state = Arc::new(State(RwLock::new(tables)));
+            let (tables, damaged) = (RwLock::new(tables), AtomicBool::new(false));
+            h.state = Arc::new(State { tables, damaged });
             Ok(())
         })
     }
@@ -256,6 +267,15 @@ impl Drop for OpenView {
     }
 }
 
+impl State {
+    fn check(&self) -> Result<(), Error> {
+        match self.damaged.load(Ordering::Relaxed) {
+            true => Err(Error::Corrupt("simulated damage".into())),
+            false => Ok(()),
+        }
+    }
+}
+
 impl MemoryView {
     fn page(&self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, back: bool) -> Vec<Pair> {
         let visible = |(key, versions): (&Bytes, &Versions)| {
@@ -271,6 +291,9 @@ impl MemoryView {
     }
 
     fn pages(&self, table: Table, from: &[u8], to: Option<&[u8]>, back: bool) -> Scan<'_> {
+        if let Err(error) = self.0.state.check() {
+            return Box::new(std::iter::once(Err(error)));
+        }
         if to.is_some_and(|to| to <= from) {
             return Box::new(std::iter::empty());
         }
@@ -329,6 +352,7 @@ impl Iterator for Pages<'_> {
 
 impl Source for MemoryView {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.0.state.check()?;
         Ok(self.0.state.read(|t| t.at(table, key, self.0.batch).cloned()))
     }
 

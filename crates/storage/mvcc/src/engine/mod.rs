@@ -5,10 +5,15 @@
 
 mod fjall;
 mod generations;
+mod journal;
 mod memory;
+mod shelf;
+mod tables;
 
-pub use fjall::{FjallEngine, FjallSettings, FjallStaging, FjallView};
+pub use fjall::{FjallEngine, FjallStaging, FjallView};
 pub use memory::{MemoryEngine, MemoryStaging, MemoryView};
+pub use shelf::FjallShelf;
+pub use tables::FjallSettings;
 
 use crate::error::Error;
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! Random histories on every engine, with restarts, crashes, compaction and scrubbing anywhere.
 
-use crate::world::{Command, Home, InMemory, OnDisk, Operation, World};
+use crate::world::{Command, Home, InMemory, OnDisk, OnShelf, Operation, World};
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_mvcc::{Canary, Chunk, KeyRange, MemoryEngine, Store};
@@ -163,5 +163,13 @@ fn random_histories_on_disk() {
     let config = ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() };
     proptest!(config, |(steps in steps())| {
         run(OnDisk(tempfile::tempdir().unwrap()), Canary::NONE, &steps);
+    });
+}
+
+#[test]
+fn random_histories_on_a_shelf() {
+    let config = ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() };
+    proptest!(config, |(steps in steps())| {
+        run(OnShelf(tempfile::tempdir().unwrap()), Canary::NONE, &steps);
     });
 }

@@ -1,6 +1,6 @@
 //! Snapshots: round trips, golden bytes, damage.
 
-use crate::world::{Home, InMemory, OnDisk};
+use crate::world::{Home, InMemory, OnDisk, OnShelf};
 use bytes::Bytes;
 use quorate_mvcc::{Chunk, Engine, Error, KeyRange, MemoryEngine, Store};
 
@@ -78,6 +78,9 @@ fn a_snapshot_makes_the_same_state() {
     round_trip(memory(), disk());
     round_trip(disk(), memory());
     round_trip(disk(), disk());
+    let shelf = || OnShelf(tempfile::tempdir().unwrap());
+    round_trip(memory(), shelf());
+    round_trip(shelf(), shelf());
 }
 
 #[test]

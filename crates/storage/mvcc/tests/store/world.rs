@@ -3,8 +3,8 @@
 use crate::model::Model;
 use bytes::Bytes;
 use quorate_mvcc::{
-    Canary, Change, ChangesRequest, Engine, Error, FjallEngine, FjallSettings, KeyRange,
-    MemoryEngine, RangeRequest, RangeResult, RevisionSub, Source, Store, Table,
+    Canary, Change, ChangesRequest, Engine, Error, FjallEngine, FjallSettings, FjallShelf,
+    KeyRange, MemoryEngine, RangeRequest, RangeResult, RevisionSub, Source, Store, Table,
 };
 
 /// An engine that the tests can close and open again.
@@ -34,6 +34,18 @@ impl Home for OnDisk {
     type Engine = FjallEngine;
     fn open(&self) -> FjallEngine {
         FjallEngine::open(self.0.path(), FjallSettings::default()).unwrap()
+    }
+    fn crash(&self, _: u64) {}
+}
+
+/// A state among others on a shelf.
+pub struct OnShelf(pub tempfile::TempDir);
+
+impl Home for OnShelf {
+    type Engine = FjallEngine;
+    fn open(&self) -> FjallEngine {
+        let shelf = FjallShelf::open(self.0.path(), &FjallSettings::default()).unwrap();
+        shelf.engine(7).unwrap()
     }
     fn crash(&self, _: u64) {}
 }

@@ -3,7 +3,7 @@
 use crate::support::*;
 use quorate_base::GroupId;
 use quorate_disk::MemoryDisk;
-use quorate_replicated_log::{Payload, Write};
+use quorate_replicated_log::{Base, Payload, Write};
 use quorate_wal::{RecoveredGroup, WalOptions};
 
 #[test]
@@ -97,4 +97,40 @@ fn a_write_larger_than_a_block_is_split_and_comes_back_whole() {
     let found: Vec<_> = group.entries.iter().flat_map(|run| run.to_vec()).collect();
     assert_eq!(found, large.entries.to_vec());
     assert_eq!(group.hard_state, hard_state(4, 0));
+}
+
+#[test]
+fn a_forgotten_group_is_gone_and_holds_no_segment_back() {
+    let (mut wal, _) = open(MemoryDisk::new());
+    put(&mut wal, 1, vec![(1, entries(1, 1, 1, 10)), (2, entries(1, 9, 1, 500))]);
+    put(&mut wal, 2, vec![(2, Write { hard_state: Some(hard_state(4, 2)), ..nothing() })]);
+    put(&mut wal, 3, vec![(2, Write::forget())]);
+    let (mut wal, recovery) = open(wal.into_disk());
+    assert_eq!(recovery.groups.keys().collect::<Vec<_>>(), [&GroupId(1)]);
+    // The other group's log moves on, and the segments come free.
+    for id in 4..200 {
+        let write = Write { compact: Some(base(id - 3, 1)), ..entries(id - 2, 1, 1, 700) };
+        put(&mut wal, id, vec![(1, write)]);
+    }
+    let stats = wal.stats();
+    assert!(stats.segments <= 2, "{stats:?}");
+    // It may begin anew, with nothing of before.
+    put(&mut wal, 200, vec![(2, entries(1, 2, 7, 10))]);
+    let (_, recovery) = open(wal.into_disk());
+    let two = &recovery.groups[&GroupId(2)];
+    assert_eq!((positions(two), two.hard_state), (vec![(1, 7), (2, 7)], Default::default()));
+}
+
+/// That there is a group of which nothing is known yet is not that there is none: its state may
+/// have gone on when the log is found.
+#[test]
+fn a_group_that_begins_nowhere_is_there() {
+    let (mut wal, _) = open(MemoryDisk::new());
+    put(&mut wal, 1, vec![(1, Write::begin(Base::default())), (2, Write::begin(base(1, 0)))]);
+    let (mut wal, recovery) = open(wal.into_disk());
+    assert_eq!(recovery.groups.keys().collect::<Vec<_>>(), [&GroupId(1), &GroupId(2)]);
+    assert_eq!(recovery.groups[&GroupId(1)], RecoveredGroup::default());
+    put(&mut wal, 2, vec![(1, Write::forget())]);
+    let (_, recovery) = open(wal.into_disk());
+    assert_eq!(recovery.groups.keys().collect::<Vec<_>>(), [&GroupId(2)]);
 }

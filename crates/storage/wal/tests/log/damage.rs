@@ -3,7 +3,7 @@
 
 use crate::support::*;
 use quorate_base::{GroupId, Index, Rng};
-use quorate_disk::{Disk, MemoryDisk};
+use quorate_disk::{Disk, MemoryDisk, Operation};
 use quorate_replicated_log::{Entry, Write};
 use quorate_wal::{RecoveredGroup, Recovery, Wal, WalError, WalOptions};
 use std::collections::BTreeMap;
@@ -256,6 +256,48 @@ fn a_whole_segment_that_vanished_is_missed() {
     }
 }
 
+/// Whatever file is gone or ends too early: the log is refused, or names what it lost.
+#[test]
+fn a_file_that_is_gone_or_cut_is_missed() {
+    let (mut wal, _) = Wal::open(MemoryDisk::new(), options()).unwrap();
+    for id in 1..40 {
+        put(&mut wal, id, vec![(1, entries(id, 1, 1, 5_000))]);
+    }
+    let last = wal.stats().segments;
+    let disk = wal.into_disk();
+    let prepared = format!("{:016x}.log", last + 1);
+    assert!(disk.list().unwrap().contains(&prepared), "the next file is there before it is used");
+    let misses = |disk: MemoryDisk, what: &str| match Wal::open(disk, options()) {
+        Err(error @ WalError::Damaged { .. }) => {
+            assert!(error.to_string().contains("remove this member"), "{what}: {error}");
+            true
+        }
+        Err(error) => panic!("{what}: {error}"),
+        Ok((_, found)) => {
+            let group = &found.groups[&GroupId(1)];
+            let runs = || group.entries.iter().flat_map(|run| run.iter());
+            let known = |index| runs().any(|e| e.index == index) || is_damaged(group, index);
+            assert!((1..40).all(known), "{what}: {group:?}");
+            false
+        }
+    };
+    for sequence in 1..=last {
+        let name = format!("{sequence:016x}.log");
+        let mut gone = disk.clone();
+        gone.submit(Operation::Remove { file: name.clone() });
+        while gone.poll().is_some() {}
+        let refused = misses(gone, &name);
+        assert!(refused || sequence < last, "{name} is gone, and nobody minds");
+        let content = disk.content(&name).unwrap().to_vec();
+        for page in 0..content.len() / PAGE {
+            let mut cut = disk.clone();
+            cut.put(&name, content[..page * PAGE].to_vec());
+            let refused = misses(cut, &format!("{name} cut to {page} pages"));
+            assert!(refused || sequence < last, "{name} cut to {page} pages, and nobody minds");
+        }
+    }
+}
+
 #[test]
 fn garbage_is_never_a_panic() {
     for seed in 0..300 {
@@ -278,7 +320,7 @@ fn a_newer_format_is_refused_with_what_to_do() {
     let (disk, ..) = small_log();
     let mut content = disk.content(FILE).unwrap().to_vec();
     for copy in [0, PAGE] {
-        content[copy + 8] = 2;
+        content[copy + 8] = 3;
         let crc = {
             let version = crc32c(&content[copy + 8..copy + 12], 0);
             crc32c(&content[copy + 16..copy + 56], version)
@@ -288,7 +330,7 @@ fn a_newer_format_is_refused_with_what_to_do() {
     let mut disk = disk.clone();
     disk.put(FILE, content);
     let error = Wal::open(disk, options()).unwrap_err().to_string();
-    assert!(error.contains("format 2") && error.contains("start the version"), "{error}");
+    assert!(error.contains("format 3") && error.contains("start the version"), "{error}");
 }
 
 /// Plain bitwise CRC-32C, so that the format does not rest on one library's word.

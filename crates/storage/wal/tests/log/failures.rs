@@ -93,6 +93,42 @@ fn a_full_disk_refuses_entries_keeps_promises_and_recovers() {
 }
 
 #[test]
+fn a_log_opened_without_a_byte_of_room_is_ready_once_there_is_some() {
+    let options = WalOptions::small();
+    let mut disk = FaultDisk::new();
+    disk.capacity = 2 * options.segment_bytes;
+    let (mut wal, _) = Wal::open(disk, options.clone()).unwrap();
+    let mut id = 0;
+    let full = loop {
+        id += 1;
+        let promise = Write { hard_state: Some(hard_state(id, 0)), ..nothing() };
+        match wal.submit(batch(id, vec![(1, entries(id, 1, 1, 3_000)), (1, promise)])) {
+            Ok(()) => wal.poll().unwrap().1.unwrap(),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, WalError::Full { .. }));
+    // Even what is kept back for promises is used up.
+    while let Ok(()) = {
+        id += 1;
+        let promise = Write { hard_state: Some(hard_state(id, 0)), ..nothing() };
+        wal.submit(batch(id, vec![(1, promise)]))
+    } {
+        wal.poll().unwrap().1.unwrap();
+    }
+    // Every start takes a page for its first block, until there is none.
+    for _ in 0..8 {
+        let (again, found) = Wal::open(wal.into_disk(), options.clone()).unwrap();
+        assert_eq!(found.groups[&GroupId(1)].hard_state.promised.round, id - 1);
+        wal = again;
+    }
+    assert!(wal.poll().is_none() && !wal.is_ready());
+    wal.disk_mut().capacity += options.segment_bytes;
+    assert!(wal.poll().is_none() && wal.is_ready());
+    put(&mut wal, id, vec![(1, Write { hard_state: Some(hard_state(id, 0)), ..nothing() })]);
+}
+
+#[test]
 fn a_record_over_the_limit_is_refused_and_nothing_is_written() {
     let (mut wal, _) = Wal::open(FaultDisk::new(), WalOptions::small()).unwrap();
     let limit = WalOptions::small().max_record_bytes;

@@ -14,11 +14,35 @@ struct File {
     durable: Vec<u8>,
 }
 
+/// Something done to a name.
+#[derive(Clone, Debug)]
+enum NameChange {
+    Create(String, u64),
+    Rename(String, String),
+    Remove(String),
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            NameChange::Create(name, number) => drop(names.insert(name.clone(), *number)),
+            NameChange::Rename(from, to) => {
+                if let Some(number) = names.remove(from) {
+                    names.insert(to.clone(), number);
+                }
+            }
+            NameChange::Remove(name) => drop(names.remove(name)),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct FaultDisk {
     files: BTreeMap<u64, File>,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
+    /// What was done to names since the last sync of the directory.
+    name_changes: Vec<NameChange>,
     next_file: u64,
     submitted: u64,
     waiting: VecDeque<(OperationId, Operation)>,
@@ -40,6 +64,7 @@ impl FaultDisk {
             files: BTreeMap::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
+            name_changes: Vec::new(),
             next_file: 0,
             submitted: 0,
             waiting: VecDeque::new(),
@@ -68,8 +93,9 @@ impl FaultDisk {
         true
     }
 
-    /// Loses power: of what was not durable each sector is kept or not, and of the names that
-    /// were not durable a first part of the changes at most (here: all or none).
+    /// Loses power: of what was not durable each sector is kept or not. Of the changes of names
+    /// that were not durable the first are kept, as file systems with a journal do, or any, which
+    /// is all that POSIX promises.
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
         // A held write may have been on its way.
         while let Some((id, operation)) = self.waiting.pop_front() {
@@ -90,15 +116,21 @@ impl FaultDisk {
                 }
             }
         }
-        if rng.below(2) == 0 {
-            self.durable_names = self.names.clone();
+        let changes = std::mem::take(&mut self.name_changes);
+        let first = rng.below(changes.len() as u64 + 1) as usize;
+        let ordered = rng.below(2) == 0;
+        for (i, change) in changes.into_iter().enumerate() {
+            let kept = if ordered { i < first } else { rng.below(2) == 0 };
+            if kept {
+                change.apply(&mut self.durable_names);
+            }
         }
         self.restart();
     }
 
     /// The process dies and the machine does not: everything that was written stays.
     pub(crate) fn kill(&mut self) {
-        self.durable_names = self.names.clone();
+        self.sync_names();
         for file in self.files.values_mut() {
             file.durable = file.now.clone();
         }
@@ -106,12 +138,25 @@ impl FaultDisk {
     }
 
     fn restart(&mut self) {
+        self.name_changes.clear();
+        // The content of what was made and removed since is not kept: so is its name.
+        self.durable_names.retain(|_, number| self.files.contains_key(number));
         self.names = self.durable_names.clone();
         let kept: Vec<u64> = self.names.values().copied().collect();
         self.files.retain(|file, _| kept.contains(file));
         self.waiting.clear();
         self.completed.clear();
         (self.cut_at, self.fail_at, self.held) = (u64::MAX, u64::MAX, false);
+    }
+
+    fn change(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.name_changes.push(change);
+    }
+
+    fn sync_names(&mut self) {
+        self.durable_names = self.names.clone();
+        self.name_changes.clear();
     }
 
     fn used(&self) -> u64 {
@@ -138,7 +183,7 @@ impl FaultDisk {
                 self.next_file += 1;
                 let now = vec![0; *bytes as usize];
                 self.files.insert(self.next_file, File { now, durable: Vec::new() });
-                self.names.insert(file.clone(), self.next_file);
+                self.change(NameChange::Create(file.clone(), self.next_file));
             }
             Operation::Write { file, offset, parts } => {
                 let content = parts.concat();
@@ -153,17 +198,18 @@ impl FaultDisk {
                 file.durable = file.now.clone();
             }
             Operation::Rename { from, to } => {
-                let number = self.names.remove(from).ok_or(ErrorKind::NotFound)?;
-                self.names.insert(to.clone(), number);
+                self.names.get(from).ok_or(ErrorKind::NotFound)?;
+                self.change(NameChange::Rename(from.clone(), to.clone()));
             }
             Operation::Remove { file } => {
-                let number = self.names.remove(file).ok_or(ErrorKind::NotFound)?;
+                let number = *self.names.get(file).ok_or(ErrorKind::NotFound)?;
+                self.change(NameChange::Remove(file.clone()));
                 // The name may come back with a crash; the space counts as free either way.
                 if !self.durable_names.values().any(|kept| *kept == number) {
                     self.files.remove(&number);
                 }
             }
-            Operation::SyncDirectory => self.durable_names = self.names.clone(),
+            Operation::SyncDirectory => self.sync_names(),
         }
         Ok(())
     }

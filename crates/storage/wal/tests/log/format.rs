@@ -5,35 +5,48 @@ use crate::damage::crc32c;
 use crate::support::*;
 use quorate_base::{ClusterId, GroupId, NodeId};
 use quorate_disk::MemoryDisk;
-use quorate_replicated_log::{Entry, Payload, Write};
+use quorate_replicated_log::{Base, Entry, Epoch, Payload, Protocol, Write};
 use quorate_wal::{Identity, Recovery, Wal, WalOptions};
 
 const FILE: &str = "0000000000000001.log";
 const V1: &[u8] = include_bytes!("../fixtures/v1.log");
+const V2: &[u8] = include_bytes!("../fixtures/v2.log");
 
 fn options() -> WalOptions {
     let owner = Identity { cluster: ClusterId(0x0102_0304), node: NodeId(3) };
-    WalOptions { owner, ..WalOptions::small() }
+    WalOptions { owner, unnamed_protocol: Protocol::Paxos, ..WalOptions::small() }
+}
+
+/// Of the second epoch.
+fn opened(index: u64, round: u64) -> Base {
+    Base { epoch: Epoch(1), protocol: Protocol::Paxos, ..base(index, round) }
 }
 
 /// Every kind of record, a block of more than one page, and two runs.
-fn write_v1() -> Vec<u8> {
+fn write_v2() -> Vec<u8> {
     let (mut wal, _) = Wal::open(MemoryDisk::new(), options()).unwrap();
     let begin = Write { reset: Some(base(0, 0)), hard_state: Some(hard_state(1, 0)), ..nothing() };
     put(&mut wal, 1, vec![(1, begin.clone()), (2, begin)]);
-    let noop = Entry { index: 1, ballot: ballot(1), payload: Payload::Noop };
+    let one = |index, payload| Entry { index, ballot: ballot(1), payload };
     let mut membership = base(0, 0).membership;
     membership.outgoing = vec![NodeId(1), NodeId(4)];
     membership.learners = vec![NodeId(5)];
     let context = b"http://10.0.0.5:2380".to_vec().into();
-    let members =
-        Entry { index: 2, ballot: ballot(1), payload: Payload::Members { membership, context } };
-    let first = Write { entries: vec![noop, members, entry(3, 1, b"put a 1")].into(), ..nothing() };
+    let members = one(2, Payload::Members { membership, context });
+    let lead = one(3, Payload::Lead(ballot(1)));
+    let seal = one(4, Payload::Seal { next: Protocol::Paxos, ballot: ballot(1) });
+    let run = vec![one(1, Payload::Noop), members, lead, seal];
+    let first = Write { entries: run.clone().into(), ..nothing() };
     put(&mut wal, 2, vec![(1, first), (2, entries(1, 3, 1, 2_000))]);
     let (mut wal, _) = Wal::open(wal.into_disk(), options()).unwrap();
     let overruled = Write { truncate_from: Some(2), ..entries(2, 1, 2, 16) };
     put(&mut wal, 1, vec![(2, Write { hard_state: Some(hard_state(2, 1)), ..overruled })]);
-    put(&mut wal, 2, vec![(1, Write { compact: Some(base(1, 1)), ..nothing() })]);
+    let reset = Write { reset: Some(opened(4, 1)), ..nothing() };
+    put(&mut wal, 2, vec![(1, Write { hard_state: Some(hard_state(1, 4)), ..reset })]);
+    let slots = (6..).zip(run).map(|(index, entry)| Entry { index, ..entry });
+    let slots = Write { slots: vec![slots.collect::<Vec<_>>().into()], ..nothing() };
+    put(&mut wal, 3, vec![(1, slots)]);
+    put(&mut wal, 4, vec![(1, Write { compact: Some(opened(6, 1)), ..nothing() })]);
     let end = 2 * 4096 + 4096 + wal.stats().bytes as usize + 2 * 4096 + 4096;
     let content = wal.disk().content(FILE).unwrap();
     assert!(content[end..].iter().all(|byte| *byte == 0));
@@ -49,14 +62,29 @@ fn read(log: &[u8]) -> Recovery {
 }
 
 #[test]
-fn version_1_is_written_byte_for_byte() {
-    let written = write_v1();
+fn version_2_is_written_byte_for_byte() {
+    let written = write_v2();
     if std::env::var_os("QUORATE_BLESS").is_some() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v1.log");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v2.log");
         std::fs::write(path, &written).unwrap();
     }
-    let same = written.iter().zip(V1).take_while(|(a, b)| a == b).count();
-    assert_eq!((same, written.len()), (V1.len(), V1.len()), "differs from byte {same:#x} on");
+    let same = written.iter().zip(V2).take_while(|(a, b)| a == b).count();
+    assert_eq!((same, written.len()), (V2.len(), V2.len()), "differs from byte {same:#x} on");
+}
+
+#[test]
+fn version_2_is_read() {
+    let found = read(V2);
+    assert_eq!((found.report.run, found.report.torn_bytes), (3, 0));
+    let one = &found.groups[&GroupId(1)];
+    assert_eq!((&one.base, one.hard_state), (&opened(6, 1), hard_state(1, 4)));
+    let payloads: Vec<&Payload> = one.entries[0].iter().map(|entry| &entry.payload).collect();
+    let seal = Payload::Seal { next: Protocol::Paxos, ballot: ballot(1) };
+    assert_eq!(
+        (payloads.len(), payloads[1..].to_vec()),
+        (3, vec![&Payload::Lead(ballot(1)), &seal])
+    );
+    assert_eq!(found.groups[&GroupId(2)].base, base(0, 0));
 }
 
 #[test]
@@ -64,7 +92,13 @@ fn version_1_is_read() {
     let found = read(V1);
     assert_eq!((found.report.run, found.report.blocks, found.report.torn_bytes), (3, 6, 0));
     let one = &found.groups[&GroupId(1)];
-    assert_eq!((positions(one), &one.base), (vec![(2, 1), (3, 1)], &base(1, 1)));
+    assert_eq!(
+        (positions(one), &one.base),
+        (
+            vec![(2, 1), (3, 1)],
+            &Base::first(base(1, 1).position, base(1, 1).membership, Protocol::Paxos)
+        )
+    );
     assert_eq!(one.hard_state, hard_state(1, 0));
     assert_eq!(one.entries[0][1], entry(3, 1, b"put a 1"));
     let Payload::Members { membership, context } = &one.entries[0][0].payload else {

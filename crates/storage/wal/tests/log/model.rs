@@ -19,6 +19,10 @@ impl Group {
     }
 
     fn apply(&mut self, write: &Write) {
+        if write.is_forget() {
+            *self = Group::default();
+            return;
+        }
         if let Some(base) = &write.reset {
             self.entries.clear();
             self.base = base.clone();
@@ -113,6 +117,10 @@ pub(crate) fn random_batch(id: u64, state: &State, rng: &mut Rng) -> Batch {
             continue;
         }
         let known = state.get(&GroupId(group)).cloned().unwrap_or_default();
+        if group > 1 && rng.below(24) == 0 {
+            writes.push((GroupId(group), Write::forget()));
+            continue;
+        }
         // The third group's entries go in their slots, in any order.
         let write = if group == 3 { random_slots(&known, rng) } else { random_write(&known, rng) };
         writes.push((GroupId(group), write));

@@ -41,7 +41,7 @@ pub(crate) fn hard_state(round: u64, commit: Index) -> HardState {
 
 pub(crate) fn base(index: Index, round: u64) -> Base {
     let membership = Membership::of([NodeId(1), NodeId(2), NodeId(3)]);
-    Base { position: Position::new(index, ballot(round)), membership }
+    Base { position: Position::new(index, ballot(round)), membership, ..Base::default() }
 }
 
 pub(crate) fn batch(id: u64, writes: Vec<(u64, Write)>) -> Batch {

@@ -1,0 +1,100 @@
+//! Making, listing, describing and dropping keyspaces.
+
+use crate::protocol;
+use quorate_base::GroupId;
+use quorate_host::{AdminError, Description, NewKeyspace, NodeHandle};
+use quorate_replicated_log::Protocol;
+use quorate_wire::quorate as pb;
+use quorate_wire::quorate::keyspaces_server::{Keyspaces, KeyspacesServer};
+use std::time::Duration;
+use tonic::{Request, Response, Status};
+
+/// How long a request may take, where its client does not say.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Replicas of a keyspace of which nobody said how many.
+const REPLICAS: usize = 3;
+
+/// The service for this node.
+pub(crate) fn service(node: NodeHandle) -> KeyspacesServer<Service> {
+    KeyspacesServer::new(Service(node))
+}
+
+pub(crate) struct Service(NodeHandle);
+
+fn status(error: AdminError) -> Status {
+    let text = format!("quorate: {error}");
+    match error {
+        AdminError::Invalid(_) => Status::invalid_argument(text),
+        AdminError::Exists => Status::already_exists(text),
+        AdminError::Unknown => Status::not_found(text),
+        AdminError::Guard(_) | AdminError::Impossible(_) => Status::failed_precondition(text),
+        AdminError::Unavailable => Status::unavailable(text),
+        AdminError::NotServing(_) | AdminError::Failed(_) => Status::deadline_exceeded(text),
+        AdminError::Internal(_) => Status::internal(text),
+    }
+}
+
+fn wire(known: Description) -> pb::Keyspace {
+    let (revision, keys) = known.state.unwrap_or_default();
+    pb::Keyspace {
+        name: known.name,
+        id: known.group.0,
+        protocol: known.protocol.to_string(),
+        replicas_wanted: u32::try_from(known.wanted).unwrap_or(u32::MAX),
+        replicas: known.replicas.iter().map(|node| node.0).collect(),
+        serving: known.serving,
+        leader: known.leader.0,
+        revision: i64::try_from(revision).unwrap_or(i64::MAX),
+        keys,
+    }
+}
+
+#[tonic::async_trait]
+impl Keyspaces for Service {
+    async fn create(
+        &self,
+        request: Request<pb::CreateKeyspaceRequest>,
+    ) -> Result<Response<pb::CreateKeyspaceResponse>, Status> {
+        let request = request.into_inner();
+        let replicas = match usize::try_from(request.replicas).unwrap_or(usize::MAX) {
+            0 if self.0.membership().voters.len() < REPLICAS => 1,
+            0 => REPLICAS,
+            wanted => wanted,
+        };
+        let protocol = match request.protocol.as_str() {
+            "" => Protocol::Raft,
+            name => protocol::named(name)?,
+        };
+        let new = NewKeyspace { name: request.name, replicas, protocol };
+        let made = self.0.create_keyspace(&new, TIMEOUT).await.map_err(status)?;
+        Ok(Response::new(pb::CreateKeyspaceResponse { keyspace: Some(wire(made)) }))
+    }
+
+    async fn list(
+        &self,
+        _: Request<pb::ListKeyspacesRequest>,
+    ) -> Result<Response<pb::ListKeyspacesResponse>, Status> {
+        let all = self.0.list_keyspaces(TIMEOUT).await.map_err(status)?;
+        let keyspaces = all.into_iter().map(wire).collect();
+        Ok(Response::new(pb::ListKeyspacesResponse { keyspaces }))
+    }
+
+    async fn describe(
+        &self,
+        request: Request<pb::DescribeKeyspaceRequest>,
+    ) -> Result<Response<pb::DescribeKeyspaceResponse>, Status> {
+        let name = request.into_inner().name;
+        let known = self.0.describe_keyspace(&name, TIMEOUT).await.map_err(status)?;
+        Ok(Response::new(pb::DescribeKeyspaceResponse { keyspace: Some(wire(known)) }))
+    }
+
+    async fn drop(
+        &self,
+        request: Request<pb::DropKeyspaceRequest>,
+    ) -> Result<Response<pb::DropKeyspaceResponse>, Status> {
+        let request = request.into_inner();
+        let id = GroupId(request.id);
+        self.0.drop_keyspace(&request.name, id, TIMEOUT).await.map_err(status)?;
+        Ok(Response::new(pb::DropKeyspaceResponse {}))
+    }
+}

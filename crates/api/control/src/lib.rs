@@ -1,0 +1,24 @@
+//! Our own gRPC services, for operators and applications: `quorate.v1`, served beside etcd's on the
+//! client port.
+//!
+//! Invariant: nothing is decided here; requests are checked, handed to the node, and its answers
+//! and refusals put into words.
+
+mod groups;
+mod keyspaces;
+mod protocol;
+mod transactions;
+mod work;
+
+use quorate_coordinator::Transactions;
+use quorate_host::NodeHandle;
+use tonic::service::Routes;
+
+/// All of them, for this node. A keyspace branch has at most `max_txn_ops` operations.
+pub fn routes(node: &NodeHandle, transactions: &Transactions, max_txn_ops: usize) -> Routes {
+    let mut routes = Routes::builder();
+    routes.add_service(groups::service(node.clone()));
+    routes.add_service(keyspaces::service(node.clone()));
+    routes.add_service(transactions::service(transactions.clone(), max_txn_ops));
+    routes.routes().prepare()
+}

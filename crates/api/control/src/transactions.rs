@@ -1,0 +1,180 @@
+//! Running, listing and showing transactions.
+
+use crate::work::branch;
+use prost::Message;
+use quorate_coordinator::{
+    MAX_BYTES, Report, Request as Wanted, RunError, Transactions as Node, usual_protocol,
+};
+use quorate_etcd::branch::txn_response;
+use quorate_transactions::{
+    BranchRecord, BranchState, MAX_BRANCHES, Stage, Verdict, check_id, content_hash,
+};
+use quorate_wire::quorate as pb;
+use quorate_wire::quorate::TransactionState as State;
+use quorate_wire::quorate::transactions_server::{Transactions, TransactionsServer};
+use std::time::Duration;
+use tonic::{Request, Response, Status};
+
+/// How long a transaction may stay undecided, where its client does not say.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many are listed, where nobody says.
+const LISTED: u32 = 100;
+/// How many are listed at the most.
+const MOST_LISTED: u32 = 10_000;
+
+/// The service for this node.
+pub(crate) fn service(node: Node, max_txn_ops: usize) -> TransactionsServer<Service> {
+    TransactionsServer::new(Service { node, max_txn_ops })
+        .max_decoding_message_size(MAX_BYTES + (64 << 10))
+}
+
+pub(crate) struct Service {
+    node: Node,
+    max_txn_ops: usize,
+}
+
+fn status(error: &RunError) -> Status {
+    let text = format!("quorate: {error}");
+    match error {
+        RunError::Invalid(_) => Status::invalid_argument(text),
+        RunError::Unknown(_) => Status::not_found(text),
+        RunError::OtherContent(_) => Status::already_exists(text),
+        RunError::Unfit(_) => Status::failed_precondition(text),
+        RunError::Unavailable(_) => Status::unavailable(text),
+        RunError::InDoubt(_) => Status::deadline_exceeded(text),
+        RunError::Internal(_) => Status::internal(text),
+    }
+}
+
+fn invalid(why: impl Into<String>) -> Status {
+    status(&RunError::Invalid(why.into()))
+}
+
+/// Reads a request. Its hash is that of its branches as they are encoded here, whoever sent them.
+fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, Status> {
+    check_id(&request.id).map_err(|why| invalid(why.to_string()))?;
+    let (n, bytes) = (request.branches.len(), request.encoded_len());
+    if n > MAX_BRANCHES {
+        return Err(invalid(format!("{n} branches: a transaction has up to {MAX_BRANCHES}")));
+    }
+    if bytes > MAX_BYTES {
+        return Err(invalid(format!("{bytes} bytes: a transaction has up to {MAX_BYTES}")));
+    }
+    let patience = match request.patience_ms {
+        0 => PATIENCE,
+        ms => Duration::from_millis(ms),
+    };
+    let protocol = request.protocol;
+    let hashed = pb::RunTransactionRequest { branches: request.branches, ..Default::default() };
+    let content = content_hash(&hashed.encode_to_vec());
+    let branches = hashed.branches.into_iter().map(|it| branch(it, max_ops));
+    let branches: Vec<_> = branches.collect::<Result<_, _>>().map_err(invalid)?;
+    let protocol = match protocol.as_str() {
+        "" => usual_protocol(&branches),
+        name => name.parse().map_err(|why| invalid(format!("protocol {name:?}: {why}")))?,
+    };
+    Ok(Wanted { id: request.id, content, patience, protocol, branches })
+}
+
+fn branch_status(branch: &BranchRecord) -> pb::BranchStatus {
+    let (state, detail, revision) = match &branch.state {
+        BranchState::Asked => ("asked", "", 0),
+        BranchState::Prepared => ("prepared", "", 0),
+        BranchState::ReadOnly => ("read-only", "", 0),
+        BranchState::Refused(why) => ("refused", why.as_str(), 0),
+        BranchState::Committed(revision) => ("committed", "", *revision),
+        BranchState::RolledBack => ("rolled-back", "", 0),
+        BranchState::Heuristic(what) => ("heuristic", what.as_str(), 0),
+    };
+    pb::BranchStatus {
+        name: branch.name.clone(),
+        kind: branch.kind.name().to_owned(),
+        participant: branch.participant.clone(),
+        state: state.to_owned(),
+        detail: detail.to_owned(),
+        revision: i64::try_from(revision).unwrap_or(i64::MAX),
+        waits_for: branch.trouble.clone(),
+    }
+}
+
+fn wire(report: &Report) -> pb::Transaction {
+    let record = &report.record;
+    let state = match &record.stage {
+        Stage::Open => State::Open,
+        Stage::Decided(Verdict::Commit) => State::Committing,
+        Stage::Finished(Verdict::Commit) => State::Committed,
+        Stage::Decided(Verdict::Abort { .. }) => State::RollingBack,
+        Stage::Finished(Verdict::Abort { .. }) => State::RolledBack,
+    };
+    let (reason, guilty) = match record.stage.verdict() {
+        Some(Verdict::Abort { branch, reason }) => (reason.clone(), *branch),
+        _ => (String::new(), None),
+    };
+    let guilty = guilty.and_then(|index| record.branches.get(usize::from(index)));
+    pb::Transaction {
+        id: report.id.clone(),
+        state: state.into(),
+        reason,
+        guilty_branch: guilty.map(|branch| branch.name.clone()).unwrap_or_default(),
+        protocol: record.protocol.to_string(),
+        coordinator: record.owner.node.0,
+        epoch: record.epoch,
+        began_ms: record.began_ms,
+        changed_ms: record.changed_ms,
+        branches: record.branches.iter().map(branch_status).collect(),
+    }
+}
+
+#[tonic::async_trait]
+impl Transactions for Service {
+    async fn run(
+        &self,
+        request: Request<pb::RunTransactionRequest>,
+    ) -> Result<Response<pb::RunTransactionResponse>, Status> {
+        let request = request.into_inner();
+        let applied = request.applied;
+        let wanted = wanted(request, self.max_txn_ops)?;
+        let report = self.node.run(wanted, applied).await.map_err(|error| status(&error))?;
+        let transaction = Some(wire(&report));
+        let revisions = report.record.branches.iter().map(|branch| match branch.state {
+            BranchState::Committed(revision) => revision,
+            _ => 0,
+        });
+        let answers = report.answers.into_iter().zip(revisions);
+        let answers = answers.map(|(answer, revision)| pb::BranchAnswer {
+            txn: answer.map(|answer| txn_response(revision, answer)),
+        });
+        let answers = answers.collect();
+        Ok(Response::new(pb::RunTransactionResponse { transaction, answers }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<pb::ListTransactionsRequest>,
+    ) -> Result<Response<pb::ListTransactionsResponse>, Status> {
+        let limit = match request.into_inner().limit {
+            0 => LISTED,
+            limit => limit.min(MOST_LISTED),
+        };
+        let all = self.node.list(limit.into()).await.map_err(|error| status(&error))?;
+        let transactions = all.iter().map(wire).collect();
+        Ok(Response::new(pb::ListTransactionsResponse { transactions }))
+    }
+
+    async fn show(
+        &self,
+        request: Request<pb::ShowTransactionRequest>,
+    ) -> Result<Response<pb::ShowTransactionResponse>, Status> {
+        let id = request.into_inner().id;
+        check_id(&id).map_err(|why| invalid(why.to_string()))?;
+        match self.node.show(&id).await.map_err(|error| status(&error))? {
+            Some(report) => {
+                let transaction = Some(wire(&report));
+                Ok(Response::new(pb::ShowTransactionResponse { transaction }))
+            }
+            None => Err(status(&RunError::Unknown(format!(
+                "there is no transaction {id:?}, or it ended so long ago that it is forgotten"
+            )))),
+        }
+    }
+}

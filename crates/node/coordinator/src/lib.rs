@@ -1,0 +1,40 @@
+//! Distributed transactions on a running node: the threads, clocks and participants around the
+//! pure coordinator of `services/transactions`.
+//!
+//! | part | what it does |
+//! | --- | --- |
+//! | `service` | what clients ask: run, list, show |
+//! | `drive` | one transaction: gives the coordinator what happens, and does what it says |
+//! | `keyspace`, `manager` | the participants |
+//! | `outbox` | what is asked of keyspaces, as much at once as there is |
+//! | `store`, `writer` | the records, in the keyspace `transactions` |
+//! | `open` | the records of transactions that are not over, in memory |
+//! | `takeover` | ends what a lost or stuck coordinator left behind |
+//! | `orphans` | ends branches that came late, and those that nobody knows |
+//! | `tidy` | forgets what ended long ago |
+//!
+//! Invariants: the record decides, whoever holds it, or votes that nobody can take back; nothing
+//! here is needed to be remembered when the node dies. Whatever is asked of a participant is asked
+//! again until there is an answer.
+
+mod drive;
+mod error;
+mod keyspace;
+mod live;
+mod manager;
+mod open;
+mod oracle;
+mod orphans;
+mod outbox;
+mod report;
+mod request;
+mod service;
+mod store;
+mod takeover;
+mod tidy;
+mod writer;
+
+pub use error::RunError;
+pub use report::Report;
+pub use request::{Branch, BranchWork, MAX_BYTES, Request, usual_protocol};
+pub use service::{Settings, Transactions};

@@ -1,0 +1,126 @@
+//! The transactions that this node drives at the moment, and who waits for them.
+
+use parking_lot::Mutex;
+use quorate_keyspace::reply::TxnOutcome;
+use quorate_transactions::{Owner, Record};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use tokio::sync::watch;
+
+/// How far one is, for whoever waits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Progress {
+    /// Undecided.
+    Running,
+    /// The decision is on record.
+    Decided,
+    /// It is carried out at every participant.
+    Applied,
+    /// This node drives it no more: the record tells the rest.
+    Left,
+}
+
+/// One transaction that this node drives.
+pub(crate) struct Live {
+    pub id: String,
+    pub content: u128,
+    /// Whose name its branches in keyspaces bear.
+    pub asker: Owner,
+    pub record: Mutex<Record>,
+    /// What its keyspace branches answered.
+    pub answers: Mutex<Vec<Option<TxnOutcome>>>,
+    /// What is waited for, by branch, in words: the latest of each.
+    troubles: Mutex<BTreeMap<u16, String>>,
+    progress: watch::Sender<Progress>,
+    /// The epoch in which votes are wanted; zero: in none.
+    asks: AtomicU32,
+}
+
+impl Live {
+    pub fn new(id: &str, record: Record) -> Arc<Live> {
+        let answers = vec![None; record.branches.len()];
+        Arc::new(Live {
+            id: id.to_owned(),
+            content: record.content,
+            asker: record.asker,
+            record: Mutex::new(record),
+            answers: Mutex::new(answers),
+            troubles: Mutex::default(),
+            progress: watch::channel(Progress::Running).0,
+            asks: AtomicU32::new(0),
+        })
+    }
+
+    /// Whether a vote of this epoch is still wanted.
+    pub fn wants(&self, epoch: u32) -> bool {
+        self.asks.load(Relaxed) == epoch
+    }
+
+    pub fn set_asks(&self, epoch: Option<u32>) {
+        self.asks.store(epoch.unwrap_or(0), Relaxed);
+    }
+
+    pub fn answered(&self, branch: u16, answer: TxnOutcome) {
+        if let Some(slot) = self.answers.lock().get_mut(usize::from(branch)) {
+            *slot = Some(answer);
+        }
+    }
+
+    /// A participant does not answer, or not as hoped.
+    pub fn trouble(&self, branch: u16, what: &str) {
+        self.troubles.lock().insert(branch, what.to_owned());
+    }
+
+    pub fn take_troubles(&self) -> BTreeMap<u16, String> {
+        std::mem::take(&mut self.troubles.lock())
+    }
+
+    /// It never goes back.
+    pub fn advance(&self, to: Progress) {
+        self.progress.send_if_modified(|progress| {
+            let further = to > *progress;
+            *progress = to.max(*progress);
+            further
+        });
+    }
+
+    /// Waits until it is at least so far.
+    pub async fn reached(&self, wanted: Progress) -> Progress {
+        let mut watch = self.progress.subscribe();
+        // The sender lives as long as this value.
+        watch.wait_for(|progress| *progress >= wanted).await.map_or(Progress::Left, |p| *p)
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub(crate) struct AllLive(Mutex<BTreeMap<String, Arc<Live>>>);
+
+impl AllLive {
+    pub fn get(&self, id: &str) -> Option<Arc<Live>> {
+        self.0.lock().get(id).cloned()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Adds one, or tells which is there already.
+    pub fn add(&self, live: &Arc<Live>) -> Result<(), Arc<Live>> {
+        let mut all = self.0.lock();
+        if let Some(known) = all.get(&live.id) {
+            return Err(known.clone());
+        }
+        all.insert(live.id.clone(), live.clone());
+        Ok(())
+    }
+
+    pub fn remove(&self, live: &Arc<Live>) {
+        let mut all = self.0.lock();
+        if all.get(&live.id).is_some_and(|known| Arc::ptr_eq(known, live)) {
+            all.remove(&live.id);
+        }
+        live.advance(Progress::Left);
+    }
+}

@@ -1,0 +1,119 @@
+//! What recovery asks: how did the transaction of a prepared branch end? The record says it.
+
+use crate::service::Inner;
+use crate::store::StoreError;
+use quorate_resource_managers::{Answer, Decision, Oracle, TransactionName};
+use quorate_transactions::{BranchRecord, Owner, Record, Stage, StoreRequest, Stored, Verdict};
+use std::sync::Weak;
+use std::time::Duration;
+
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The records, as the managers' recovery sees them.
+pub(crate) struct Records(pub Weak<Inner>);
+
+/// What a transaction whose record is this says of a branch that was asked in this epoch.
+///
+/// Of one that is committed everywhere nothing is to be done: the scan saw what has ended since.
+/// For as long as there is a record the fence row is there as well, and bars whatever comes late.
+fn decided(record: &Record, epoch: u64) -> Decision {
+    match &record.stage {
+        Stage::Open if u64::from(record.asked) == epoch => Decision::Undecided,
+        Stage::Finished(Verdict::Commit) if u64::from(record.asked) == epoch => Decision::Undecided,
+        Stage::Decided(Verdict::Commit) if u64::from(record.asked) == epoch => Decision::Commit,
+        _ => Decision::Abort,
+    }
+}
+
+impl Inner {
+    /// Makes a record that says that a transaction of which there was none is void.
+    pub(crate) async fn bury(&self, id: &str) -> Result<(), StoreError> {
+        let wall_ms = self.moment().wall_ms;
+        let record = Record {
+            content: 0,
+            protocol: quorate_atomic_commit::Protocol::TwoPhase,
+            owner: self.me,
+            asker: Owner::default(),
+            epoch: 1,
+            asked: 0,
+            began_ms: wall_ms,
+            patience_ms: 0,
+            changed_ms: wall_ms,
+            stage: Stage::Finished(Verdict::Abort {
+                branch: None,
+                reason: "a branch of it was found of which there was no record".to_owned(),
+            }),
+            branches: Vec::<BranchRecord>::new(),
+        };
+        let Some(store) = self.store() else { return Ok(()) };
+        match store.write(id, &StoreRequest { number: 1, at: None, record }).await? {
+            Stored::Done(_) => tracing::info!(id, "a transaction without a record is void"),
+            // There is one by now.
+            Stored::Lost => {}
+        }
+        Ok(())
+    }
+
+    async fn decision(&self, id: &str, epoch: u64) -> Result<Decision, String> {
+        let store = self.store().ok_or("the records cannot be reached from this node yet")?;
+        let read = store.read(id, READ_TIMEOUT).await;
+        match read.map_err(|error| error.to_string())? {
+            Some((record, _)) => Ok(decided(&record, epoch)),
+            None => {
+                self.bury(id).await.map_err(|error| error.to_string())?;
+                // Whoever was first with a record: it says how it is.
+                match store.read(id, READ_TIMEOUT).await.map_err(|error| error.to_string())? {
+                    Some((record, _)) => Ok(decided(&record, epoch)),
+                    None => Ok(Decision::Undecided),
+                }
+            }
+        }
+    }
+}
+
+impl Oracle for Records {
+    fn decision<'a>(
+        &'a self,
+        transaction: &'a TransactionName,
+    ) -> Answer<'a, Result<Decision, String>> {
+        Box::pin(async move {
+            match self.0.upgrade() {
+                Some(inner) => inner.decision(transaction.txid(), transaction.epoch()).await,
+                None => Ok(Decision::Undecided),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_attempt_that_was_decided_on_is_committed() {
+        let record = |stage| Record {
+            content: 0,
+            protocol: quorate_atomic_commit::Protocol::TwoPhase,
+            owner: Owner::default(),
+            asker: Owner::default(),
+            epoch: 5,
+            asked: 3,
+            began_ms: 0,
+            patience_ms: 0,
+            changed_ms: 0,
+            stage,
+            branches: Vec::new(),
+        };
+        let abort = || Verdict::Abort { branch: None, reason: String::new() };
+        for (stage, asked, other) in [
+            (Stage::Open, Decision::Undecided, Decision::Abort),
+            (Stage::Decided(Verdict::Commit), Decision::Commit, Decision::Abort),
+            (Stage::Decided(abort()), Decision::Abort, Decision::Abort),
+            (Stage::Finished(Verdict::Commit), Decision::Undecided, Decision::Abort),
+            (Stage::Finished(abort()), Decision::Abort, Decision::Abort),
+        ] {
+            let record = record(stage);
+            assert_eq!((decided(&record, 3), decided(&record, 2)), (asked, other), "{record:?}");
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! What clients ask of transactions at this node: run one, list them, show one.
+
+use crate::drive::Drive;
+use crate::error::RunError;
+use crate::live::{AllLive, Live, Progress};
+use crate::oracle::Records;
+use crate::outbox::{self, Outboxes};
+use crate::report::Report;
+use crate::request::{Branch, BranchWork, Request};
+use crate::store::{FINISHED, Kept, OPEN, Store, StoreError};
+use crate::writer::{self, Writer};
+use crate::{orphans, takeover, tidy};
+use parking_lot::Mutex;
+use quorate_base::{GroupId, Instant};
+use quorate_host::{AdminError, NodeHandle, TRANSACTIONS};
+use quorate_resource_managers as rm;
+use quorate_resource_managers::{
+    Deadline, Participants, Recovery, RecoverySettings, ResourceManager,
+};
+use quorate_transactions::{
+    BranchRecord, BranchState, Coordinator, Kind, Moment, Owner, Record, Settings as Pure, Stage,
+    Start, SuspicionSettings, content_hash,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+/// How long the records' keyspace may take to be there.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a client waits longer than its transaction may stay undecided.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often whoever waits for another node's transaction looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// Transactions that one node drives at a time.
+const MOST_LIVE: usize = 4_096;
+/// For how long a participant that was found fit is taken for fit.
+const FIT: Duration = Duration::from_secs(10);
+
+/// What can be set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// When a coordinator is taken for lost.
+    pub suspicion: SuspicionSettings,
+    /// How long the outcome of a transaction is remembered after its end.
+    pub retention: Duration,
+    /// How prepared branches outside are looked for.
+    pub recovery: RecoverySettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            suspicion: SuspicionSettings::default(),
+            retention: Duration::from_secs(3_600),
+            recovery: RecoverySettings::default(),
+        }
+    }
+}
+
+/// Transactions at this node. Cloning is cheap; what it started ends with the last clone.
+#[derive(Clone)]
+pub struct Transactions(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub node: NodeHandle,
+    pub me: Owner,
+    pub live: AllLive,
+    pub writer: Writer,
+    pub outboxes: Outboxes,
+    pub recovery: Recovery,
+    /// Bounds what is taken over at a time.
+    pub taken: Arc<Semaphore>,
+    managers: Participants,
+    /// When each was last found fit.
+    fit: Mutex<BTreeMap<String, std::time::Instant>>,
+    start: tokio::time::Instant,
+}
+
+impl Inner {
+    /// Now.
+    pub fn moment(&self) -> Moment {
+        let nanos = self.start.elapsed().as_nanos();
+        let now = Instant(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Moment { now, wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    /// A moment of the coordinator's as one of the runtime's.
+    pub fn instant(&self, at: Instant) -> tokio::time::Instant {
+        self.start + Duration::from_nanos(at.0)
+    }
+
+    /// The records, if this node has a replica of them.
+    pub fn store(&self) -> Option<Store> {
+        self.node.keyspace(TRANSACTIONS).ok().map(Store)
+    }
+
+    /// The participant outside of this kind and name.
+    pub fn manager(&self, kind: Kind, name: &str) -> Result<Arc<dyn ResourceManager>, RunError> {
+        match self.managers.get(name) {
+            Some((known, manager)) if kind_of(*known) == kind => Ok(manager.clone()),
+            _ => Err(unknown_participant(kind, name)),
+        }
+    }
+
+    /// The same, borrowed.
+    pub fn manager_ref(&self, kind: Kind, name: &str) -> Result<&dyn ResourceManager, RunError> {
+        match self.managers.get(name) {
+            Some((known, manager)) if kind_of(*known) == kind => Ok(&**manager),
+            _ => Err(unknown_participant(kind, name)),
+        }
+    }
+
+    /// Finds a branch's participant, and whether it is fit.
+    async fn find(&self, branch: &Branch, deadline: Deadline) -> Result<(Kind, GroupId), RunError> {
+        let (name, participant) = (&branch.name, &branch.participant);
+        match &branch.work {
+            BranchWork::Keyspace { .. } => match self.node.keyspace(participant) {
+                Ok(keyspace) if keyspace.is_own() => Err(RunError::Invalid(format!(
+                    "branch {name:?}: the keyspace {participant:?} is the cluster's own"
+                ))),
+                Ok(keyspace) => Ok((Kind::Keyspace, keyspace.id())),
+                Err(quorate_host::KeyspaceRefusal::Unknown) => Err(RunError::Unknown(format!(
+                    "branch {name:?}: there is no keyspace {participant:?}: make it with `quorate \
+                     keyspace create`"
+                ))),
+                Err(refusal) => Err(RunError::Unavailable(format!(
+                    "branch {name:?}: {participant:?}: {refusal}"
+                ))),
+            },
+            BranchWork::Manager(kind, _) => {
+                let kind = kind_of(*kind);
+                let manager = self.manager_ref(kind, participant)?;
+                self.check(manager, deadline).await?;
+                Ok((kind, GroupId(0)))
+            }
+        }
+    }
+
+    async fn check(&self, manager: &dyn ResourceManager, by: Deadline) -> Result<(), RunError> {
+        let name = manager.name().to_owned();
+        let known = self.fit.lock().get(&name).copied();
+        if known.is_some_and(|at| at.elapsed() < FIT) {
+            return Ok(());
+        }
+        let mut checked = manager.check(by).await;
+        if let Err(rm::Error::NotSetUp { .. }) = checked
+            && manager.set_up(by).await.is_ok()
+        {
+            // Where the user may make the fence table, nobody else has to.
+            checked = manager.check(by).await;
+        }
+        match checked {
+            Ok(()) => {
+                self.fit.lock().insert(name, std::time::Instant::now());
+                Ok(())
+            }
+            Err(error @ (rm::Error::Unreachable { .. } | rm::Error::TooLate { .. })) => {
+                Err(RunError::Unavailable(error.to_string()))
+            }
+            Err(error @ rm::Error::Busy { .. }) => Err(RunError::Unavailable(error.to_string())),
+            Err(error) => Err(RunError::Unfit(error.to_string())),
+        }
+    }
+}
+
+fn unknown_participant(kind: Kind, name: &str) -> RunError {
+    let kind = kind.name();
+    RunError::Unknown(format!(
+        "this node is configured with no participant {kind} = {name:?}: add it to the file of \
+         --participants of every node"
+    ))
+}
+
+fn kind_of(kind: rm::Kind) -> Kind {
+    match kind {
+        rm::Kind::Postgres => Kind::Postgres,
+        rm::Kind::MariaDb => Kind::MariaDb,
+        rm::Kind::Http => Kind::Http,
+    }
+}
+
+fn store_error(error: StoreError) -> RunError {
+    match error {
+        StoreError::Request(_) | StoreError::Away => RunError::Unavailable(error.to_string()),
+        other => RunError::Internal(other.to_string()),
+    }
+}
+
+impl Transactions {
+    /// Transactions of this node, over these participants outside. What it does in the background
+    /// runs on the present runtime.
+    pub fn start(node: NodeHandle, managers: Participants, settings: Settings) -> Transactions {
+        let me = Owner { node: node.node(), run: node.run() };
+        let inner = Arc::new_cyclic(|inner| {
+            let all = managers.values().map(|(_, manager)| manager.clone()).collect();
+            let oracle = Arc::new(Records(inner.clone()));
+            Inner {
+                node,
+                me,
+                live: AllLive::default(),
+                writer: Writer::default(),
+                outboxes: Outboxes::default(),
+                recovery: Recovery::new(all, oracle, settings.recovery),
+                taken: takeover::permits(),
+                managers,
+                fit: Mutex::default(),
+                start: tokio::time::Instant::now(),
+            }
+        });
+        writer::start(&Arc::downgrade(&inner));
+        tokio::spawn(outbox::watch(Arc::downgrade(&inner)));
+        tokio::spawn(takeover::watch(Arc::downgrade(&inner), settings.suspicion));
+        tokio::spawn(orphans::watch(Arc::downgrade(&inner)));
+        tokio::spawn(tidy::watch(Arc::downgrade(&inner), settings.retention));
+        if !inner.managers.is_empty() {
+            let inner = inner.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = inner.recovery.run() => {}
+                    _ = inner.node.ended() => {}
+                }
+            });
+        }
+        Transactions(inner)
+    }
+
+    /// The participants outside that this node is configured with.
+    pub fn participants(&self) -> &Participants {
+        &self.0.managers
+    }
+
+    /// Runs a transaction, or tells how the one of this id and content ended that was run before.
+    /// Answers once the decision is on record; with `applied`, once it is carried out everywhere,
+    /// or the time is up.
+    ///
+    /// # Errors
+    /// [`RunError`]
+    pub async fn run(&self, request: Request, applied: bool) -> Result<Report, RunError> {
+        request.check()?;
+        let inner = &self.0;
+        if let Some(live) = inner.live.get(&request.id) {
+            return self.join(&live, &request, applied).await;
+        }
+        if inner.live.len() >= MOST_LIVE {
+            let why = format!("this node drives {MOST_LIVE} transactions already: try again");
+            return Err(RunError::Unavailable(why));
+        }
+        let store = self.store().await?;
+        if let Some(known) = store.look(&request.id).map_err(store_error)? {
+            return self.wait_for_other(&store, &request, known).await;
+        }
+        let deadline = Deadline::within(request.patience);
+        let mut branches = Vec::with_capacity(request.branches.len());
+        for branch in &request.branches {
+            let (kind, group) = inner.find(branch, deadline).await?;
+            branches.push(BranchRecord {
+                name: branch.name.clone(),
+                kind,
+                participant: branch.participant.clone(),
+                group,
+                state: BranchState::Asked,
+                trouble: String::new(),
+            });
+        }
+        let start = Start {
+            content: request.content,
+            protocol: request.protocol,
+            owner: inner.me,
+            patience: request.patience,
+            branches,
+        };
+        let (id, moment, mut effects) = (&request.id, inner.moment(), Vec::new());
+        let hash = content_hash(id.as_bytes());
+        let coordinator = Coordinator::begin(Pure::default(), hash, start, moment, &mut effects);
+        let live = Live::new(id, coordinator.record().clone());
+        if let Err(known) = inner.live.add(&live) {
+            return self.join(&known, &request, applied).await;
+        }
+        let work = Some(Arc::new(request.branches.clone()));
+        let drive = Drive::new(inner.clone(), live.clone(), coordinator, work);
+        tokio::spawn(drive.run(effects));
+        self.join(&live, &request, applied).await
+    }
+
+    /// Waits for a transaction that this node drives.
+    async fn join(
+        &self,
+        live: &Arc<Live>,
+        request: &Request,
+        applied: bool,
+    ) -> Result<Report, RunError> {
+        same(&request.id, live.content, request)?;
+        let limit = request.patience + GRACE;
+        let decided = tokio::time::timeout(limit, live.reached(Progress::Decided)).await;
+        let told = |record: Record| Report {
+            id: live.id.clone(),
+            record,
+            answers: live.answers.lock().clone(),
+        };
+        if decided.is_ok() && applied {
+            // Else it is told as it stands: decided.
+            let _ = tokio::time::timeout(limit, live.reached(Progress::Applied)).await;
+        }
+        let record = live.record.lock().clone();
+        match record.stage {
+            Stage::Open if decided == Ok(Progress::Left) => {
+                let store = self.store().await?;
+                match store.read(&request.id, READ_TIMEOUT).await.map_err(store_error)? {
+                    Some(known) => self.wait_for_other(&store, request, known).await,
+                    None => Err(in_doubt(&request.id)),
+                }
+            }
+            Stage::Open => Err(in_doubt(&request.id)),
+            _ => Ok(told(record)),
+        }
+    }
+
+    /// Waits for a transaction that another node, or an earlier life of this one, drives or drove.
+    async fn wait_for_other(
+        &self,
+        store: &Store,
+        request: &Request,
+        mut known: Kept,
+    ) -> Result<Report, RunError> {
+        let deadline = Deadline::within(request.patience + GRACE);
+        loop {
+            same(&request.id, known.0.content, request)?;
+            if known.0.stage.verdict().is_some() {
+                return Ok(Report::of(&request.id, known.0));
+            }
+            if deadline.left().is_zero() {
+                return Err(in_doubt(&request.id));
+            }
+            sleep(LOOK).await;
+            if let Some(now) = store.look(&request.id).map_err(store_error)? {
+                known = now;
+            }
+        }
+    }
+
+    async fn store(&self) -> Result<Store, RunError> {
+        let made = self.0.node.transactions(STORE_TIMEOUT).await;
+        made.map(Store).map_err(|error| match error {
+            AdminError::Unavailable | AdminError::NotServing(_) => RunError::Unavailable(
+                "the records of transactions cannot be reached from this node at the moment"
+                    .to_owned(),
+            ),
+            other => RunError::Unavailable(format!("the records of transactions: {other}")),
+        })
+    }
+
+    /// The transactions that are not over, and up to `limit` of the latest that are.
+    ///
+    /// # Errors
+    /// [`RunError`]
+    pub async fn list(&self, limit: u64) -> Result<Vec<Report>, RunError> {
+        let store = self.store().await?;
+        store.0.read(READ_TIMEOUT).await.map_err(|e| store_error(StoreError::Request(e)))?;
+        let mut all = store.list(OPEN, "", true, limit).map_err(store_error)?;
+        all.extend(store.list(FINISHED, "", true, limit).map_err(store_error)?);
+        Ok(all.into_iter().map(|(id, (record, _))| Report::of(&id, record)).collect())
+    }
+
+    /// One transaction; nothing, if there is none of this id, or none any more.
+    ///
+    /// # Errors
+    /// [`RunError`]
+    pub async fn show(&self, id: &str) -> Result<Option<Report>, RunError> {
+        let store = self.store().await?;
+        let found = store.read(id, READ_TIMEOUT).await.map_err(store_error)?;
+        Ok(found.map(|(record, _)| Report::of(id, record)))
+    }
+}
+
+fn same(id: &str, content: u128, request: &Request) -> Result<(), RunError> {
+    match content == request.content {
+        true => Ok(()),
+        false => Err(RunError::OtherContent(format!(
+            "there was another transaction of the id {id:?}: an id is for one transaction, for ever"
+        ))),
+    }
+}
+
+fn in_doubt(id: &str) -> RunError {
+    RunError::InDoubt(format!(
+        "the transaction {id:?} is in doubt: ask for it by `quorate txn show {id}`, or run it \
+         again under the same id"
+    ))
+}

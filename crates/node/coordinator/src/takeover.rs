@@ -1,0 +1,101 @@
+//! Ends what a lost or stuck coordinator left behind. Every node looks; the record's
+//! compare-and-swap lets one of them through.
+
+use crate::drive::Drive;
+use crate::live::Live;
+use crate::open::Open;
+use crate::service::Inner;
+use crate::store::Kept;
+use quorate_replicated_log::Role;
+use quorate_transactions::{
+    Coordinator, Kind, Record, Settings, Sight, Suspicion, SuspicionSettings, content_hash,
+};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How many transactions this node takes over at a time.
+const AT_A_TIME: usize = 256;
+
+/// Does so as long as the node lives.
+pub(crate) async fn watch(inner: Weak<Inner>, settings: SuspicionSettings) {
+    let mut suspicion = Suspicion::new(settings);
+    let mut open = Open::default();
+    loop {
+        sleep(PAUSE).await;
+        let Some(inner) = inner.upgrade() else { return };
+        if inner.node.has_ended() {
+            return;
+        }
+        look(&inner, &mut suspicion, &mut open);
+    }
+}
+
+/// Looks once.
+fn look(inner: &Arc<Inner>, suspicion: &mut Suspicion, open: &mut Open) {
+    let Some(store) = inner.store() else { return };
+    if let Err(error) = open.follow(&store) {
+        return tracing::warn!(%error, "cannot look for lost transactions");
+    }
+    let ids = open.ids();
+    suspicion.retain(|id| ids.binary_search_by(|known| known.as_str().cmp(id)).is_ok());
+    if ids.is_empty() {
+        return;
+    }
+    let leads = store.0.consensus().role == Role::Leader;
+    let (now, me) = (inner.moment().now, inner.me.node);
+    let peers = inner.node.peers();
+    for id in ids {
+        if inner.live.get(&id).is_some() {
+            continue;
+        }
+        let Some((record, revision)) = open.get(&id) else { continue };
+        let node = record.owner.node;
+        let connected = peers.iter().any(|(peer, stats)| *peer == node && stats.connected);
+        let sight = Sight { now, me, leads, able: able(inner, &record) };
+        if suspicion.look(&id, (&record, revision), connected, sight)
+            && inner.taken.available_permits() > 0
+        {
+            take(inner, id, (record, revision));
+        }
+    }
+}
+
+/// Whether this node reaches every participant.
+fn able(inner: &Inner, record: &Record) -> bool {
+    record.branches.iter().all(|branch| match branch.kind {
+        Kind::Keyspace => inner.node.group(branch.group).is_some(),
+        kind => inner.manager_ref(kind, &branch.participant).is_ok(),
+    })
+}
+
+/// How many may be taken over at a time.
+pub(crate) fn permits() -> Arc<tokio::sync::Semaphore> {
+    Arc::new(tokio::sync::Semaphore::new(AT_A_TIME))
+}
+
+fn take(inner: &Arc<Inner>, id: String, (record, at): Kept) {
+    let Ok(permit) = inner.taken.clone().try_acquire_owned() else { return };
+    let live = Live::new(&id, record.clone());
+    if inner.live.add(&live).is_err() {
+        return;
+    }
+    let owner = record.owner.node;
+    tracing::info!(id, %owner, stage = ?record.stage, "taking a transaction over");
+    let mut effects = Vec::new();
+    let coordinator = Coordinator::take_over(
+        Settings::default(),
+        content_hash(id.as_bytes()),
+        (record, at),
+        inner.me,
+        inner.moment(),
+        &mut effects,
+    );
+    let drive = Drive::new(inner.clone(), live, coordinator, None);
+    tokio::spawn(async move {
+        drive.run(effects).await;
+        drop(permit);
+    });
+}

@@ -1,0 +1,113 @@
+//! Forgets what ended long ago: finished records, the databases' fence rows, and the history of
+//! the records' keyspace.
+//!
+//! Invariant: how long ago something ended is measured by revisions that this node has seen itself
+//! at times of its own clock; nobody else's clock can make a record be forgotten early.
+
+use crate::manager::name;
+use crate::service::Inner;
+use crate::store::{FINISHED, Kept, Store};
+use quorate_mvcc::Revision;
+use quorate_replicated_log::Role;
+use quorate_resource_managers::Deadline;
+use quorate_transactions::Kind;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Weak;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// The pause between two rounds.
+const PAUSE: Duration = Duration::from_secs(30);
+/// Records in one page, and removed by one command.
+const PAGE: u64 = 500;
+/// How long a participant may take to forget a page's branches.
+const FORGET_LIMIT: Duration = Duration::from_secs(10);
+
+/// Does so as long as the node lives, while it leads the records' group.
+pub(crate) async fn watch(inner: Weak<Inner>, retention: Duration) {
+    let mut seen: VecDeque<(Instant, Revision)> = VecDeque::new();
+    loop {
+        sleep(PAUSE.min(retention)).await;
+        let Some(inner) = inner.upgrade() else { return };
+        if inner.node.has_ended() {
+            return;
+        }
+        let Some(store) = inner.store() else { continue };
+        if store.0.consensus().role != Role::Leader {
+            seen.clear();
+            continue;
+        }
+        let now = Instant::now();
+        let last = seen.back().map(|(_, revision)| *revision);
+        seen.push_back((now, store.0.reader().revision()));
+        let mut old = None;
+        while seen.front().is_some_and(|(at, _)| now.duration_since(*at) >= retention) {
+            old = seen.pop_front().map(|(_, revision)| revision);
+        }
+        if let Some(old) = old {
+            forget(&inner, &store, old).await;
+        }
+        if let Some(last) = last.filter(|last| *last > store.0.reader().compacted_revision())
+            && let Err(error) = store.compact(last).await
+        {
+            tracing::debug!(%error, "the records' history is not compacted yet");
+        }
+    }
+}
+
+/// Forgets every record that has not changed since revision `old`.
+async fn forget(inner: &Inner, store: &Store, old: Revision) {
+    let mut after = String::new();
+    loop {
+        let page = match store.list(FINISHED, &after, false, PAGE) {
+            Ok(page) => page,
+            Err(error) => return tracing::warn!(%error, "cannot read finished transactions"),
+        };
+        let Some((last, _)) = page.last() else { return };
+        after.clone_from(last);
+        let due: Vec<(String, Kept)> =
+            page.into_iter().filter(|(_, (_, revision))| *revision <= old).collect();
+        let due = forgotten_outside(inner, due).await;
+        let due: Vec<(String, Revision)> =
+            due.into_iter().map(|(id, (_, revision))| (id, revision)).collect();
+        if !due.is_empty()
+            && let Err(error) = store.remove(&due).await
+        {
+            return tracing::debug!(%error, "finished transactions are not removed yet");
+        }
+    }
+}
+
+/// Lets the participants outside forget these; those that are kept by none of them any more.
+async fn forgotten_outside(inner: &Inner, due: Vec<(String, Kept)>) -> Vec<(String, Kept)> {
+    let mut branches = BTreeMap::<(Kind, String), Vec<_>>::new();
+    for (id, (record, _)) in &due {
+        for branch in record.branches.iter().filter(|branch| branch.kind != Kind::Keyspace) {
+            let (asked, cluster) = (record.asked, inner.node.cluster());
+            if let Ok(name) = name(cluster, id, asked, &branch.participant, &branch.name) {
+                let participant = (branch.kind, branch.participant.clone());
+                branches.entry(participant).or_default().push(name);
+            }
+        }
+    }
+    let mut failed = Vec::new();
+    for ((kind, participant), names) in branches {
+        let forgotten = match inner.manager(kind, &participant) {
+            Ok(manager) => manager
+                .forget(&names, Deadline::within(FORGET_LIMIT))
+                .await
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = forgotten {
+            tracing::warn!(participant, %error, "it does not forget branches that are over");
+            failed.push((kind, participant));
+        }
+    }
+    let kept = |record: &quorate_transactions::Record| {
+        record.branches.iter().any(|branch| {
+            failed.iter().any(|(kind, name)| *kind == branch.kind && *name == branch.participant)
+        })
+    };
+    due.into_iter().filter(|(_, (record, _))| !kept(record)).collect()
+}

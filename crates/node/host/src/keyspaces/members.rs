@@ -1,0 +1,118 @@
+//! The members of groups follow the directory, and the directory follows the cluster's members.
+//!
+//! A group's leader takes one step at a time: see `quorate-placement`.
+
+use super::record::Phase;
+use super::{Record, SYSTEM, TRANSACTIONS, directory};
+use crate::handle::{KeyspaceHandle, NodeHandle};
+use quorate_base::NodeId;
+use quorate_driver::RequestError;
+use quorate_keyspace::codec;
+use quorate_keyspace::command::{Command, Txn};
+use quorate_placement::{Replicas, Step, next_step};
+use quorate_replicated_log::{Change, Role};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long one step may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Does so as long as the node lives.
+pub(crate) async fn follow_members(handle: NodeHandle) {
+    loop {
+        sleep(PAUSE).await;
+        found_directory(&handle).await;
+        let Some(system) = handle.directory() else { continue };
+        let cluster = handle.membership();
+        if cluster.is_joint() {
+            continue;
+        }
+        let load = handle.shared().table.load();
+        let mut steps = JoinSet::new();
+        for keyspace in handle.hosted() {
+            let leads = keyspace.consensus().role == Role::Leader;
+            if leads && keyspace.id() >= SYSTEM {
+                steps.spawn(step(keyspace, system.clone(), cluster.voters.clone(), load.clone()));
+            }
+        }
+        while steps.join_next().await.is_some() {}
+    }
+}
+
+/// Until it is done, the leader of the default keyspace founds the directory.
+async fn found_directory(handle: &NodeHandle) {
+    let leads = handle.consensus().role == Role::Leader;
+    if !leads || handle.reader().directory_voters().is_some() {
+        return;
+    }
+    let members = handle.membership();
+    if members.is_joint() || members.voters.is_empty() {
+        return;
+    }
+    if let Ok(body) = codec::encode(&Command::FoundDirectory { voters: members.voters })
+        && let Err(error) = handle.propose(body, TIMEOUT).await
+    {
+        tracing::debug!(?error, "could not found the directory of keyspaces yet");
+    }
+}
+
+async fn step(
+    keyspace: KeyspaceHandle,
+    system: KeyspaceHandle,
+    cluster: Vec<NodeId>,
+    load: BTreeMap<NodeId, usize>,
+) {
+    let members = keyspace.membership();
+    let done = if keyspace.id() == SYSTEM {
+        let (wanted, listed) = (cluster.len(), &cluster);
+        let view = Replicas { cluster: &cluster, wanted, listed, members: &members, load: &load };
+        match next_step(&view) {
+            Some(step) => change(&keyspace, step).await,
+            None => return,
+        }
+    } else {
+        let Some((record, at)) = keyspace.node.table.listed(keyspace.id()) else { return };
+        // Having applied more than where it begins it has had a leader: this one.
+        let begun = keyspace.consensus().applied > 1;
+        let wanted = match record.name == TRANSACTIONS {
+            true => cluster.len(),
+            false => usize::try_from(record.wanted).unwrap_or(usize::MAX),
+        };
+        let listed = &record.replicas;
+        let view = Replicas { cluster: &cluster, wanted, listed, members: &members, load: &load };
+        let next = match (record.phase, next_step(&view)) {
+            (Phase::Founding, _) if begun => Record { phase: Phase::Serving, ..record },
+            (Phase::Founding, _) | (_, None) => return,
+            (_, Some(Step::List(replicas))) => Record { replicas, ..record },
+            (_, Some(step)) => return told(&keyspace, change(&keyspace, step).await),
+        };
+        let txn = directory::replace(keyspace.id(), at, &next);
+        directory::change(&system, txn, TIMEOUT).await.map(drop)
+    };
+    told(&keyspace, done);
+}
+
+fn told(keyspace: &KeyspaceHandle, done: Result<(), RequestError>) {
+    if let Err(error) = done {
+        let name = keyspace.name();
+        tracing::debug!(name, ?error, "a step towards the keyspace's members failed");
+    }
+}
+
+/// Changes the group's members. The context is a transaction that does nothing.
+async fn change(keyspace: &KeyspaceHandle, step: Step) -> Result<(), RequestError> {
+    let wanted = match step {
+        Step::AddLearner(node) => Change::AddLearner(node),
+        Step::Promote(node) => Change::Promote(node),
+        Step::Remove(node) => Change::Remove(node),
+        Step::List(_) => return Ok(()),
+    };
+    let Ok(context) = codec::encode(&Command::Txn(Txn::default())) else { return Ok(()) };
+    let judged = keyspace.consensus().applied;
+    tracing::info!(name = keyspace.name(), change = ?wanted, "a keyspace's members change");
+    keyspace.change(wanted, judged, context, TIMEOUT).await.map(drop)
+}

@@ -1,0 +1,202 @@
+//! HTTP participants: try, confirm and cancel, against a real server.
+
+use crate::bank::{CLUSTER, applied, prepare, refusal, soon, state};
+use crate::hotel::{self, Server, Stage};
+use crate::recovery_cases::Decisions;
+use quorate_databases::{Cut, Proxy};
+use quorate_resource_managers::{
+    BranchName, Deadline, Decision, Error, Heuristic, HttpConfig, HttpParticipant, HttpWork,
+    Outcome, Recovery, RecoverySettings, Refusal, ResourceManager, State, TransactionName, Vote,
+    Work,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn participant(port: u16) -> HttpParticipant {
+    let config = HttpConfig::new("hotel", &format!("http://127.0.0.1:{port}"));
+    HttpParticipant::new(CLUSTER, config).unwrap()
+}
+
+fn branch(txid: &str) -> BranchName {
+    BranchName::new(TransactionName::new(CLUSTER, 1, txid).unwrap(), "hotel", "room").unwrap()
+}
+
+fn work(action: &str) -> Work {
+    let body = toml::toml! { nights = 2 };
+    Work::Http(HttpWork { action: action.to_owned(), body: Some(body) })
+}
+
+fn rooms(server: &Server) -> (u32, u32) {
+    let hotel = server.hotel.lock();
+    (hotel.free, hotel.sold)
+}
+
+#[tokio::test]
+async fn try_confirm_and_cancel_happen_once_however_often_they_are_asked_for() {
+    let server = hotel::open(5).await;
+    let manager = participant(server.port);
+    let (sold, given_back) = (branch("t1"), branch("t2"));
+    for _ in 0..2 {
+        prepare(&manager, &sold, &work("/rooms")).await;
+        prepare(&manager, &given_back, &work("/rooms")).await;
+        assert_eq!((rooms(&server), state(&manager, &sold).await), ((3, 0), State::Prepared));
+    }
+    for _ in 0..2 {
+        applied(&manager.commit(&sold, soon()).await);
+        assert_eq!(manager.rollback(&given_back, soon()).await, Outcome::NotThere);
+        assert_eq!(rooms(&server), (4, 1));
+    }
+    let vote = manager.prepare(&sold, &work("/rooms"), soon()).await;
+    assert_eq!(vote, Vote::No(Refusal::Over { applied: true }));
+    assert!(matches!(state(&manager, &sold).await, State::Applied(_)));
+    assert_eq!(state(&manager, &given_back).await, State::RolledBack);
+    let seen = server.hotel.lock().seen.clone();
+    let tries: Vec<_> =
+        seen.iter().filter(|s| s.starts_with("q1:bead:1:t1") && s.contains(":try ")).collect();
+    assert_eq!(tries.len(), 3);
+    assert!(tries.iter().all(|s| *s == "q1:bead:1:t1:hotel:room:try {\"nights\":2}"), "{tries:?}");
+    manager.forget(&[sold.clone(), given_back], soon()).await.unwrap();
+    assert_eq!(state(&manager, &sold).await, State::Absent);
+}
+
+#[tokio::test]
+async fn an_empty_cancel_succeeds_and_bars_a_late_try() {
+    let server = hotel::open(5).await;
+    let manager = participant(server.port);
+    assert_eq!(manager.rollback(&branch("t1"), soon()).await, Outcome::NotThere);
+    let late = manager.prepare(&branch("t1"), &work("/rooms"), soon()).await;
+    assert_eq!(late, Vote::No(Refusal::Over { applied: false }));
+    assert_eq!(rooms(&server), (5, 0));
+    // Nor is there anything to confirm.
+    let outcome = manager.commit(&branch("t1"), soon()).await;
+    assert_eq!(outcome, Outcome::Heuristic(Heuristic::RolledBack));
+}
+
+#[tokio::test]
+async fn the_participant_may_refuse_or_have_nothing_to_do() {
+    let server = hotel::open(1).await;
+    let manager = participant(server.port);
+    assert_eq!(refusal(&manager, "t1", &work("/full")).await, "no room is free");
+    let look = manager.prepare(&branch("t2"), &work("/look"), soon()).await;
+    assert_eq!(look, Vote::ReadOnly);
+    assert_eq!(rooms(&server), (1, 0));
+    let wrong = manager.prepare(&branch("t3"), &work("rooms"), soon()).await;
+    let Vote::No(Refusal::Branch(Error::Caller(why))) = wrong else { panic!("{wrong:?}") };
+    assert!(why.contains("begins with `/`"), "{why}");
+}
+
+#[tokio::test]
+async fn requests_and_answers_may_be_lost() {
+    let server = hotel::open(50).await;
+    let proxy = Proxy::start(server.port);
+    let direct = participant(server.port);
+    let cuts: [fn(&'static str) -> Cut; 2] = [Cut::RequestWith, Cut::AnswerTo];
+    let (mut free, mut sold) = (50, 0);
+    for (n, cut) in cuts.into_iter().enumerate() {
+        let manager = participant(proxy.port());
+        manager.check(soon()).await.unwrap();
+        let (a, b) = (branch(&format!("a{n}")), branch(&format!("b{n}")));
+        proxy.cut(cut("quorate-phase: try"));
+        let vote = manager.prepare(&a, &work("/rooms"), soon()).await;
+        // The client repeats what it knows not to have been processed; else the vote is open.
+        assert!(proxy.has_cut() && matches!(vote, Vote::Unknown(_) | Vote::Yes), "{vote:?}");
+        prepare(&manager, &a, &work("/rooms")).await;
+        proxy.cut(cut("quorate-phase: confirm"));
+        let outcome = manager.commit(&a, soon()).await;
+        assert!(proxy.has_cut(), "{outcome:?}");
+        assert!(!matches!(outcome, Outcome::Heuristic(_)), "{outcome:?}");
+        applied(&manager.commit(&a, soon()).await);
+        prepare(&manager, &b, &work("/rooms")).await;
+        proxy.cut(cut("quorate-phase: cancel"));
+        let outcome = manager.rollback(&b, soon()).await;
+        assert!(proxy.has_cut(), "{outcome:?}");
+        assert_eq!(direct.rollback(&b, soon()).await, Outcome::NotThere);
+        (free, sold) = (free - 1, sold + 1);
+        assert_eq!(rooms(&server), (free, sold));
+    }
+}
+
+#[tokio::test]
+async fn a_silent_participant_is_waited_for_until_the_deadline() {
+    let server = hotel::open(5).await;
+    let proxy = Proxy::start(server.port);
+    let manager = participant(proxy.port());
+    manager.check(soon()).await.unwrap();
+    proxy.cut(Cut::SilenceAt("quorate-phase: try"));
+    let deadline = Deadline::within(Duration::from_millis(200));
+    let vote = manager.prepare(&branch("t1"), &work("/rooms"), deadline).await;
+    let Vote::Unknown(doubt) = vote else { panic!("{vote:?}") };
+    assert!(doubt.to_string().contains("no answer before the deadline"), "{doubt}");
+    assert!(deadline.left().is_zero());
+    assert_eq!(manager.rollback(&branch("t1"), soon()).await, Outcome::NotThere);
+}
+
+/// A status alone is no proof of anything.
+#[tokio::test]
+async fn what_does_not_keep_the_contract_is_not_believed() {
+    let server = hotel::open(5).await;
+    let manager = participant(server.port);
+    for action in ["/plain", "/hell"] {
+        let vote = manager.prepare(&branch("t1"), &work(action), soon()).await;
+        assert!(matches!(vote, Vote::Unknown(_)), "{vote:?}");
+    }
+    let plain = axum::Router::new().fallback(async || "Welcome!");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move { axum::serve(listener, plain).await.unwrap() });
+    let stranger = participant(port);
+    let error = stranger.check(soon()).await.unwrap_err().to_string();
+    assert!(error.contains("is it a participant?"), "{error}");
+    let why = refusal(&stranger, "t2", &work("/rooms")).await;
+    assert!(why.contains("is it a participant?"), "nothing was tried: {why}");
+    for outcome in [
+        stranger.commit(&branch("t2"), soon()).await,
+        stranger.rollback(&branch("t2"), soon()).await,
+    ] {
+        assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    }
+    task.abort();
+}
+
+#[tokio::test]
+async fn whoever_is_to_blame_is_named() {
+    let server = hotel::open(5).await;
+    let check = async |authorization: &str| {
+        let url = format!("http://127.0.0.1:{}", server.port);
+        let mut config = HttpConfig::new("hotel", &url);
+        config.headers.insert("authorization".to_owned(), authorization.into());
+        HttpParticipant::new(CLUSTER, config)?.check(soon()).await
+    };
+    check("Bearer right").await.unwrap();
+    let error = check("Bearer wrong").await.unwrap_err();
+    assert!(matches!(error, Error::Credentials { .. }), "{error:?}");
+    assert!(!error.to_string().contains("Bearer"), "{error}");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = participant(nobody.port()).check(soon()).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn recovery_finishes_what_is_reserved_and_sees_what_was_decided_by_hand() {
+    let server = hotel::open(9).await;
+    let manager: Arc<dyn ResourceManager> = Arc::new(participant(server.port));
+    for txid in ["commit", "abort", "open", "by-hand"] {
+        prepare(&*manager, &branch(txid), &work("/rooms")).await;
+    }
+    assert_eq!(manager.adopt(&branch("open"), soon()).await, Vote::Yes);
+    let adopted = manager.adopt(&branch("never"), soon()).await;
+    assert!(matches!(adopted, Vote::No(Refusal::NotAdoptable(_))), "{adopted:?}");
+    let by_hand = branch("by-hand");
+    let key = (by_hand.transaction().to_string(), by_hand.qualifier().to_owned());
+    server.hotel.lock().barrier.insert(key, Stage::Cancelled);
+    let decisions = Arc::new(Decisions::default());
+    decisions.decide("commit", Decision::Commit);
+    decisions.decide("open", Decision::Undecided);
+    let recovery = Recovery::new(vec![manager.clone()], decisions, RecoverySettings::default());
+    let scanned = recovery.scan(&*manager).await.unwrap();
+    assert_eq!((scanned.found, scanned.committed, scanned.rolled_back), (3, 1, 1));
+    assert_eq!(scanned.undecided, 1);
+    let outcome = recovery.settle(&*manager, &by_hand, true, soon()).await;
+    assert_eq!(outcome, Outcome::Heuristic(Heuristic::RolledBack));
+    assert_eq!(recovery.alarms().len(), 1);
+}

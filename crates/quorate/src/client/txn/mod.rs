@@ -1,0 +1,146 @@
+//! `quorate txn`.
+
+mod file;
+mod print;
+
+use super::Connection;
+use crate::exit::Failure;
+use crate::output::{Output, print_json};
+use clap::{Args, Subcommand};
+use quorate_base::Rng;
+use quorate_client::Error;
+use quorate_wire::quorate::{
+    ListTransactionsRequest, RunTransactionRequest, RunTransactionResponse, ShowTransactionRequest,
+    TransactionState,
+};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
+
+/// What to do.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Run the transaction of a file: every branch commits, or none does
+    Run {
+        /// The file, in TOML; `-` is standard input
+        file: PathBuf,
+        /// Its id, instead of the file's; run again under the same one it is not done twice
+        #[arg(long)]
+        id: Option<String>,
+        /// Answer when it is decided, without waiting for it to be carried out everywhere
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// List those that are not over, and the latest of those that are
+    List {
+        /// At most so many of each
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Show one: every branch, the decision, and what it waits for
+    Show {
+        /// Its id
+        id: String,
+    },
+}
+
+pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<(), Failure> {
+    match arguments.action {
+        Action::Run { file, id, no_wait } => {
+            let mut request = file::read(&file)?;
+            if let Some(id) = id {
+                request.id = id;
+            }
+            if request.id.is_empty() {
+                request.id = fresh_id();
+                // Known before anything is done, so that it can be asked for whatever happens.
+                eprintln!("transaction {}", request.id);
+            }
+            request.applied = !no_wait;
+            transact(connection, request).await
+        }
+        Action::List { limit } => {
+            let request = ListTransactionsRequest { limit };
+            let listed = connection.client()?.transaction_list(request).await?.transactions;
+            match connection.output {
+                Output::Json => print_json(&listed.iter().map(print::json).collect()),
+                Output::Table => {
+                    println!("{}", print::list(&listed));
+                    Ok(())
+                }
+            }
+        }
+        Action::Show { id } => {
+            let request = ShowTransactionRequest { id };
+            let shown = connection.client()?.transaction_show(request).await?;
+            let shown = shown.transaction.unwrap_or_default();
+            match connection.output {
+                Output::Json => print_json(&print::json(&shown)),
+                Output::Table => {
+                    print::one(&shown);
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+async fn transact(
+    mut connection: Connection,
+    request: RunTransactionRequest,
+) -> Result<(), Failure> {
+    // A transaction's own patience is longer than a read's.
+    let patience = std::time::Duration::from_millis(request.patience_ms);
+    connection.timeout = connection.timeout.max(patience + std::time::Duration::from_secs(5));
+    let mut config = connection.config()?;
+    // Another member is asked only when this one is gone: it would merely wait for the same.
+    config.attempt_timeout = config.timeout;
+    let id = request.id.clone();
+    let ran = quorate_client::Client::new(config).transaction_run(request).await;
+    let response = ran.map_err(|error| match error {
+        Error::Unavailable { .. } | Error::Unknown { .. } => Failure::Unavailable(format!(
+            "{error}\nThe transaction may be under way. Ask for it by `quorate txn show {id}`, or \
+             run it again under the id {id}: it is not done twice"
+        )),
+        other => other.into(),
+    })?;
+    told(&connection, &response)
+}
+
+fn told(connection: &Connection, response: &RunTransactionResponse) -> Result<(), Failure> {
+    let it = response.transaction.clone().unwrap_or_default();
+    if connection.output == Output::Json {
+        print_json(&print::ran(&it, &response.answers))?;
+    }
+    match it.state() {
+        TransactionState::RolledBack | TransactionState::RollingBack => {
+            let guilty = match it.guilty_branch.as_str() {
+                "" => String::new(),
+                name => format!(" by branch {name}"),
+            };
+            Err(Failure::Failed(format!(
+                "transaction {} is rolled back{guilty}: {}",
+                it.id, it.reason
+            )))
+        }
+        _ if connection.output == Output::Json => Ok(()),
+        _ => {
+            print::outcome(&it, &response.answers);
+            Ok(())
+        }
+    }
+}
+
+/// An id that nobody else has.
+fn fresh_id() -> String {
+    let seed = RandomState::new().build_hasher().finish();
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let nanos = time.map_or(0, |time| time.as_nanos());
+    let mut rng = Rng::new(seed ^ u64::from(std::process::id()).rotate_left(32));
+    format!("t-{:x}-{:016x}", nanos / 1_000_000, rng.next_u64())
+}

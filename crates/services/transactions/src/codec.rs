@@ -1,0 +1,289 @@
+//! The bytes of a record. `docs/transactions.md` has the table. Version 2 is written; version 1,
+//! which knew no asker, is read.
+
+use crate::record::{BranchRecord, BranchState, Kind, MAX_BRANCHES, Owner, Record, Stage, Verdict};
+use bytes::Bytes;
+use quorate_atomic_commit::Protocol;
+use quorate_base::codec::{DecodeError, Reader, Writer};
+use quorate_base::{GroupId, NodeId};
+
+const VERSION: u8 = 2;
+const WITHOUT_ASKER: u8 = 1;
+const MAX_NAME_BYTES: u64 = 256;
+const MAX_TEXT_BYTES: u64 = 4_096;
+
+impl Record {
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut w = Writer::with_capacity(64 + 64 * self.branches.len());
+        w.u8(VERSION);
+        w.u64(wide(self.content >> 64)).u64(wide(self.content));
+        w.u8(protocol_code(self.protocol));
+        w.u64(self.owner.node.0).u64(self.owner.run);
+        w.u64(self.asker.node.0).u64(self.asker.run);
+        w.varint(self.epoch.into()).varint(self.asked.into());
+        w.varint(self.began_ms).varint(self.patience_ms).varint(self.changed_ms);
+        match &self.stage {
+            Stage::Open => {
+                w.u8(1);
+            }
+            Stage::Decided(verdict) => write_verdict(w.u8(2), verdict),
+            Stage::Finished(verdict) => write_verdict(w.u8(3), verdict),
+        }
+        w.varint(self.branches.len() as u64);
+        for branch in &self.branches {
+            w.bytes(branch.name.as_bytes()).u8(kind_code(branch.kind));
+            w.bytes(branch.participant.as_bytes()).varint(branch.group.0);
+            write_state(&mut w, &branch.state);
+            write_text(&mut w, &branch.trouble);
+        }
+        w.into_bytes()
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// [`DecodeError`]: a newer version wrote it, or nobody of ours.
+    pub fn decode(bytes: Bytes) -> Result<Record, DecodeError> {
+        let mut r = Reader::new(bytes);
+        let version = r.u8()?;
+        if version != VERSION && version != WITHOUT_ASKER {
+            return unknown("version of a transaction's record", version);
+        }
+        let content = (u128::from(r.u64()?) << 64) | u128::from(r.u64()?);
+        let protocol = protocol_of(r.u8()?)?;
+        let owner = read_owner(&mut r)?;
+        let asker = match version {
+            WITHOUT_ASKER => Owner::default(),
+            _ => read_owner(&mut r)?,
+        };
+        let (epoch, asked) = (number(&mut r)?, number(&mut r)?);
+        let (began_ms, patience_ms, changed_ms) = (r.varint()?, r.varint()?, r.varint()?);
+        let stage = match r.u8()? {
+            1 => Stage::Open,
+            2 => Stage::Decided(read_verdict(&mut r)?),
+            3 => Stage::Finished(read_verdict(&mut r)?),
+            other => return unknown("stage of a transaction", other),
+        };
+        let n = r.count(MAX_BRANCHES as u64, 6)?;
+        let branches = (0..n).map(|_| read_branch(&mut r)).collect::<Result<_, _>>()?;
+        r.finish()?;
+        Ok(Record {
+            content,
+            protocol,
+            owner,
+            asker,
+            epoch,
+            asked,
+            began_ms,
+            patience_ms,
+            changed_ms,
+            stage,
+            branches,
+        })
+    }
+}
+
+/// The lower half.
+#[allow(clippy::cast_possible_truncation)]
+fn wide(half: u128) -> u64 {
+    half as u64
+}
+
+fn unknown<T>(field: &'static str, value: u8) -> Result<T, DecodeError> {
+    Err(DecodeError::Unknown { field, value: value.into() })
+}
+
+fn read_owner(r: &mut Reader) -> Result<Owner, DecodeError> {
+    Ok(Owner { node: NodeId(r.u64()?), run: r.u64()? })
+}
+
+fn number(r: &mut Reader) -> Result<u32, DecodeError> {
+    let value = r.varint()?;
+    u32::try_from(value).map_err(|_| DecodeError::Unknown { field: "epoch", value })
+}
+
+fn text(r: &mut Reader, limit: u64) -> Result<String, DecodeError> {
+    Ok(String::from_utf8_lossy(&r.bytes(limit)?).into_owned())
+}
+
+/// Texts of participants can be longer than what is kept of them.
+fn write_text(w: &mut Writer, text: &str) {
+    let mut end = text.len().min(usize::try_from(MAX_TEXT_BYTES).unwrap_or(usize::MAX));
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    w.bytes(&text.as_bytes()[..end]);
+}
+
+fn protocol_code(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::TwoPhase => 1,
+        Protocol::ThreePhase => 2,
+        Protocol::PaxosCommit => 3,
+        Protocol::NaiveThreePhase => 4,
+    }
+}
+
+fn protocol_of(code: u8) -> Result<Protocol, DecodeError> {
+    let all = Protocol::ALL.into_iter();
+    match all.into_iter().find(|protocol| protocol_code(*protocol) == code) {
+        Some(protocol) => Ok(protocol),
+        None => unknown("protocol of a transaction", code),
+    }
+}
+
+fn kind_code(kind: Kind) -> u8 {
+    match kind {
+        Kind::Keyspace => 1,
+        Kind::Postgres => 2,
+        Kind::MariaDb => 3,
+        Kind::Http => 4,
+    }
+}
+
+fn write_verdict(w: &mut Writer, verdict: &Verdict) {
+    match verdict {
+        Verdict::Commit => {
+            w.u8(1);
+        }
+        Verdict::Abort { branch, reason } => {
+            // Zero is no branch.
+            w.u8(2).varint(branch.map_or(0, |branch| u64::from(branch) + 1));
+            write_text(w, reason);
+        }
+    }
+}
+
+fn read_verdict(r: &mut Reader) -> Result<Verdict, DecodeError> {
+    match r.u8()? {
+        1 => Ok(Verdict::Commit),
+        2 => {
+            let value = r.varint()?;
+            let branch = value.checked_sub(1).map(u16::try_from).transpose();
+            let branch = branch.map_err(|_| DecodeError::Unknown { field: "branch", value })?;
+            Ok(Verdict::Abort { branch, reason: text(r, MAX_TEXT_BYTES)? })
+        }
+        other => unknown("verdict on a transaction", other),
+    }
+}
+
+fn write_state(w: &mut Writer, state: &BranchState) {
+    match state {
+        BranchState::Asked => {
+            w.u8(1);
+        }
+        BranchState::Prepared => {
+            w.u8(2);
+        }
+        BranchState::ReadOnly => {
+            w.u8(3);
+        }
+        BranchState::Refused(why) => write_text(w.u8(4), why),
+        BranchState::Committed(revision) => {
+            w.u8(5).varint(*revision);
+        }
+        BranchState::RolledBack => {
+            w.u8(6);
+        }
+        BranchState::Heuristic(what) => write_text(w.u8(7), what),
+    }
+}
+
+fn read_branch(r: &mut Reader) -> Result<BranchRecord, DecodeError> {
+    let name = text(r, MAX_NAME_BYTES)?;
+    let code = r.u8()?;
+    let Some(kind) = Kind::ALL.into_iter().find(|kind| kind_code(*kind) == code) else {
+        return unknown("kind of a participant", code);
+    };
+    let participant = text(r, MAX_NAME_BYTES)?;
+    let group = GroupId(r.varint()?);
+    let state = match r.u8()? {
+        1 => BranchState::Asked,
+        2 => BranchState::Prepared,
+        3 => BranchState::ReadOnly,
+        4 => BranchState::Refused(text(r, MAX_TEXT_BYTES)?),
+        5 => BranchState::Committed(r.varint()?),
+        6 => BranchState::RolledBack,
+        7 => BranchState::Heuristic(text(r, MAX_TEXT_BYTES)?),
+        other => return unknown("state of a branch", other),
+    };
+    let trouble = text(r, MAX_TEXT_BYTES)?;
+    Ok(BranchRecord { name, kind, participant, group, state, trouble })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let branch = |name: &str, kind, group, state| BranchRecord {
+            name: name.to_owned(),
+            kind,
+            participant: "k".to_owned(),
+            group: GroupId(group),
+            state,
+            trouble: String::new(),
+        };
+        Record {
+            content: (7 << 64) | 9,
+            protocol: Protocol::TwoPhase,
+            owner: Owner { node: NodeId(2), run: 5 },
+            asker: Owner { node: NodeId(3), run: 6 },
+            epoch: 3,
+            asked: 2,
+            began_ms: 1,
+            patience_ms: 300,
+            changed_ms: 4,
+            stage: Stage::Decided(Verdict::Abort { branch: Some(1), reason: "no".to_owned() }),
+            branches: vec![
+                branch("a", Kind::Keyspace, 16, BranchState::Prepared),
+                branch("b", Kind::Postgres, 0, BranchState::Refused("no".to_owned())),
+            ],
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let head = [7, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1];
+        let owner = [2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+        let asker = [3, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0];
+        let rest = [
+            &[3, 2, 1, 0xac, 2, 4, 2, 2, 2, 2, b'n', b'o', 2][..],
+            &[1, b'a', 1, 1, b'k', 16, 2, 0, 1, b'b', 2, 1, b'k', 0, 4, 2, b'n', b'o', 0],
+        ];
+        let rest = rest.concat();
+        let bytes = record().encode();
+        assert_eq!(bytes, [&[2][..], &head, &owner, &asker, &rest].concat());
+        assert_eq!(Record::decode(bytes.clone()), Ok(record()));
+        for cut in 0..bytes.len() {
+            assert!(Record::decode(bytes.slice(..cut)).is_err());
+        }
+        let first = Bytes::from([&[1][..], &head, &owner, &rest].concat());
+        let known = Record { asker: Owner::default(), ..record() };
+        assert_eq!(Record::decode(first), Ok(known), "version 1");
+    }
+
+    #[test]
+    fn every_state_and_stage_comes_back() {
+        let states = [
+            BranchState::Asked,
+            BranchState::ReadOnly,
+            BranchState::Committed(900),
+            BranchState::RolledBack,
+            BranchState::Heuristic("by hand".to_owned()),
+        ];
+        let abort = Verdict::Abort { branch: None, reason: "late".to_owned() };
+        for stage in [Stage::Open, Stage::Finished(Verdict::Commit), Stage::Finished(abort)] {
+            for state in &states {
+                let mut record = Record { stage: stage.clone(), ..record() };
+                record.branches[0].state = state.clone();
+                assert_eq!(Record::decode(record.encode()), Ok(record));
+            }
+        }
+        let long = "ü".repeat(4_000);
+        let mut record = record();
+        record.branches[0].state = BranchState::Heuristic(long);
+        assert!(Record::decode(record.encode()).is_ok(), "a long text is cut");
+    }
+}

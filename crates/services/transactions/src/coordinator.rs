@@ -1,0 +1,419 @@
+//! One transaction, as whoever drives it sees it: what it is told, and what it wants done.
+//!
+//! Invariants: one write of the record is under way at a time; nothing is decided before the first
+//! record is in the store, and no participant is told a decision that does not follow from the
+//! record, or from votes that nobody can take back.
+
+use crate::record::{BranchRecord, BranchState, Owner, Record, Stage};
+use quorate_atomic_commit as commit;
+use quorate_atomic_commit::two_phase;
+use quorate_atomic_commit::{Config, Epoch, Key, Protocol, Terms, TransactionId};
+use quorate_base::Instant;
+use std::time::Duration;
+
+/// What a coordinator is set to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// After this long without a vote the branch is asked again. The host repeats what got no
+    /// answer by itself, so this is for a host that does not.
+    pub retry: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { retry: Duration::from_secs(3_600) }
+    }
+}
+
+/// A transaction that is to begin.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// The hash of what the client asked for.
+    pub content: u128,
+    /// How the participants agree: two-phase commit or Paxos Commit.
+    pub protocol: Protocol,
+    /// Who drives it.
+    pub owner: Owner,
+    /// How long it may stay undecided.
+    pub patience: Duration,
+    /// Its branches: at least one.
+    pub branches: Vec<BranchRecord>,
+}
+
+/// The time, as the host has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// Monotonic.
+    pub now: Instant,
+    /// Milliseconds since 1970: for people, and for priorities, which nothing depends on.
+    pub wall_ms: u64,
+}
+
+/// What a participant answered when it was asked to prepare.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Vote {
+    /// It is prepared.
+    Yes,
+    /// It only read, and has ended.
+    ReadOnly,
+    /// It is rolled back.
+    No {
+        /// Why.
+        reason: String,
+        /// It can be tried again, with a priority above this one.
+        again: Option<u64>,
+    },
+    /// As the only participant it has committed; a keyspace, at this revision.
+    Done(u64),
+}
+
+/// What a participant answered when it was told a decision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It is proven to be committed; in a keyspace, at this revision.
+    Committed(u64),
+    /// It is rolled back, and will not prepare any more.
+    RolledBack,
+    /// Somebody ended it against the decision.
+    Heuristic(String),
+    /// It has heard of a later epoch: somebody else drives the transaction.
+    Superseded,
+}
+
+/// What a participant's vote turned out to be when it was asked to close it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// It is prepared.
+    Yes,
+    /// It is committed already; in a keyspace, at this revision.
+    Committed(u64),
+    /// It is not prepared and never will be: why, if it said so itself before it was asked.
+    No(Option<String>),
+    /// It has heard of a later epoch: somebody else drives the transaction.
+    Superseded,
+}
+
+/// How a write of the record ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stored {
+    /// It is durable, at this revision.
+    Done(u64),
+    /// The record was not as expected: it is somebody else's now.
+    Lost,
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// A write has ended.
+    Stored {
+        /// Its number.
+        number: u64,
+        /// How.
+        stored: Stored,
+    },
+    /// A branch voted.
+    Voted {
+        /// Its index.
+        branch: u16,
+        /// In which epoch it had been asked.
+        epoch: u32,
+        /// How.
+        vote: Vote,
+    },
+    /// A branch's vote is closed.
+    Resolved {
+        /// Its index.
+        branch: u16,
+        /// In which epoch it had been asked to close it.
+        epoch: u32,
+        /// What it is.
+        found: Found,
+    },
+    /// A branch has ended.
+    Settled {
+        /// Its index.
+        branch: u16,
+        /// In which epoch it had been told.
+        epoch: u32,
+        /// How.
+        end: End,
+    },
+    /// A participant does not answer, or not as hoped; it is asked again.
+    Trouble {
+        /// The branch's index.
+        branch: u16,
+        /// What, in words.
+        what: String,
+    },
+    /// Time has passed.
+    Tick,
+    /// Write down what is waited for, so that everybody can see it and that somebody is at work.
+    Note,
+}
+
+/// The record is to be so from now on, if it is still as of `at`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreRequest {
+    /// Numbers the writes of this coordinator.
+    pub number: u64,
+    /// The revision of the present record; none, if there must be none, not even a finished one.
+    pub at: Option<u64>,
+    /// The record.
+    pub record: Record,
+}
+
+/// What is to be done. All but the last three are answered by an [`Input`], and may be repeated
+/// until they are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Write the record.
+    Store(StoreRequest),
+    /// Ask a branch to prepare.
+    Prepare {
+        /// Its index.
+        branch: u16,
+        /// The attempt.
+        epoch: u32,
+        /// The attempt's priority, the same for all branches: smaller is older.
+        priority: u64,
+        /// It is the only one: it may commit at once.
+        alone: bool,
+    },
+    /// Close a branch's vote, and learn it.
+    Resolve {
+        /// Its index.
+        branch: u16,
+        /// The epoch now.
+        epoch: u32,
+    },
+    /// Tell a branch how it ends.
+    Settle {
+        /// Its index.
+        branch: u16,
+        /// Commit it, or roll it back.
+        commit: bool,
+        /// The epoch in which it was asked to prepare.
+        asked: u32,
+        /// The epoch now.
+        epoch: u32,
+    },
+    /// It is decided, for ever: the record says how, or under Paxos Commit the votes do.
+    Decided,
+    /// It is over. If it was never taken over, its keyspaces may forget it once nothing that was
+    /// asked of them on its behalf is under way any more: late copies are void then, because they
+    /// come from a living node that has settled them. What a lost node sent may still arrive, even
+    /// a prepare and the commit after it, and must find the outcome: that is forgotten only when
+    /// the record is.
+    Finished {
+        /// Whether they may.
+        forget: bool,
+    },
+    /// Somebody else drives it now.
+    Deposed,
+}
+
+/// Where the coordinator is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// The first record, or the next attempt's, is being written.
+    Beginning,
+    /// It collects votes.
+    Voting,
+    /// An attempt met a younger transaction: it is rolled back, to be made again.
+    Retreating,
+    /// It asks its only participant how that has decided.
+    Asking,
+    /// The record says that this coordinator has taken it over, once that is written.
+    Claiming,
+    /// It closes the votes, and learns them.
+    Resolving,
+    /// Somebody else began a transaction of this id first: what was asked here is rolled back.
+    Withdrawing,
+    /// The decision is being written.
+    Deciding,
+    /// The decision is being carried out.
+    Settling,
+    /// The end is being written.
+    Finishing,
+    /// Nothing is left to be done here.
+    Over,
+}
+
+/// Drives one transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Coordinator {
+    pub(crate) settings: Settings,
+    pub(crate) id: u128,
+    /// The record as it is, or as it will be when the write under way has ended.
+    pub(crate) record: Record,
+    /// Its revision in the store; none before it is there.
+    pub(crate) at: Option<u64>,
+    /// The number of the write under way, if there is one.
+    pub(crate) writing: Option<u64>,
+    pub(crate) writes: u64,
+    pub(crate) phase: Phase,
+    /// What the votes have come to while the first write of the record was under way.
+    pub(crate) held: Option<commit::Decision>,
+    /// Whether the host was told the decision.
+    pub(crate) told: bool,
+    pub(crate) site: two_phase::Coordinator,
+    pub(crate) deadline: Instant,
+    pub(crate) priority: u64,
+    /// Why the last attempt was given up, and which branch caused it.
+    pub(crate) setback: Option<(u16, String)>,
+}
+
+impl Coordinator {
+    /// Begins a transaction. `id` is the hash of its id.
+    ///
+    /// Panics without a branch, or with more than there may be: the host checks what comes from
+    /// outside.
+    pub fn begin(
+        settings: Settings,
+        id: u128,
+        start: Start,
+        moment: Moment,
+        out: &mut Vec<Effect>,
+    ) -> Coordinator {
+        let n = start.branches.len();
+        assert!(n > 0 && n <= crate::MAX_BRANCHES, "a transaction of {n} branches");
+        let record = Record {
+            content: start.content,
+            protocol: start.protocol,
+            owner: start.owner,
+            asker: start.owner,
+            epoch: 1,
+            asked: 1,
+            began_ms: moment.wall_ms,
+            patience_ms: u64::try_from(start.patience.as_millis()).unwrap_or(u64::MAX),
+            changed_ms: moment.wall_ms,
+            stage: Stage::Open,
+            branches: start.branches,
+        };
+        let deadline = moment.now + start.patience;
+        let mut it = Coordinator::of(settings, id, record, None, deadline);
+        it.priority = moment.wall_ms;
+        it.store(moment, out);
+        if it.record.is_eager() {
+            it.attempt(moment, out);
+        }
+        it
+    }
+
+    /// Takes over a transaction whose record is `record`, at revision `at`.
+    ///
+    /// Panics if it is finished: then there is nothing to take over.
+    pub fn take_over(
+        settings: Settings,
+        id: u128,
+        (record, at): (Record, u64),
+        owner: Owner,
+        moment: Moment,
+        out: &mut Vec<Effect>,
+    ) -> Coordinator {
+        assert!(!matches!(record.stage, Stage::Finished(_)), "what is finished has no owner");
+        let previous = record.owner;
+        let mut it = Coordinator::of(settings, id, record, Some(at), moment.now);
+        it.record.owner = owner;
+        it.record.epoch = it.record.epoch.saturating_add(1);
+        it.phase = Phase::Claiming;
+        let node = previous.node;
+        let lost = format!("its coordinator {node} was lost before it had decided");
+        match it.record.stage {
+            Stage::Open if it.record.is_decided_by_votes() => {
+                it.setback = Some((0, lost));
+                it.store(moment, out);
+            }
+            Stage::Open if !it.record.is_alone() => it.bury(lost, moment, out),
+            _ => it.store(moment, out),
+        }
+        it
+    }
+
+    fn of(
+        settings: Settings,
+        id: u128,
+        record: Record,
+        at: Option<u64>,
+        deadline: Instant,
+    ) -> Coordinator {
+        let site = new_site(settings, id, &record);
+        Coordinator {
+            settings,
+            id,
+            record,
+            at,
+            writing: None,
+            writes: 0,
+            phase: Phase::Beginning,
+            held: None,
+            told: false,
+            site,
+            deadline,
+            priority: 0,
+            setback: None,
+        }
+    }
+
+    /// The record as it is, or will be when the write under way has ended.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Whether the host was told that it is decided.
+    pub fn is_told(&self) -> bool {
+        self.told
+    }
+
+    /// Whether nothing is left to be done here.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// The epoch in which votes are wanted, while they are.
+    pub fn asks(&self) -> Option<u32> {
+        (self.phase == Phase::Voting).then_some(self.record.asked)
+    }
+
+    /// When the next tick is due, at the latest.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        use quorate_atomic_commit::AtomicCommit;
+        match self.phase {
+            Phase::Voting if self.record.is_alone() => Some(self.deadline),
+            Phase::Voting => self.site.next_timeout(),
+            Phase::Retreating => Some(self.deadline),
+            _ => None,
+        }
+    }
+
+    /// Writes the record as it is now.
+    pub(crate) fn store(&mut self, moment: Moment, out: &mut Vec<Effect>) {
+        assert!(self.writing.is_none(), "one write at a time");
+        self.record.changed_ms = moment.wall_ms;
+        self.writes += 1;
+        self.writing = Some(self.writes);
+        let (number, at, record) = (self.writes, self.at, self.record.clone());
+        out.push(Effect::Store(StoreRequest { number, at, record }));
+    }
+
+    pub(crate) fn branch(&mut self, index: u16) -> Option<&mut BranchRecord> {
+        self.record.branches.get_mut(usize::from(index))
+    }
+
+    pub(crate) fn state(&self, index: u16) -> Option<&BranchState> {
+        self.record.branches.get(usize::from(index)).map(|branch| &branch.state)
+    }
+}
+
+/// Two-phase commit's own coordinator of the record's present attempt, which has not begun.
+pub(crate) fn new_site(settings: Settings, id: u128, record: &Record) -> two_phase::Coordinator {
+    let config = Config { retry: settings.retry, ..Config::default() };
+    let key = Key { transaction: TransactionId(id), epoch: Epoch(record.asked) };
+    two_phase::Coordinator::restore(config, key, terms(record), &[])
+}
+
+pub(crate) fn terms(record: &Record) -> Terms {
+    // There are never so many: the record is checked.
+    Terms { branches: u16::try_from(record.branches.len()).unwrap_or(u16::MAX), acceptors: 0 }
+}

@@ -1,0 +1,33 @@
+//! The coordinator of distributed transactions, as a pure state machine over a replicated record.
+//!
+//! A transaction has one [`Record`], kept in a replicated keyspace and changed by compare-and-swap
+//! alone. A [`Coordinator`] drives it: it is told what happened ([`Input`]), and says what is to be
+//! done ([`Effect`]). Who votes and what follows from the votes is decided by
+//! `protocols/atomic-commit`; here are the record, the attempts, and the end of a transaction.
+//! `docs/transactions.md` has the whole of it.
+//!
+//! Invariants:
+//!
+//! - Nothing is decided before the record is there, and no commit leaves before the record says so
+//!   or, where the votes decide, every participant has said yes for ever. A record that says how
+//!   its transaction ends never says otherwise.
+//! - Any node may take a transaction over at any moment: it raises the record's epoch, which takes
+//!   the word from whoever had it. Clocks and suspicions decide when, never what.
+//! - Whoever takes over a transaction that is undecided ends it: the tombstone comes first. Where
+//!   the votes decide they are closed and learned first: all Yes is a commit.
+//! - A record is finished only when every participant has proven that it applied the decision.
+
+mod codec;
+mod coordinator;
+mod id;
+mod record;
+mod steps;
+mod suspicion;
+mod votes;
+
+pub use coordinator::{
+    Coordinator, Effect, End, Found, Input, Moment, Settings, Start, StoreRequest, Stored, Vote,
+};
+pub use id::{MAX_ID_BYTES, Refused, check_id, content_hash};
+pub use record::{BranchRecord, BranchState, Kind, MAX_BRANCHES, Owner, Record, Stage, Verdict};
+pub use suspicion::{Sight, Suspicion, SuspicionSettings};

@@ -1,0 +1,190 @@
+//! The record of a transaction: all that a coordinator must know to end what another began.
+
+use quorate_atomic_commit::Protocol;
+use quorate_base::{GroupId, NodeId};
+
+/// Branches that a transaction may have.
+pub const MAX_BRANCHES: usize = 32;
+
+/// One run of a coordinator: nobody else ever has the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Owner {
+    /// The node.
+    pub node: NodeId,
+    /// One life of it.
+    pub run: u64,
+}
+
+/// What a participant is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// A keyspace of this cluster.
+    Keyspace,
+    /// A PostgreSQL database.
+    Postgres,
+    /// A MariaDB database.
+    MariaDb,
+    /// An HTTP service.
+    Http,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 4] = [Kind::Keyspace, Kind::Postgres, Kind::MariaDb, Kind::Http];
+
+    /// How people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Keyspace => "keyspace",
+            Kind::Postgres => "postgres",
+            Kind::MariaDb => "mariadb",
+            Kind::Http => "http",
+        }
+    }
+}
+
+/// How a branch stands, as far as its coordinator knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BranchState {
+    /// It was, or is about to be, asked to prepare, and has not voted.
+    Asked,
+    /// It voted yes.
+    Prepared,
+    /// It only read, and has ended.
+    ReadOnly,
+    /// It voted no, and is rolled back.
+    Refused(String),
+    /// It is proven to be committed; in a keyspace, at this revision.
+    Committed(u64),
+    /// It is proven to be rolled back.
+    RolledBack,
+    /// Somebody ended it against the decision. An alarm: the transaction is kept until people have
+    /// seen to it.
+    Heuristic(String),
+}
+
+impl BranchState {
+    /// Whether the branch has nothing to lose: it holds nothing, and never will.
+    pub fn is_void(&self) -> bool {
+        use BranchState::{ReadOnly, Refused, RolledBack};
+        matches!(self, ReadOnly | Refused(_) | RolledBack)
+    }
+
+    /// Whether a decision has to be told.
+    pub fn is_open(&self) -> bool {
+        matches!(self, BranchState::Asked | BranchState::Prepared)
+    }
+}
+
+/// One branch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BranchRecord {
+    /// What the client calls it.
+    pub name: String,
+    /// What its participant is.
+    pub kind: Kind,
+    /// What the participant is called.
+    pub participant: String,
+    /// The keyspace's group, which is never another's; zero for others.
+    pub group: GroupId,
+    /// How it stands.
+    pub state: BranchState,
+    /// What its coordinator waits for, in words; empty if for nothing in particular.
+    pub trouble: String,
+}
+
+/// How a transaction ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Everywhere.
+    Commit,
+    /// Nowhere.
+    Abort {
+        /// The branch that caused it, if one did: its index.
+        branch: Option<u16>,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Verdict {
+    /// Whether it is to commit.
+    pub fn commits(&self) -> bool {
+        *self == Verdict::Commit
+    }
+}
+
+/// How far a transaction has come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Undecided.
+    Open,
+    /// Decided, and not yet applied everywhere.
+    Decided(Verdict),
+    /// Decided, and applied everywhere.
+    Finished(Verdict),
+}
+
+impl Stage {
+    /// How the transaction ends, if that is decided.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        match self {
+            Stage::Open => None,
+            Stage::Decided(verdict) | Stage::Finished(verdict) => Some(verdict),
+        }
+    }
+}
+
+/// The record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// The hash of what the client asked for.
+    pub content: u128,
+    /// How the participants agree.
+    pub protocol: Protocol,
+    /// Who drives it.
+    pub owner: Owner,
+    /// Who began it: its branches in keyspaces bear its name, so that those of somebody else who
+    /// began a transaction of the same id at the same time are told from them.
+    pub asker: Owner,
+    /// Counts the attempts and the changes of owner.
+    pub epoch: u32,
+    /// The epoch in which the branches were asked to prepare.
+    pub asked: u32,
+    /// When it began, by its first owner's clock, in milliseconds since 1970. For people.
+    pub began_ms: u64,
+    /// How long it may stay undecided, in milliseconds.
+    pub patience_ms: u64,
+    /// When the record was last changed, by the owner's clock. For people, and for how long a
+    /// finished record is kept.
+    pub changed_ms: u64,
+    /// How far it has come.
+    pub stage: Stage,
+    /// Its branches.
+    pub branches: Vec<BranchRecord>,
+}
+
+impl Record {
+    /// Whether its only participant decides by itself.
+    pub fn is_alone(&self) -> bool {
+        self.branches.len() == 1
+    }
+
+    /// Whether its branches are asked beside the first write of the record, not after it. Keyspaces
+    /// can be: their branches bear the asker's name.
+    pub fn is_eager(&self) -> bool {
+        !self.is_alone() && self.branches.iter().all(|branch| branch.kind == Kind::Keyspace)
+    }
+
+    /// Whether the votes are the decision, so that nobody may decide without them: as in Paxos
+    /// Commit every participant's vote is chosen by a consensus of its own, the log of its group.
+    pub fn is_decided_by_votes(&self) -> bool {
+        self.protocol == Protocol::PaxosCommit && self.is_eager()
+    }
+
+    /// The branches that a decision still has to reach.
+    pub fn open_branches(&self) -> impl Iterator<Item = u16> + '_ {
+        let all = (0u16..).zip(&self.branches);
+        all.filter(|(_, branch)| branch.state.is_open()).map(|(index, _)| index)
+    }
+}

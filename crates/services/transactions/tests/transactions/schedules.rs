@@ -1,0 +1,77 @@
+//! Random schedules: crashes at every step, take-overs by mistake, copies, votes of every kind.
+
+use crate::world::World;
+use quorate_atomic_commit::Protocol;
+use std::time::Duration;
+
+#[derive(Default, Debug)]
+struct Seen {
+    commits: usize,
+    aborts: usize,
+    deposed: u32,
+    taken_over: u32,
+    second: u32,
+    found: u32,
+}
+
+fn run(seed: u64) -> Seen {
+    let mut world = World::new(seed, 3, 3);
+    let mut began = 0;
+    for _ in 0..300 {
+        let node = usize::try_from(world.rng.below(3)).unwrap();
+        match world.rng.below(100) {
+            0..10 if began < 12 => {
+                began += 1;
+                let n = world.rng.between(1, 3);
+                let participants: Vec<u64> = (0..n).collect();
+                let protocol = protocol(began);
+                world.begin(node, &format!("t{began}"), protocol, &participants);
+                if world.rng.chance_ppm(200_000) {
+                    // The client asks another node as well.
+                    world.begin((node + 1) % 3, &format!("t{began}"), protocol, &participants);
+                }
+            }
+            10..13 => world.crash(node),
+            13..17 => {
+                let id = format!("t{}", world.rng.between(1, 12));
+                world.take_over(node, &id);
+            }
+            17..20 => world.pass(Duration::from_millis(60)),
+            20 => world.scan(),
+            _ => {
+                world.arrive();
+            }
+        }
+    }
+    world.heal();
+    world.judge();
+    let commits = world.told.values().filter(|commits| **commits).count();
+    let aborts = world.told.len() - commits;
+    let World { deposed, taken_over, second, found, .. } = world;
+    Seen { commits, aborts, deposed, taken_over, second, found }
+}
+
+/// Every other transaction is decided by its votes, if it can be.
+fn protocol(number: u32) -> Protocol {
+    if number.is_multiple_of(2) { Protocol::PaxosCommit } else { Protocol::TwoPhase }
+}
+
+#[test]
+fn whatever_fails_all_participants_end_alike() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3_000);
+    let mut all = Seen::default();
+    for seed in 0..seeds {
+        let seen = run(seed);
+        all.commits += seen.commits;
+        all.aborts += seen.aborts;
+        all.deposed += seen.deposed;
+        all.taken_over += seen.taken_over;
+        all.second += seen.second;
+        all.found += seen.found;
+    }
+    println!("{all:?}");
+    // The schedules are worth something only if all of that happens.
+    assert!(all.commits > 3_000 && all.aborts > 3_000, "{all:?}");
+    assert!(all.deposed > 300 && all.taken_over > 3_000, "{all:?}");
+    assert!(all.second > 300 && all.found > 300, "{all:?}");
+}

@@ -1,0 +1,411 @@
+//! A few coordinators, a store of records, and participants; everything between them is a message
+//! that may be late, come twice, or never be answered.
+
+use crate::participant::{Mood, Participant, State};
+use quorate_atomic_commit::Protocol;
+use quorate_base::{GroupId, Instant, NodeId, Rng};
+use quorate_transactions::{
+    BranchRecord, BranchState, Coordinator, Effect, Input, Kind, Moment, Owner, Record, Settings,
+    Stage, Start, StoreRequest, Stored, Verdict,
+};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub const DEADLINE: Duration = Duration::from_millis(200);
+
+/// A command under way to the store or to a participant, with whom to answer.
+#[derive(Clone, Debug)]
+struct Flight {
+    from: Owner,
+    id: String,
+    /// Whose branches it is about.
+    asker: Owner,
+    effect: Effect,
+}
+
+/// What a branch is called at its participant: two who begin a transaction of one id at the same
+/// time have different branches.
+fn called(id: &str, asker: Owner) -> String {
+    format!("{id} of {}.{}", asker.node.0, asker.run)
+}
+
+/// The group that has the records: compare-and-swap, as the real one does it.
+#[derive(Default)]
+pub struct Store {
+    pub records: BTreeMap<String, (Record, u64)>,
+    revision: u64,
+}
+
+impl Store {
+    fn apply(&mut self, id: &str, request: &StoreRequest) -> Stored {
+        let known = self.records.get(id);
+        if let Some((record, revision)) = known {
+            if *record == request.record {
+                // A copy of what was done already.
+                return Stored::Done(*revision);
+            }
+            let open = !matches!(record.stage, Stage::Finished(_));
+            if request.at != Some(*revision) || !open {
+                return Stored::Lost;
+            }
+            if let (Some(was), Some(is)) = (record.stage.verdict(), request.record.stage.verdict())
+            {
+                assert_eq!(was, is, "AC2: {id} goes back on its decision");
+            }
+        } else if request.at.is_some() {
+            return Stored::Lost;
+        }
+        self.revision += 1;
+        self.records.insert(id.to_owned(), (request.record.clone(), self.revision));
+        Stored::Done(self.revision)
+    }
+
+    /// A record that says that a transaction of which there was none is void.
+    fn bury(&mut self, id: &str) {
+        let reason = "there was no record".to_owned();
+        let record = Record {
+            content: 0,
+            protocol: Protocol::TwoPhase,
+            owner: Owner::default(),
+            asker: Owner::default(),
+            epoch: 1,
+            asked: 0,
+            began_ms: 0,
+            patience_ms: 0,
+            changed_ms: 0,
+            stage: Stage::Finished(Verdict::Abort { branch: None, reason }),
+            branches: Vec::new(),
+        };
+        let stored = self.apply(id, &StoreRequest { number: 1, at: None, record });
+        assert!(matches!(stored, Stored::Done(_)));
+    }
+}
+
+pub struct World {
+    pub rng: Rng,
+    now: Instant,
+    runs: u64,
+    /// The coordinators that live, by node: their run, and what they drive.
+    nodes: Vec<(Owner, BTreeMap<String, Coordinator>)>,
+    pub store: Store,
+    pub participants: Vec<Participant>,
+    flights: Vec<Flight>,
+    /// Which participants each transaction has.
+    groups: BTreeMap<String, Vec<u64>>,
+    /// What each transaction's client was told: whether it commits.
+    pub told: BTreeMap<String, bool>,
+    /// The chance, in parts per million, of anything but yes.
+    pub moody: u32,
+    pub deposed: u32,
+    pub taken_over: u32,
+    /// Transactions that were begun where there was a record of their id already.
+    pub second: u32,
+    /// Transactions that were committed by whoever found all votes to be yes.
+    pub found: u32,
+}
+
+impl World {
+    pub fn new(seed: u64, nodes: u64, participants: usize) -> World {
+        let owner = |node| Owner { node: NodeId(node), run: node };
+        World {
+            rng: Rng::new(seed),
+            now: Instant::ZERO,
+            runs: nodes,
+            nodes: (1..=nodes).map(|node| (owner(node), BTreeMap::new())).collect(),
+            store: Store::default(),
+            participants: (0..participants).map(|_| Participant::default()).collect(),
+            flights: Vec::new(),
+            groups: BTreeMap::new(),
+            told: BTreeMap::new(),
+            moody: 100_000,
+            deposed: 0,
+            taken_over: 0,
+            second: 0,
+            found: 0,
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { now: self.now, wall_ms: self.now.0 / 1_000_000 }
+    }
+
+    /// A client's request at one node, for these participants. Whoever drives it already is not
+    /// asked again.
+    pub fn begin(&mut self, node: usize, id: &str, protocol: Protocol, participants: &[u64]) {
+        if self.nodes[node].1.contains_key(id) {
+            return;
+        }
+        self.groups.entry(id.to_owned()).or_insert_with(|| participants.to_vec());
+        let branch = |group: &u64| BranchRecord {
+            name: format!("b{group}"),
+            kind: Kind::Keyspace,
+            participant: format!("p{group}"),
+            group: GroupId(*group),
+            state: BranchState::Asked,
+            trouble: String::new(),
+        };
+        let owner = self.nodes[node].0;
+        let start = Start {
+            content: 1,
+            protocol,
+            owner,
+            patience: DEADLINE,
+            branches: self.groups[id].iter().map(branch).collect(),
+        };
+        let mut out = Vec::new();
+        let settings = Settings { retry: Duration::from_millis(50) };
+        let it = Coordinator::begin(settings, 1, start, self.moment(), &mut out);
+        self.nodes[node].1.insert(id.to_owned(), it);
+        self.emit(node, id, out);
+    }
+
+    pub fn take_over(&mut self, node: usize, id: &str) {
+        let Some((record, at)) = self.store.records.get(id).cloned() else { return };
+        let driven = self.nodes[node].1.contains_key(id);
+        if driven || matches!(record.stage, Stage::Finished(_)) {
+            return;
+        }
+        self.taken_over += 1;
+        let mut out = Vec::new();
+        let (settings, owner, moment) = (Settings::default(), self.nodes[node].0, self.moment());
+        let it = Coordinator::take_over(settings, 1, (record, at), owner, moment, &mut out);
+        self.nodes[node].1.insert(id.to_owned(), it);
+        self.emit(node, id, out);
+    }
+
+    /// The node dies, and is back at once with nothing in memory. What it sent is still under way.
+    pub fn crash(&mut self, node: usize) {
+        self.runs += 1;
+        self.nodes[node].0.run = self.runs;
+        self.nodes[node].1.clear();
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        for node in 0..self.nodes.len() {
+            let due: Vec<String> = self.nodes[node]
+                .1
+                .iter()
+                .filter(|(_, it)| it.next_timeout().is_some_and(|due| due <= self.now))
+                .map(|(id, _)| id.clone())
+                .collect();
+            for id in due {
+                self.give(node, &id, Input::Tick);
+            }
+        }
+    }
+
+    fn give(&mut self, node: usize, id: &str, input: Input) {
+        let moment = self.moment();
+        let Some(it) = self.nodes[node].1.get_mut(id) else { return };
+        let mut out = Vec::new();
+        it.step(moment, input, &mut out);
+        self.emit(node, id, out);
+    }
+
+    fn emit(&mut self, node: usize, id: &str, out: Vec<Effect>) {
+        let from = self.nodes[node].0;
+        let asker = self.nodes[node].1[id].record().asker;
+        for effect in out {
+            match effect {
+                Effect::Decided => {
+                    let record = self.nodes[node].1[id].record();
+                    let stored = &self.store.records[id].0;
+                    assert_eq!(stored.asker, asker, "{id} is decided without a record of its own");
+                    let open = stored.stage == Stage::Open;
+                    self.found += u32::from(open && record.epoch > record.asked);
+                    let commits = record.stage.verdict().unwrap().commits();
+                    let told = self.told.entry(id.to_owned()).or_insert(commits);
+                    assert_eq!(*told, commits, "AC1: clients of {id} are told different ends");
+                }
+                Effect::Finished { forget } => {
+                    if forget {
+                        // What this run sent on its behalf is settled, and so are its copies.
+                        self.flights.retain(|flight| flight.from != from || flight.id != id);
+                        for participant in &mut self.participants {
+                            participant.forget(&called(id, asker));
+                        }
+                    }
+                    self.nodes[node].1.remove(id);
+                }
+                Effect::Deposed => {
+                    self.deposed += 1;
+                    self.nodes[node].1.remove(id);
+                }
+                effect => self.flights.push(Flight { from, id: id.to_owned(), asker, effect }),
+            }
+        }
+    }
+
+    /// Something that is under way arrives; perhaps a copy of it stays under way.
+    pub fn arrive(&mut self) -> bool {
+        if self.flights.is_empty() {
+            return false;
+        }
+        let n = self.rng.below(self.flights.len() as u64);
+        let n = usize::try_from(n).unwrap();
+        let flight = match self.rng.chance_ppm(200_000) {
+            true => self.flights[n].clone(),
+            false => self.flights.swap_remove(n),
+        };
+        let Flight { from, id, asker, effect } = flight;
+        let input = self.execute(&id, asker, &effect);
+        let node = self.nodes.iter().position(|(owner, _)| *owner == from);
+        match (input, node) {
+            (Some(input), Some(node)) => self.give(node, &id, input),
+            // It must be asked again: a branch of an earlier attempt is still prepared.
+            (None, Some(_)) => self.flights.push(Flight { from, id, asker, effect }),
+            // Whoever asked is gone.
+            (_, None) => {}
+        }
+        true
+    }
+
+    fn execute(&mut self, id: &str, asker: Owner, effect: &Effect) -> Option<Input> {
+        let participant = |world: &Self, branch: u16| {
+            usize::try_from(world.groups[id][usize::from(branch)]).unwrap()
+        };
+        let name = called(id, asker);
+        Some(match effect {
+            Effect::Store(request) => {
+                let stored = self.store.apply(id, request);
+                self.second += u32::from(stored == Stored::Lost && request.at.is_none());
+                Input::Stored { number: request.number, stored }
+            }
+            Effect::Prepare { branch, epoch, alone, priority } => {
+                let p = participant(self, *branch);
+                let mood = self.mood(*alone, *priority);
+                let vote = self.participants[p].prepare(&name, *epoch, *alone, mood)?;
+                Input::Voted { branch: *branch, epoch: *epoch, vote }
+            }
+            Effect::Settle { branch, commit, epoch, .. } => {
+                let p = participant(self, *branch);
+                let end = self.participants[p].settle(&name, *epoch, *commit);
+                Input::Settled { branch: *branch, epoch: *epoch, end }
+            }
+            Effect::Resolve { branch, epoch } => {
+                let p = participant(self, *branch);
+                let found = self.participants[p].resolve(&name, *epoch);
+                Input::Resolved { branch: *branch, epoch: *epoch, found }
+            }
+            _ => return None,
+        })
+    }
+
+    fn mood(&mut self, alone: bool, priority: u64) -> Mood {
+        if !self.rng.chance_ppm(self.moody) {
+            return Mood::Yes;
+        }
+        match self.rng.below(3) {
+            0 => Mood::No,
+            1 if !alone => Mood::Conflict(priority + 5),
+            _ if !alone => Mood::ReadOnly,
+            _ => Mood::No,
+        }
+    }
+
+    /// What a scan for orphans does: a branch that is prepared though its transaction is over,
+    /// somebody else's, or unknown, came late. It is never committed. Where there is no record one
+    /// is made first.
+    pub fn scan(&mut self) {
+        let ids: Vec<String> = self.groups.keys().cloned().collect();
+        let whose =
+            |name: &str| ids.iter().find(|id| name.starts_with(&format!("{id} of "))).cloned();
+        for p in 0..self.participants.len() {
+            let prepared: Vec<(String, u32)> = self.participants[p]
+                .branches
+                .iter()
+                .filter(|(_, branch)| branch.state == State::Prepared)
+                .map(|(name, branch)| (name.clone(), branch.epoch))
+                .collect();
+            for (name, epoch) in prepared {
+                let id = whose(&name).unwrap();
+                let record = self.store.records.get(&id).map(|(record, _)| record);
+                let own = record.is_some_and(|record| called(&id, record.asker) == name);
+                match record.map(|record| &record.stage) {
+                    None => self.store.bury(&id),
+                    Some(Stage::Finished(_)) => {}
+                    Some(_) if own => continue,
+                    Some(_) => {}
+                }
+                self.participants[p].settle(&name, epoch, false);
+            }
+        }
+    }
+
+    /// Lets everything arrive. Not for ever: a prepare that finds an earlier attempt prepared is
+    /// asked again until time passes.
+    fn quieten(&mut self) {
+        for _ in 0..1_000 {
+            if !self.arrive() {
+                return;
+            }
+        }
+    }
+
+    /// Nothing fails any more: every transaction ends.
+    pub fn heal(&mut self) {
+        for _ in 0..50 {
+            self.quieten();
+            self.pass(DEADLINE);
+            self.quieten();
+            let open: Vec<String> = self
+                .store
+                .records
+                .iter()
+                .filter(|(_, (record, _))| !matches!(record.stage, Stage::Finished(_)))
+                .map(|(id, _)| id.clone())
+                .collect();
+            if open.is_empty() && self.flights.is_empty() {
+                break;
+            }
+            for id in open {
+                let (record, _) = &self.store.records[&id];
+                let driven = self
+                    .nodes
+                    .iter()
+                    .any(|(owner, driven)| *owner == record.owner && driven.contains_key(&id));
+                if !driven {
+                    self.take_over(0, &id);
+                }
+            }
+        }
+        self.scan();
+    }
+
+    /// What must hold once everything has ended.
+    pub fn judge(&self) {
+        for (id, (record, _)) in &self.store.records {
+            let Stage::Finished(verdict) = &record.stage else {
+                panic!("AC5: {id} has not ended: {record:?}")
+            };
+            if let Some(told) = self.told.get(id) {
+                assert_eq!(*told, verdict.commits(), "{id}: the client was told otherwise");
+            }
+            let own = called(id, record.asker);
+            for group in &self.groups[id] {
+                let p = &self.participants[usize::try_from(*group).unwrap()];
+                let of_id = |name: &String| name.starts_with(&format!("{id} of "));
+                let others = p.applied.keys().filter(|name| of_id(name) && **name != own);
+                assert_eq!(others.count(), 0, "somebody else's {id} was applied");
+                let held = p
+                    .branches
+                    .iter()
+                    .find(|(name, branch)| of_id(name) && branch.state == State::Prepared);
+                assert_eq!(held, None, "{id} is in doubt at {group}");
+            }
+            for branch in &record.branches {
+                let p = &self.participants[usize::try_from(branch.group.0).unwrap()];
+                let applied = p.applied.get(&own).copied().unwrap_or(0);
+                let wants = verdict.commits() && branch.state != BranchState::ReadOnly;
+                assert_eq!(applied, u32::from(wants), "{id} at {}: {record:?}", branch.name);
+                let alone = record.is_alone();
+                let yes = p.yes.contains(&(own.clone(), record.asked));
+                assert!(!verdict.commits() || alone || yes, "AC3: {id} without a yes");
+            }
+            if let Verdict::Abort { reason, .. } = verdict {
+                assert!(!reason.is_empty());
+            }
+        }
+    }
+}

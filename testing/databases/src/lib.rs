@@ -1,4 +1,5 @@
-//! Real database servers for tests, each in a folder and on a loopback port of its own.
+//! Real database servers for tests, each in a folder and on a loopback port of its own, and a service
+//! that takes part in transactions over HTTP.
 //!
 //! Nothing of the machine's own servers is touched: a server is a process of the test, made by
 //! `initdb` or `mariadb-install-db` in a temporary folder, as the user `nobody` where the test runs
@@ -9,12 +10,14 @@
 //! kills the server and removes the folder.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod hotel;
 mod mariadb;
 mod postgres;
 mod programs;
 mod proxy;
 mod supervisor;
 
+pub use hotel::{Hotel, HotelServer, Stage};
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
 pub use proxy::{Cut, Proxy};

@@ -9,6 +9,7 @@ mod databases;
 mod etcdctl;
 mod faults;
 mod groups;
+mod http;
 mod keyspaces;
 mod machine;
 mod membership;

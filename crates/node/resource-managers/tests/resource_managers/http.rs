@@ -1,9 +1,8 @@
 //! HTTP participants: try, confirm and cancel, against a real server.
 
 use crate::bank::{CLUSTER, applied, prepare, refusal, soon, state};
-use crate::hotel::{self, Server, Stage};
 use crate::recovery_cases::Decisions;
-use quorate_databases::{Cut, Proxy};
+use quorate_databases::{Cut, HotelServer, Proxy, Stage};
 use quorate_resource_managers::{
     BranchName, Deadline, Decision, Error, Heuristic, HttpConfig, HttpParticipant, HttpWork,
     Outcome, Recovery, RecoverySettings, Refusal, ResourceManager, State, TransactionName, Vote,
@@ -26,14 +25,14 @@ fn work(action: &str) -> Work {
     Work::Http(HttpWork { action: action.to_owned(), body: Some(body) })
 }
 
-fn rooms(server: &Server) -> (u32, u32) {
+fn rooms(server: &HotelServer) -> (u32, u32) {
     let hotel = server.hotel.lock();
     (hotel.free, hotel.sold)
 }
 
 #[tokio::test]
 async fn try_confirm_and_cancel_happen_once_however_often_they_are_asked_for() {
-    let server = hotel::open(5).await;
+    let server = HotelServer::open(5).await;
     let manager = participant(server.port);
     let (sold, given_back) = (branch("t1"), branch("t2"));
     for _ in 0..2 {
@@ -61,7 +60,7 @@ async fn try_confirm_and_cancel_happen_once_however_often_they_are_asked_for() {
 
 #[tokio::test]
 async fn an_empty_cancel_succeeds_and_bars_a_late_try() {
-    let server = hotel::open(5).await;
+    let server = HotelServer::open(5).await;
     let manager = participant(server.port);
     assert_eq!(manager.rollback(&branch("t1"), soon()).await, Outcome::NotThere);
     let late = manager.prepare(&branch("t1"), &work("/rooms"), soon()).await;
@@ -74,7 +73,7 @@ async fn an_empty_cancel_succeeds_and_bars_a_late_try() {
 
 #[tokio::test]
 async fn the_participant_may_refuse_or_have_nothing_to_do() {
-    let server = hotel::open(1).await;
+    let server = HotelServer::open(1).await;
     let manager = participant(server.port);
     assert_eq!(refusal(&manager, "t1", &work("/full")).await, "no room is free");
     let look = manager.prepare(&branch("t2"), &work("/look"), soon()).await;
@@ -87,7 +86,7 @@ async fn the_participant_may_refuse_or_have_nothing_to_do() {
 
 #[tokio::test]
 async fn requests_and_answers_may_be_lost() {
-    let server = hotel::open(50).await;
+    let server = HotelServer::open(50).await;
     let proxy = Proxy::start(server.port);
     let direct = participant(server.port);
     let cuts: [fn(&'static str) -> Cut; 2] = [Cut::RequestWith, Cut::AnswerTo];
@@ -118,7 +117,7 @@ async fn requests_and_answers_may_be_lost() {
 
 #[tokio::test]
 async fn a_silent_participant_is_waited_for_until_the_deadline() {
-    let server = hotel::open(5).await;
+    let server = HotelServer::open(5).await;
     let proxy = Proxy::start(server.port);
     let manager = participant(proxy.port());
     manager.check(soon()).await.unwrap();
@@ -134,7 +133,7 @@ async fn a_silent_participant_is_waited_for_until_the_deadline() {
 /// A status alone is no proof of anything.
 #[tokio::test]
 async fn what_does_not_keep_the_contract_is_not_believed() {
-    let server = hotel::open(5).await;
+    let server = HotelServer::open(5).await;
     let manager = participant(server.port);
     for action in ["/plain", "/hell"] {
         let vote = manager.prepare(&branch("t1"), &work(action), soon()).await;
@@ -160,7 +159,7 @@ async fn what_does_not_keep_the_contract_is_not_believed() {
 
 #[tokio::test]
 async fn whoever_is_to_blame_is_named() {
-    let server = hotel::open(5).await;
+    let server = HotelServer::open(5).await;
     let check = async |authorization: &str| {
         let url = format!("http://127.0.0.1:{}", server.port);
         let mut config = HttpConfig::new("hotel", &url);
@@ -178,7 +177,7 @@ async fn whoever_is_to_blame_is_named() {
 
 #[tokio::test]
 async fn recovery_finishes_what_is_reserved_and_sees_what_was_decided_by_hand() {
-    let server = hotel::open(9).await;
+    let server = HotelServer::open(9).await;
     let manager: Arc<dyn ResourceManager> = Arc::new(participant(server.port));
     for txid in ["commit", "abort", "open", "by-hand"] {
         prepare(&*manager, &branch(txid), &work("/rooms")).await;

@@ -6,7 +6,6 @@
 
 mod bank;
 mod cases;
-mod hotel;
 mod http;
 mod lost_connections;
 mod mariadb;

@@ -1,7 +1,9 @@
-//! A hotel that keeps the contract for HTTP participants, as a service would: with a barrier.
+//! A hotel that keeps the contract for HTTP participants (`docs/resource-managers.md`), as a
+//! service would: with a barrier.
 //!
 //! The barrier has a stage for each branch. A try and a cancel race for its first entry: a try that
 //! finds "cancelled" is late and is refused; a cancel that finds nothing leaves "cancelled" behind.
+//! It can be made deaf, so that requests wait unheard, and mute, so that what is done is not told.
 
 use axum::Router;
 use axum::extract::State;
@@ -10,12 +12,17 @@ use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
+/// What the barrier says of a branch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
+    /// A room is kept for it.
     Reserved,
+    /// The room is sold.
     Confirmed,
+    /// The room was given back, or never kept.
     Cancelled,
 }
 
@@ -32,8 +39,15 @@ impl Stage {
 /// What the hotel knows; in a real one both are tables of one database.
 #[derive(Default)]
 pub struct Hotel {
+    /// Rooms that nobody has.
     pub free: u32,
+    /// Rooms that are sold.
     pub sold: u32,
+    /// The phase whose requests wait, unheard.
+    pub deaf: Option<&'static str>,
+    /// The phase that is done, and answered only later.
+    pub mute: Option<&'static str>,
+    /// The stage of each branch, by transaction and branch.
     pub barrier: BTreeMap<(String, String), Stage>,
     /// The idempotency keys and actions of all requests.
     pub seen: Vec<String>,
@@ -74,26 +88,37 @@ impl Hotel {
 }
 
 /// A running hotel.
-pub struct Server {
+pub struct HotelServer {
+    /// What it knows.
     pub hotel: Arc<Mutex<Hotel>>,
+    /// Where it is, on loopback.
     pub port: u16,
     task: JoinHandle<()>,
 }
 
-impl Drop for Server {
+impl Drop for HotelServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Opens a hotel with so many free rooms.
-pub async fn open(free: u32) -> Server {
-    let hotel = Arc::new(Mutex::new(Hotel { free, ..Hotel::default() }));
-    let router = Router::new().fallback(answer).with_state(hotel.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    Server { hotel, port, task }
+impl HotelServer {
+    /// Opens a hotel with so many free rooms. It serves on the present runtime.
+    pub async fn open(free: u32) -> HotelServer {
+        let hotel = Arc::new(Mutex::new(Hotel { free, ..Hotel::default() }));
+        let router = Router::new().fallback(answer).with_state(hotel.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        HotelServer { hotel, port, task }
+    }
+}
+
+/// Waits while the hotel is so: it keeps everything open meanwhile.
+async fn wait_while(hotel: &Mutex<Hotel>, is: impl Fn(&Hotel) -> bool) {
+    while is(&hotel.lock()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn answer(
@@ -112,16 +137,22 @@ async fn answer(
         return (StatusCode::FORBIDDEN, "who are you?").into_response();
     }
     let phase = header("quorate-phase");
-    let mut hotel = hotel.lock();
-    hotel.seen.push(format!("{} {}", header("idempotency-key"), body));
+    hotel.lock().seen.push(format!("{} {}", header("idempotency-key"), body));
+    wait_while(&hotel, |hotel| hotel.deaf == Some(&phase)).await;
     assert!(header("quorate-deadline-ms").parse::<u64>().unwrap() > 0);
     if phase == "reserved" {
+        let hotel = hotel.lock();
         let reserved = hotel.barrier.iter().filter(|(_, stage)| **stage == Stage::Reserved);
         let lines: String = reserved.map(|((t, b), _)| format!("{t} {b}\n")).collect();
         return ([("quorate-outcome", "list")], lines).into_response();
     }
     let key = (header("quorate-transaction"), header("quorate-branch"));
-    let (status, word) = hotel.step(key, &phase, uri.path());
+    let (status, word) = {
+        let mut hotel = hotel.lock();
+        let (status, word) = hotel.step(key, &phase, uri.path());
+        (status, word.to_owned())
+    };
+    wait_while(&hotel, |hotel| hotel.mute == Some(&phase)).await;
     let text = if word == "refused" { "no room is free" } else { "" };
-    (status, [("quorate-outcome", word.to_owned())], text).into_response()
+    (status, [("quorate-outcome", word)], text).into_response()
 }

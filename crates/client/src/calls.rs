@@ -20,11 +20,13 @@ use quorate_wire::quorate::groups_client::GroupsClient;
 use quorate_wire::quorate::keyspaces_client::KeyspacesClient;
 use quorate_wire::quorate::transactions_client::TransactionsClient;
 use quorate_wire::quorate::{
-    CreateKeyspaceRequest, CreateKeyspaceResponse, DescribeKeyspaceRequest,
-    DescribeKeyspaceResponse, DropKeyspaceRequest, DropKeyspaceResponse, ListGroupsRequest,
+    AcknowledgeAlarmsRequest, AcknowledgeAlarmsResponse, CreateKeyspaceRequest,
+    CreateKeyspaceResponse, DescribeKeyspaceRequest, DescribeKeyspaceResponse, DropKeyspaceRequest,
+    DropKeyspaceResponse, ListAlarmsRequest, ListAlarmsResponse, ListGroupsRequest,
     ListGroupsResponse, ListKeyspacesRequest, ListKeyspacesResponse, ListTransactionsRequest,
-    ListTransactionsResponse, RunTransactionRequest, RunTransactionResponse,
-    ShowTransactionRequest, ShowTransactionResponse, SwitchGroupRequest, SwitchGroupResponse,
+    ListTransactionsResponse, NameBranchRequest, NameBranchResponse, RunTransactionRequest,
+    RunTransactionResponse, ShowTransactionRequest, ShowTransactionResponse, SwitchGroupRequest,
+    SwitchGroupResponse,
 };
 
 /// Answers may be far larger than tonic's 4 MiB: a range of many keys is one message.
@@ -103,6 +105,15 @@ calls! {
     /// Shows one.
     transaction_show(TransactionsClient.show, ShowTransactionRequest)
         -> ShowTransactionResponse, Repeatable;
+    /// What an application has to say to prepare a branch itself.
+    transaction_name(TransactionsClient.name, NameBranchRequest)
+        -> NameBranchResponse, Repeatable;
+    /// Lists alarms.
+    transaction_alarms(TransactionsClient.alarms, ListAlarmsRequest)
+        -> ListAlarmsResponse, Repeatable;
+    /// Ends alarms.
+    transaction_acknowledge(TransactionsClient.acknowledge, AcknowledgeAlarmsRequest)
+        -> AcknowledgeAlarmsResponse, Once;
     /// Drops one.
     keyspace_drop(KeyspacesClient.drop, DropKeyspaceRequest) -> DropKeyspaceResponse, Once;
     /// Lists the groups, as one member knows them.

@@ -1,5 +1,5 @@
-//! Real database servers for tests, each in a folder and on a loopback port of its own, and a service
-//! that takes part in transactions over HTTP.
+//! Real database servers for tests, each in a folder and on a loopback port of its own, and a
+//! service that takes part in transactions over HTTP.
 //!
 //! Nothing of the machine's own servers is touched: a server is a process of the test, made by
 //! `initdb` or `mariadb-install-db` in a temporary folder, as the user `nobody` where the test runs

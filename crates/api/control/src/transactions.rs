@@ -6,8 +6,9 @@ use quorate_coordinator::{
     MAX_BYTES, Report, Request as Wanted, RunError, Transactions as Node, usual_protocol,
 };
 use quorate_etcd::branch::txn_response;
+use quorate_resource_managers::Kind;
 use quorate_transactions::{
-    BranchRecord, BranchState, MAX_BRANCHES, Stage, Verdict, check_id, content_hash,
+    Alarm, BranchRecord, BranchState, MAX_BRANCHES, Stage, Verdict, check_id, content_hash,
 };
 use quorate_wire::quorate as pb;
 use quorate_wire::quorate::TransactionState as State;
@@ -85,6 +86,7 @@ fn branch_status(branch: &BranchRecord) -> pb::BranchStatus {
         BranchState::Committed(revision) => ("committed", "", *revision),
         BranchState::RolledBack => ("rolled-back", "", 0),
         BranchState::Heuristic(what) => ("heuristic", what.as_str(), 0),
+        BranchState::Acknowledged(what) => ("acknowledged", what.as_str(), 0),
     };
     pb::BranchStatus {
         name: branch.name.clone(),
@@ -94,6 +96,17 @@ fn branch_status(branch: &BranchRecord) -> pb::BranchStatus {
         detail: detail.to_owned(),
         revision: i64::try_from(revision).unwrap_or(i64::MAX),
         waits_for: branch.trouble.clone(),
+    }
+}
+
+fn alarm(alarm: Alarm) -> pb::Alarm {
+    pb::Alarm {
+        transaction: alarm.transaction,
+        branch: alarm.branch,
+        kind: alarm.kind.name().to_owned(),
+        participant: alarm.participant,
+        what: alarm.what,
+        since_ms: alarm.since_ms,
     }
 }
 
@@ -176,5 +189,50 @@ impl Transactions for Service {
                 "there is no transaction {id:?}, or it ended so long ago that it is forgotten"
             )))),
         }
+    }
+
+    async fn name(
+        &self,
+        request: Request<pb::NameBranchRequest>,
+    ) -> Result<Response<pb::NameBranchResponse>, Status> {
+        let it = request.into_inner();
+        let kind = match it.kind.as_str() {
+            "postgres" => Kind::Postgres,
+            "mariadb" => Kind::MariaDb,
+            "http" => Kind::Http,
+            other => {
+                let why = "it is postgres, mariadb or http";
+                return Err(invalid(format!("there is no kind of participant {other:?}: {why}")));
+            }
+        };
+        let named = self.node.name(&it.transaction, &it.branch, kind, &it.participant).await;
+        let (own, hand_in) = named.map_err(|error| status(&error))?;
+        Ok(Response::new(pb::NameBranchResponse {
+            prepared: own.id,
+            before: own.before,
+            after: own.after,
+            hand_in_ms: u64::try_from(hand_in.as_millis()).unwrap_or(u64::MAX),
+        }))
+    }
+
+    async fn alarms(
+        &self,
+        _request: Request<pb::ListAlarmsRequest>,
+    ) -> Result<Response<pb::ListAlarmsResponse>, Status> {
+        let all = self.node.alarms().await.map_err(|error| status(&error))?;
+        let alarms = all.into_iter().map(alarm).collect();
+        Ok(Response::new(pb::ListAlarmsResponse { alarms }))
+    }
+
+    async fn acknowledge(
+        &self,
+        request: Request<pb::AcknowledgeAlarmsRequest>,
+    ) -> Result<Response<pb::AcknowledgeAlarmsResponse>, Status> {
+        let it = request.into_inner();
+        check_id(&it.transaction).map_err(|why| invalid(why.to_string()))?;
+        let branch = (!it.branch.is_empty()).then_some(it.branch.as_str());
+        let ended = self.node.acknowledge(&it.transaction, branch).await;
+        let alarms = ended.map_err(|error| status(&error))?.into_iter().map(alarm).collect();
+        Ok(Response::new(pb::AcknowledgeAlarmsResponse { alarms }))
     }
 }

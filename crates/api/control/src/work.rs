@@ -24,6 +24,10 @@ pub(crate) fn branch(branch: pb::Branch, max_ops: usize) -> Result<Branch, Strin
             (work.participant.clone(), sql(Kind::Postgres, work).map_err(wrong)?)
         }
         Wire::Mariadb(work) => (work.participant.clone(), sql(Kind::MariaDb, work).map_err(wrong)?),
+        Wire::Http(work) if !work.prepared.is_empty() => {
+            let alone = work.action.is_empty() && work.body.is_empty();
+            (work.participant, own(Kind::Http, work.prepared, alone).map_err(wrong)?)
+        }
         Wire::Http(work) => {
             let body = match work.body.is_empty() {
                 true => None,
@@ -39,7 +43,19 @@ pub(crate) fn branch(branch: pb::Branch, max_ops: usize) -> Result<Branch, Strin
     Ok(Branch { name, participant, work })
 }
 
+/// A branch that the application has prepared itself: nothing else is said of it.
+fn own(kind: Kind, id: String, alone: bool) -> Result<BranchWork, String> {
+    match alone {
+        true => Ok(BranchWork::Manager(kind, Work::Prepared(id))),
+        false => Err("what is prepared already has nothing to be done beside it".to_owned()),
+    }
+}
+
 fn sql(kind: Kind, work: pb::SqlWork) -> Result<BranchWork, String> {
+    if !work.prepared.is_empty() {
+        let alone = work.statements.is_empty() && !work.read_only && work.isolation.is_empty();
+        return own(kind, work.prepared, alone);
+    }
     let isolation = match work.isolation.as_str() {
         "" => None,
         "read-committed" => Some(Isolation::ReadCommitted),

@@ -55,6 +55,12 @@ impl Drive {
                     Some(input) => input,
                     None => continue,
                 },
+                branches = self.live.acknowledged() => {
+                    for branch in branches {
+                        self.step(Input::Acknowledge { branch });
+                    }
+                    continue;
+                }
                 () = sleep_until(timeout.unwrap_or(note).min(note)) => {
                     if timeout.is_some_and(|at| at <= Instant::now()) {
                         Input::Tick
@@ -158,7 +164,8 @@ impl Drive {
                     }
                 }
             };
-            vote.map(|vote| Input::Voted { branch, epoch, vote })
+            let own = work.iter().any(Branch::is_own);
+            vote.map(|vote| Input::Voted { branch, epoch, vote: once(vote, own) })
         }));
     }
 
@@ -219,6 +226,21 @@ impl Drive {
     }
 }
 
+/// A vote of a transaction that can be tried only once, if the application has prepared a branch of
+/// it: that bears the name of the first attempt.
+fn once(vote: Vote, own: bool) -> Vote {
+    match vote {
+        Vote::No { reason, again: Some(_) } if own => {
+            let reason = format!(
+                "{reason}; and what the application has prepared cannot be tried again: prepare it \
+                 anew, for another transaction"
+            );
+            Vote::No { reason, again: None }
+        }
+        vote => vote,
+    }
+}
+
 /// A branch at a participant outside, if this node is configured with that.
 fn outside<'a>(
     inner: &'a Inner,
@@ -232,4 +254,18 @@ fn outside<'a>(
         .map_err(|error| error.to_string())?;
     let manager = inner.manager_ref(kind, &it.participant).map_err(|error| error.to_string())?;
     Ok(Outside { live, manager, name, branch })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_application_has_prepared_is_not_tried_again() {
+        let no = |again| Vote::No { reason: "a younger one is there".to_owned(), again };
+        assert_eq!(once(no(Some(7)), false), no(Some(7)));
+        let Vote::No { reason, again: None } = once(no(Some(7)), true) else { panic!() };
+        assert!(reason.starts_with("a younger one is there; and what the application"), "{reason}");
+        assert_eq!((once(no(None), true), once(Vote::Yes, true)), (no(None), Vote::Yes));
+    }
 }

@@ -11,12 +11,15 @@
 //! | `open` | the records of transactions that are not over, in memory |
 //! | `takeover` | ends what a lost or stuck coordinator left behind |
 //! | `orphans` | ends branches that came late, and those that nobody knows |
+//! | `own` | branches that applications prepare themselves |
+//! | `alarms` | what people have to see to |
 //! | `tidy` | forgets what ended long ago |
 //!
 //! Invariants: the record decides, whoever holds it, or votes that nobody can take back; nothing
 //! here is needed to be remembered when the node dies. Whatever is asked of a participant is asked
 //! again until there is an answer.
 
+mod alarms;
 mod drive;
 mod error;
 mod keyspace;
@@ -26,6 +29,7 @@ mod open;
 mod oracle;
 mod orphans;
 mod outbox;
+mod own;
 mod report;
 mod request;
 mod service;

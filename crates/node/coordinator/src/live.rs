@@ -6,7 +6,7 @@ use quorate_transactions::{Owner, Record};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How far one is, for whoever waits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -33,6 +33,9 @@ pub(crate) struct Live {
     /// What is waited for, by branch, in words: the latest of each.
     troubles: Mutex<BTreeMap<u16, String>>,
     progress: watch::Sender<Progress>,
+    /// Alarms that people have seen to, by branch, and word of it.
+    acknowledged: Mutex<Vec<u16>>,
+    word: Notify,
     /// The epoch in which votes are wanted; zero: in none.
     asks: AtomicU32,
 }
@@ -48,6 +51,8 @@ impl Live {
             answers: Mutex::new(answers),
             troubles: Mutex::default(),
             progress: watch::channel(Progress::Running).0,
+            acknowledged: Mutex::default(),
+            word: Notify::new(),
             asks: AtomicU32::new(0),
         })
     }
@@ -74,6 +79,18 @@ impl Live {
 
     pub fn take_troubles(&self) -> BTreeMap<u16, String> {
         std::mem::take(&mut self.troubles.lock())
+    }
+
+    /// People have seen to these branches, which were ended against the decision.
+    pub fn acknowledge(&self, branches: &[u16]) {
+        self.acknowledged.lock().extend(branches);
+        self.word.notify_one();
+    }
+
+    /// Waits for that; which.
+    pub async fn acknowledged(&self) -> Vec<u16> {
+        self.word.notified().await;
+        std::mem::take(&mut self.acknowledged.lock())
     }
 
     /// It never goes back.

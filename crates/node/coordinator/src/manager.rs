@@ -21,6 +21,10 @@ pub(crate) struct Outside<'a> {
     pub branch: u16,
 }
 
+/// The attempt whose branches an application may prepare itself: the first, and the only one of
+/// such a transaction.
+pub(crate) const OWN_ATTEMPT: u32 = 1;
+
 /// What the branch is called at its participant. The names were checked.
 pub(crate) fn name(
     cluster: ClusterId,
@@ -44,7 +48,11 @@ impl Outside<'_> {
     ) -> Option<Vote> {
         let mut pauses = Pauses::new();
         while self.live.wants(epoch) && !deadline.left().is_zero() {
-            match self.manager.prepare(&self.name, work, deadline).await {
+            let vote = match work {
+                Work::Prepared(_) => self.manager.adopt(&self.name, deadline).await,
+                work => self.manager.prepare(&self.name, work, deadline).await,
+            };
+            match vote {
                 rm::Vote::Yes if alone => return self.commit_alone(epoch).await,
                 rm::Vote::Yes => return Some(Vote::Yes),
                 rm::Vote::ReadOnly => return Some(Vote::ReadOnly),

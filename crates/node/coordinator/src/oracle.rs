@@ -2,7 +2,7 @@
 
 use crate::service::Inner;
 use crate::store::StoreError;
-use quorate_resource_managers::{Answer, Decision, Oracle, TransactionName};
+use quorate_resource_managers::{Answer, BranchName, Decision, Heuristic, Oracle, TransactionName};
 use quorate_transactions::{BranchRecord, Owner, Record, Stage, StoreRequest, Stored, Verdict};
 use std::sync::Weak;
 use std::time::Duration;
@@ -41,7 +41,9 @@ impl Inner {
             changed_ms: wall_ms,
             stage: Stage::Finished(Verdict::Abort {
                 branch: None,
-                reason: "a branch of it was found of which there was no record".to_owned(),
+                reason: "a branch of it was found prepared, and nobody had begun it or handed \
+                         the branch in in time"
+                    .to_owned(),
             }),
             branches: Vec::<BranchRecord>::new(),
         };
@@ -54,11 +56,13 @@ impl Inner {
         Ok(())
     }
 
-    async fn decision(&self, id: &str, epoch: u64) -> Result<Decision, String> {
+    async fn decision(&self, id: &str, epoch: u64, orphaned: bool) -> Result<Decision, String> {
         let store = self.store().ok_or("the records cannot be reached from this node yet")?;
         let read = store.read(id, READ_TIMEOUT).await;
         match read.map_err(|error| error.to_string())? {
             Some((record, _)) => Ok(decided(&record, epoch)),
+            // Its application may have prepared it, and be about to hand it in.
+            None if !orphaned => Ok(Decision::Undecided),
             None => {
                 self.bury(id).await.map_err(|error| error.to_string())?;
                 // Whoever was first with a record: it says how it is.
@@ -75,13 +79,22 @@ impl Oracle for Records {
     fn decision<'a>(
         &'a self,
         transaction: &'a TransactionName,
+        orphaned: bool,
     ) -> Answer<'a, Result<Decision, String>> {
         Box::pin(async move {
             match self.0.upgrade() {
-                Some(inner) => inner.decision(transaction.txid(), transaction.epoch()).await,
+                Some(inner) => {
+                    inner.decision(transaction.txid(), transaction.epoch(), orphaned).await
+                }
                 None => Ok(Decision::Undecided),
             }
         })
+    }
+
+    fn alarm(&self, branch: &BranchName, heuristic: Heuristic) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.raise(branch, heuristic);
+        }
     }
 }
 

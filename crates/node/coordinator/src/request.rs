@@ -114,6 +114,11 @@ impl Request {
 }
 
 impl Branch {
+    /// Whether the application has prepared it itself.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.work, BranchWork::Manager(_, Work::Prepared(_)))
+    }
+
     fn check(&self) -> Result<(), RunError> {
         let wrong = |why: String| Err(RunError::Invalid(format!("branch {:?}: {why}", self.name)));
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -140,11 +145,7 @@ impl Branch {
                 Ok(())
             }
             BranchWork::Manager(_, work) => {
-                let valid = match work {
-                    Work::Sql(work) => work.validate(),
-                    Work::Http(work) => work.validate(),
-                };
-                valid.or_else(|error| wrong(error.to_string()))
+                work.validate().or_else(|error| wrong(error.to_string()))
             }
         }
     }

@@ -62,7 +62,7 @@ impl Default for Settings {
 
 /// Transactions at this node. Cloning is cheap; what it started ends with the last clone.
 #[derive(Clone)]
-pub struct Transactions(Arc<Inner>);
+pub struct Transactions(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub node: NodeHandle,
@@ -73,7 +73,7 @@ pub(crate) struct Inner {
     pub recovery: Recovery,
     /// Bounds what is taken over at a time.
     pub taken: Arc<Semaphore>,
-    managers: Participants,
+    pub managers: Participants,
     /// When each was last found fit.
     fit: Mutex<BTreeMap<String, std::time::Instant>>,
     start: tokio::time::Instant,
@@ -115,7 +115,12 @@ impl Inner {
     }
 
     /// Finds a branch's participant, and whether it is fit.
-    async fn find(&self, branch: &Branch, deadline: Deadline) -> Result<(Kind, GroupId), RunError> {
+    async fn find(
+        &self,
+        transaction: &str,
+        branch: &Branch,
+        deadline: Deadline,
+    ) -> Result<(Kind, GroupId), RunError> {
         let (name, participant) = (&branch.name, &branch.participant);
         match &branch.work {
             BranchWork::Keyspace { .. } => match self.node.keyspace(participant) {
@@ -131,8 +136,11 @@ impl Inner {
                     "branch {name:?}: {participant:?}: {refusal}"
                 ))),
             },
-            BranchWork::Manager(kind, _) => {
+            BranchWork::Manager(kind, work) => {
                 let kind = kind_of(*kind);
+                if let rm::Work::Prepared(handed_in) = work {
+                    self.check_own(transaction, branch, handed_in)?;
+                }
                 let manager = self.manager_ref(kind, participant)?;
                 self.check(manager, deadline).await?;
                 Ok((kind, GroupId(0)))
@@ -140,7 +148,11 @@ impl Inner {
         }
     }
 
-    async fn check(&self, manager: &dyn ResourceManager, by: Deadline) -> Result<(), RunError> {
+    pub(crate) async fn check(
+        &self,
+        manager: &dyn ResourceManager,
+        by: Deadline,
+    ) -> Result<(), RunError> {
         let name = manager.name().to_owned();
         let known = self.fit.lock().get(&name).copied();
         if known.is_some_and(|at| at.elapsed() < FIT) {
@@ -175,7 +187,7 @@ fn unknown_participant(kind: Kind, name: &str) -> RunError {
     ))
 }
 
-fn kind_of(kind: rm::Kind) -> Kind {
+pub(crate) fn kind_of(kind: rm::Kind) -> Kind {
     match kind {
         rm::Kind::Postgres => Kind::Postgres,
         rm::Kind::MariaDb => Kind::MariaDb,
@@ -183,7 +195,7 @@ fn kind_of(kind: rm::Kind) -> Kind {
     }
 }
 
-fn store_error(error: StoreError) -> RunError {
+pub(crate) fn store_error(error: StoreError) -> RunError {
     match error {
         StoreError::Request(_) | StoreError::Away => RunError::Unavailable(error.to_string()),
         other => RunError::Internal(other.to_string()),
@@ -256,7 +268,7 @@ impl Transactions {
         let deadline = Deadline::within(request.patience);
         let mut branches = Vec::with_capacity(request.branches.len());
         for branch in &request.branches {
-            let (kind, group) = inner.find(branch, deadline).await?;
+            let (kind, group) = inner.find(&request.id, branch, deadline).await?;
             branches.push(BranchRecord {
                 name: branch.name.clone(),
                 kind,
@@ -328,7 +340,10 @@ impl Transactions {
     ) -> Result<Report, RunError> {
         let deadline = Deadline::within(request.patience + GRACE);
         loop {
-            same(&request.id, known.0.content, request)?;
+            // A void one has no content: whatever was to be run under its id is rolled back.
+            if !known.0.is_void() {
+                same(&request.id, known.0.content, request)?;
+            }
             if known.0.stage.verdict().is_some() {
                 return Ok(Report::of(&request.id, known.0));
             }
@@ -342,7 +357,7 @@ impl Transactions {
         }
     }
 
-    async fn store(&self) -> Result<Store, RunError> {
+    pub(crate) async fn store(&self) -> Result<Store, RunError> {
         let made = self.0.node.transactions(STORE_TIMEOUT).await;
         made.map(Store).map_err(|error| match error {
             AdminError::Unavailable | AdminError::NotServing(_) => RunError::Unavailable(

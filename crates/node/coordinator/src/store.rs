@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `o/` and an id | the record of a transaction that is not over |
 //! | `f/` and an id | of one that is |
+//! | `a/` and a branch's name | an alarm about it, which people have not acknowledged |
 //!
 //! Invariant: a record is only ever changed on the condition that it is still as of a revision,
 //! and begun on the condition that there is none of either kind.
@@ -19,7 +20,7 @@ use quorate_keyspace::command::{
 use quorate_keyspace::reply::{OperationOutcome, Outcome, TxnOutcome};
 use quorate_keyspace::{KeyspaceError, ReadError, codec};
 use quorate_mvcc::{KeyRange, Revision};
-use quorate_transactions::{Record, Stage, StoreRequest, Stored};
+use quorate_transactions::{Alarm, Record, Stage, StoreRequest, Stored};
 use std::time::Duration;
 
 /// How long one write may take before it is made again.
@@ -27,6 +28,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What open records begin with.
 pub(crate) const OPEN: &str = "o/";
+/// What alarms begin with that no open record tells of.
+pub(crate) const ALARM: &str = "a/";
 /// What finished records begin with.
 pub(crate) const FINISHED: &str = "f/";
 
@@ -250,6 +253,43 @@ impl Store {
         let success = finished.iter().map(one).collect();
         let command = Command::Txn(Txn { success, ..Txn::default() });
         self.propose(&command, WRITE_TIMEOUT).await.map(drop)
+    }
+
+    /// Keeps an alarm about the branch of this name, if there is none yet.
+    pub async fn note_alarm(&self, name: &str, alarm: &Alarm) -> Result<(), StoreError> {
+        let key = key(ALARM, name);
+        let put = Put { key: key.clone(), value: alarm.encode(), ..Put::default() };
+        let command = Command::Txn(Txn {
+            compare: vec![as_of(key, 0)],
+            success: vec![Operation::Put(put)],
+            failure: Vec::new(),
+        });
+        self.propose(&command, WRITE_TIMEOUT).await.map(drop)
+    }
+
+    /// Up to `limit` alarms, as far as this node knows, with the names of their branches. What
+    /// cannot be read is told and passed over.
+    pub fn alarms(&self, limit: u64) -> Result<Vec<(String, Alarm)>, StoreError> {
+        let mut all = Vec::new();
+        for (name, value, _) in self.range(ALARM, "", false, limit)? {
+            match Alarm::decode(value) {
+                Ok(alarm) => all.push((name, alarm)),
+                Err(error) => tracing::error!(name, %error, "cannot read an alarm"),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes alarms, by the names of their branches.
+    pub async fn remove_alarms(&self, names: &[String]) -> Result<(), StoreError> {
+        for some in names.chunks(64) {
+            let delete = |name: &String| {
+                Operation::Delete(Delete { range: KeyRange::One(key(ALARM, name)), prev_kv: false })
+            };
+            let success = some.iter().map(delete).collect();
+            self.propose(&Command::Txn(Txn { success, ..Txn::default() }), WRITE_TIMEOUT).await?;
+        }
+        Ok(())
     }
 
     /// Forgets the history of records before a revision.

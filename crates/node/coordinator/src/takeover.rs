@@ -8,7 +8,7 @@ use crate::service::Inner;
 use crate::store::Kept;
 use quorate_replicated_log::Role;
 use quorate_transactions::{
-    Coordinator, Kind, Record, Settings, Sight, Suspicion, SuspicionSettings, content_hash,
+    Coordinator, Kind, Record, Settings, Sight, Stage, Suspicion, SuspicionSettings, content_hash,
 };
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -76,12 +76,14 @@ pub(crate) fn permits() -> Arc<tokio::sync::Semaphore> {
     Arc::new(tokio::sync::Semaphore::new(AT_A_TIME))
 }
 
-fn take(inner: &Arc<Inner>, id: String, (record, at): Kept) {
-    let Ok(permit) = inner.taken.clone().try_acquire_owned() else { return };
-    let live = Live::new(&id, record.clone());
-    if inner.live.add(&live).is_err() {
-        return;
+/// Takes one over, if it is not driven here already and there is room.
+pub(crate) fn take(inner: &Arc<Inner>, id: String, (record, at): Kept) -> Option<Arc<Live>> {
+    let permit = inner.taken.clone().try_acquire_owned().ok()?;
+    if matches!(record.stage, Stage::Finished(_)) {
+        return None;
     }
+    let live = Live::new(&id, record.clone());
+    inner.live.add(&live).ok()?;
     let owner = record.owner.node;
     tracing::info!(id, %owner, stage = ?record.stage, "taking a transaction over");
     let mut effects = Vec::new();
@@ -93,9 +95,10 @@ fn take(inner: &Arc<Inner>, id: String, (record, at): Kept) {
         inner.moment(),
         &mut effects,
     );
-    let drive = Drive::new(inner.clone(), live, coordinator, None);
+    let drive = Drive::new(inner.clone(), live.clone(), coordinator, None);
     tokio::spawn(async move {
         drive.run(effects).await;
         drop(permit);
     });
+    Some(live)
 }

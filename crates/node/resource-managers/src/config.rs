@@ -39,6 +39,10 @@ pub struct DatabaseConfig {
     /// The longest that connecting may take.
     #[serde(default = "connect_timeout_ms")]
     pub connect_timeout_ms: u64,
+    /// For how long a prepared branch that no transaction is known of is left alone: its
+    /// application may yet hand it in.
+    #[serde(default = "hand_in_ms")]
+    pub hand_in_ms: u64,
     /// Whether to work with a server whose settings let it lose a vote in a power cut.
     #[serde(default)]
     pub allow_unsafe_durability: bool,
@@ -56,6 +60,10 @@ fn connect_timeout_ms() -> u64 {
     3000
 }
 
+pub(crate) fn hand_in_ms() -> u64 {
+    60_000
+}
+
 impl DatabaseConfig {
     /// Access with the defaults in everything else.
     pub fn new(name: &str, host: &str, user: &str, database: &str) -> DatabaseConfig {
@@ -70,6 +78,7 @@ impl DatabaseConfig {
             branch_connections: branch_connections(),
             finish_connections: finish_connections(),
             connect_timeout_ms: connect_timeout_ms(),
+            hand_in_ms: hand_in_ms(),
             allow_unsafe_durability: false,
         }
     }

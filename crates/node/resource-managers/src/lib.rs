@@ -19,6 +19,7 @@ mod manager;
 mod mariadb;
 mod name;
 mod outcome;
+mod own;
 mod pool;
 mod postgres;
 mod recovery;
@@ -37,6 +38,7 @@ pub use name::{
     POSTGRES_GID_LIMIT, TXID_LIMIT, TransactionName, XA_FORMAT_ID,
 };
 pub use outcome::{Doubt, Heuristic, InDoubt, Outcome, Proof, Refusal, State, Vote};
+pub use own::OwnBranch;
 pub use postgres::Postgres;
 pub use recovery::{Alarm, Counts, Decision, Oracle, Recovery, RecoverySettings, Scanned};
 pub use spec::{BranchSpec, Kind, Participants, ParticipantsConfig};

@@ -10,6 +10,7 @@ use crate::name::BranchName;
 use crate::outcome::{InDoubt, Outcome, State, Vote};
 use crate::work::Work;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// The answer of a manager, which takes time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -21,6 +22,10 @@ pub const SCAN_LIMIT: usize = 1000;
 pub trait ResourceManager: Send + Sync {
     /// What the configuration calls it.
     fn name(&self) -> &str;
+
+    /// For how long a prepared branch that no transaction is known of is left alone: its
+    /// application may yet hand it in.
+    fn hand_in(&self) -> Duration;
 
     /// Whether it can take part at all: reachable, credentials, settings, the fence. Call it for
     /// every participant before any of them prepares.

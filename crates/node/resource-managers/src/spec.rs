@@ -32,6 +32,8 @@ const KINDS: [(&str, Kind); 3] =
     [("postgres", Kind::Postgres), ("mariadb", Kind::MariaDb), ("http", Kind::Http)];
 /// The kind that is not read here.
 const KEYSPACE: &str = "keyspace";
+/// The key that hands in a branch that the application has prepared.
+const PREPARED: &str = "prepared";
 
 /// One branch of a transaction's file.
 #[derive(Clone, PartialEq, Debug)]
@@ -77,15 +79,16 @@ impl BranchSpec {
         };
         check_participant(&participant)?;
         let misread = |error: toml::de::Error| wrong(error.message().to_owned());
-        let work = match kind.1 {
-            Kind::Http => Work::Http(rest.try_into::<HttpWork>().map_err(misread)?),
-            _ => Work::Sql(rest.try_into::<SqlWork>().map_err(misread)?),
+        let work = match (rest.remove(PREPARED), kind.1) {
+            (Some(toml::Value::String(id)), _) if rest.is_empty() => Work::Prepared(id),
+            (Some(_), _) => {
+                let what = format!("{PREPARED} is the id of a branch, and stands by itself");
+                return Err(wrong(what));
+            }
+            (None, Kind::Http) => Work::Http(rest.try_into::<HttpWork>().map_err(misread)?),
+            (None, _) => Work::Sql(rest.try_into::<SqlWork>().map_err(misread)?),
         };
-        let valid = match &work {
-            Work::Http(work) => work.validate(),
-            Work::Sql(work) => work.validate(),
-        };
-        valid.map_err(|error| wrong(error.to_string()))?;
+        work.validate().map_err(|error| wrong(error.to_string()))?;
         Ok(Some(BranchSpec { name, kind: kind.1, participant, work }))
     }
 }
@@ -153,6 +156,8 @@ mod tests {
         assert_eq!(maria.kind, Kind::MariaDb);
         let room = read("name = 'room'\nhttp = 'hotel'\naction = '/rooms'\nbody = { n = 1 }");
         assert!(matches!(room.unwrap().unwrap().work, Work::Http(_)));
+        let own = read("name = 'own'\nmariadb = 'shop'\nprepared = 'q1:7:1:t:shop:own'");
+        assert_eq!(own.unwrap().unwrap().work, Work::Prepared("q1:7:1:t:shop:own".to_owned()));
         assert_eq!(read("name = 'stock'\nkeyspace = 'stock'\nthen = []"), Ok(None));
     }
 
@@ -166,6 +171,8 @@ mod tests {
             ("name = 'x'\nkeyspace = 'k'\nhttp = 'h'", "exactly one"),
             ("name = 'x'\nhttp = 1", "http is not the name"),
             ("name = 'x'\nhttp = 'h'\naction = '/a'\nmethod = 'PUT'", "branch x: unknown field"),
+            ("name = 'x'\npostgres = 'a'\nprepared = 'mine'", "is no id of a branch"),
+            ("name = 'x'\npostgres = 'a'\nprepared = 'q1:7:1:t:a:x'\nstatements = []", "by itself"),
             ("name = 'x'\npostgres = 'a'\nstatements = []", "branch x: a branch has 0 statements"),
         ] {
             let error = read(text).unwrap_err();

@@ -5,6 +5,7 @@
 //! run it as *one* statement, which makes a second one behind a semicolon an error there.
 
 use crate::error::Error;
+use crate::name::{BranchName, POSTGRES_GID_LIMIT};
 use crate::sql;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,28 @@ pub enum Work {
     Sql(SqlWork),
     /// At an HTTP participant.
     Http(HttpWork),
+    /// At either: the application has prepared it itself, under this id. It is adopted, not run.
+    Prepared(String),
+}
+
+impl Work {
+    /// Whether it can be done at all.
+    ///
+    /// # Errors
+    /// The caller's.
+    pub fn validate(&self) -> Result<(), Error> {
+        match self {
+            Work::Sql(work) => work.validate(),
+            Work::Http(work) => work.validate(),
+            Work::Prepared(id) => match BranchName::from_postgres_gid(id) {
+                Some(_) => Ok(()),
+                None => Err(refused(format!(
+                    "{:?} is no id of a branch: ask for it by `quorate txn name`",
+                    id.chars().take(POSTGRES_GID_LIMIT).collect::<String>()
+                ))),
+            },
+        }
+    }
 }
 
 /// Statements, run in their order in one transaction.

@@ -90,7 +90,7 @@ fn wide(half: u128) -> u64 {
     half as u64
 }
 
-fn unknown<T>(field: &'static str, value: u8) -> Result<T, DecodeError> {
+pub(crate) fn unknown<T>(field: &'static str, value: u8) -> Result<T, DecodeError> {
     Err(DecodeError::Unknown { field, value: value.into() })
 }
 
@@ -103,12 +103,12 @@ fn number(r: &mut Reader) -> Result<u32, DecodeError> {
     u32::try_from(value).map_err(|_| DecodeError::Unknown { field: "epoch", value })
 }
 
-fn text(r: &mut Reader, limit: u64) -> Result<String, DecodeError> {
+pub(crate) fn text(r: &mut Reader, limit: u64) -> Result<String, DecodeError> {
     Ok(String::from_utf8_lossy(&r.bytes(limit)?).into_owned())
 }
 
 /// Texts of participants can be longer than what is kept of them.
-fn write_text(w: &mut Writer, text: &str) {
+pub(crate) fn write_text(w: &mut Writer, text: &str) {
     let mut end = text.len().min(usize::try_from(MAX_TEXT_BYTES).unwrap_or(usize::MAX));
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -133,12 +133,19 @@ fn protocol_of(code: u8) -> Result<Protocol, DecodeError> {
     }
 }
 
-fn kind_code(kind: Kind) -> u8 {
+pub(crate) fn kind_code(kind: Kind) -> u8 {
     match kind {
         Kind::Keyspace => 1,
         Kind::Postgres => 2,
         Kind::MariaDb => 3,
         Kind::Http => 4,
+    }
+}
+
+pub(crate) fn kind_of(code: u8) -> Result<Kind, DecodeError> {
+    match Kind::ALL.into_iter().find(|kind| kind_code(*kind) == code) {
+        Some(kind) => Ok(kind),
+        None => unknown("kind of a participant", code),
     }
 }
 
@@ -187,15 +194,13 @@ fn write_state(w: &mut Writer, state: &BranchState) {
             w.u8(6);
         }
         BranchState::Heuristic(what) => write_text(w.u8(7), what),
+        BranchState::Acknowledged(what) => write_text(w.u8(8), what),
     }
 }
 
 fn read_branch(r: &mut Reader) -> Result<BranchRecord, DecodeError> {
     let name = text(r, MAX_NAME_BYTES)?;
-    let code = r.u8()?;
-    let Some(kind) = Kind::ALL.into_iter().find(|kind| kind_code(*kind) == code) else {
-        return unknown("kind of a participant", code);
-    };
+    let kind = kind_of(r.u8()?)?;
     let participant = text(r, MAX_NAME_BYTES)?;
     let group = GroupId(r.varint()?);
     let state = match r.u8()? {
@@ -206,6 +211,7 @@ fn read_branch(r: &mut Reader) -> Result<BranchRecord, DecodeError> {
         5 => BranchState::Committed(r.varint()?),
         6 => BranchState::RolledBack,
         7 => BranchState::Heuristic(text(r, MAX_TEXT_BYTES)?),
+        8 => BranchState::Acknowledged(text(r, MAX_TEXT_BYTES)?),
         other => return unknown("state of a branch", other),
     };
     let trouble = text(r, MAX_TEXT_BYTES)?;
@@ -272,6 +278,7 @@ mod tests {
             BranchState::Committed(900),
             BranchState::RolledBack,
             BranchState::Heuristic("by hand".to_owned()),
+            BranchState::Acknowledged("by hand".to_owned()),
         ];
         let abort = Verdict::Abort { branch: None, reason: "late".to_owned() };
         for stage in [Stage::Open, Stage::Finished(Verdict::Commit), Stage::Finished(abort)] {

@@ -146,6 +146,11 @@ pub enum Input {
         /// What, in words.
         what: String,
     },
+    /// People have seen to a branch that was ended against the decision.
+    Acknowledge {
+        /// Its index.
+        branch: u16,
+    },
     /// Time has passed.
     Tick,
     /// Write down what is waited for, so that everybody can see it and that somebody is at work.
@@ -252,6 +257,8 @@ pub struct Coordinator {
     /// The number of the write under way, if there is one.
     pub(crate) writing: Option<u64>,
     pub(crate) writes: u64,
+    /// Whether the record has what people must be able to see, and the store does not.
+    pub(crate) unsaved: bool,
     pub(crate) phase: Phase,
     /// What the votes have come to while the first write of the record was under way.
     pub(crate) held: Option<commit::Decision>,
@@ -346,6 +353,7 @@ impl Coordinator {
             at,
             writing: None,
             writes: 0,
+            unsaved: false,
             phase: Phase::Beginning,
             held: None,
             told: false,
@@ -391,6 +399,7 @@ impl Coordinator {
     pub(crate) fn store(&mut self, moment: Moment, out: &mut Vec<Effect>) {
         assert!(self.writing.is_none(), "one write at a time");
         self.record.changed_ms = moment.wall_ms;
+        self.unsaved = false;
         self.writes += 1;
         self.writing = Some(self.writes);
         let (number, at, record) = (self.writes, self.at, self.record.clone());

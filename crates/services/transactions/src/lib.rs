@@ -17,6 +17,7 @@
 //!   the votes decide they are closed and learned first: all Yes is a commit.
 //! - A record is finished only when every participant has proven that it applied the decision.
 
+mod alarm;
 mod codec;
 mod coordinator;
 mod id;
@@ -25,6 +26,7 @@ mod steps;
 mod suspicion;
 mod votes;
 
+pub use alarm::Alarm;
 pub use coordinator::{
     Coordinator, Effect, End, Found, Input, Moment, Settings, Start, StoreRequest, Stored, Vote,
 };

@@ -61,6 +61,8 @@ pub enum BranchState {
     /// Somebody ended it against the decision. An alarm: the transaction is kept until people have
     /// seen to it.
     Heuristic(String),
+    /// The same, and people have seen to it: nothing is waited for any more.
+    Acknowledged(String),
 }
 
 impl BranchState {
@@ -180,6 +182,19 @@ impl Record {
     /// Commit every participant's vote is chosen by a consensus of its own, the log of its group.
     pub fn is_decided_by_votes(&self) -> bool {
         self.protocol == Protocol::PaxosCommit && self.is_eager()
+    }
+
+    /// Whether nobody ever began it: a branch of it was found, and the record says that it is void.
+    pub fn is_void(&self) -> bool {
+        self.asked == 0
+    }
+
+    /// Whether nothing is left to be done but by people: an alarm is all that keeps it.
+    pub fn waits_for_people(&self) -> bool {
+        let alarm = |branch: &BranchRecord| matches!(branch.state, BranchState::Heuristic(_));
+        matches!(self.stage, Stage::Decided(_))
+            && self.branches.iter().any(alarm)
+            && self.open_branches().next().is_none()
     }
 
     /// The branches that a decision still has to reach.

@@ -4,7 +4,7 @@
 use crate::coordinator::{
     Coordinator, Effect, End, Input, Moment, Phase, Stored, Vote, new_site, terms,
 };
-use crate::record::{BranchState, Stage, Verdict};
+use crate::record::{BranchRecord, BranchState, Stage, Verdict};
 use quorate_atomic_commit as commit;
 use quorate_atomic_commit::{
     Address, AtomicCommit, Body, BranchId, Effects, Event, Message, Proof, Reason,
@@ -48,9 +48,12 @@ impl Coordinator {
                     branch.trouble = cut(&what);
                 }
             }
+            Input::Acknowledge { branch } => self.acknowledge(moment, branch, out),
             Input::Tick => self.tick(moment, out),
             Input::Note => {
-                if self.phase == Phase::Settling && self.writing.is_none() {
+                // Where all that is left is people's matter, nothing moves.
+                let idle = self.record.waits_for_people() && !self.unsaved;
+                if self.phase == Phase::Settling && self.writing.is_none() && !idle {
                     self.store(moment, out);
                 }
             }
@@ -281,15 +284,28 @@ impl Coordinator {
             End::Superseded => return,
         };
         let heuristic = matches!(branch.state, BranchState::Heuristic(_));
+        // People must be able to see it, and what becomes of the others.
+        let seen = |branch: &BranchRecord| matches!(branch.state, BranchState::Heuristic(_));
+        self.unsaved |= self.record.branches.iter().any(seen);
         if commits {
             let proof = if heuristic { Proof::Heuristic } else { Proof::Applied };
             self.say(moment, index, Body::Acknowledge(proof), out);
         }
-        if heuristic && self.writing.is_none() {
-            // People must be able to see it.
-            return self.store(moment, out);
-        }
         self.conclude(moment, out);
+    }
+
+    /// Somebody answers for a branch that ended against the decision: it is not waited for.
+    fn acknowledge(&mut self, moment: Moment, index: u16, out: &mut Vec<Effect>) {
+        let Some(branch) = self.branch(index) else { return };
+        let BranchState::Heuristic(what) = &mut branch.state else { return };
+        branch.state = BranchState::Acknowledged(std::mem::take(what));
+        self.unsaved = true;
+        if self.phase == Phase::Settling {
+            if self.record.stage.verdict().is_some_and(Verdict::commits) {
+                self.say(moment, index, Body::Acknowledge(Proof::Applied), out);
+            }
+            self.conclude(moment, out);
+        }
     }
 
     fn tick(&mut self, moment: Moment, out: &mut Vec<Effect>) {
@@ -336,7 +352,7 @@ impl Coordinator {
     fn is_applied(&self, verdict: &Verdict) -> bool {
         let done = |state: &BranchState| match state {
             BranchState::Committed(_) => verdict.commits(),
-            BranchState::ReadOnly => true,
+            BranchState::ReadOnly | BranchState::Acknowledged(_) => true,
             state => state.is_void() && !verdict.commits(),
         };
         self.record.branches.iter().all(|branch| done(&branch.state))
@@ -346,7 +362,13 @@ impl Coordinator {
     fn conclude(&mut self, moment: Moment, out: &mut Vec<Effect>) {
         let Stage::Decided(verdict) = &self.record.stage else { return };
         let ready = self.writing.is_none() && self.phase == Phase::Settling;
-        if !ready || !self.is_applied(verdict) {
+        if !ready {
+            return;
+        }
+        if !self.is_applied(verdict) {
+            if self.unsaved {
+                self.store(moment, out);
+            }
             return;
         }
         assert!(

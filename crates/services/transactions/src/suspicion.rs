@@ -82,6 +82,9 @@ impl Suspicion {
         connected: bool,
         sight: Sight,
     ) -> bool {
+        if record.waits_for_people() {
+            return false;
+        }
         let Sight { now, me, leads, able } = sight;
         let new = Seen { revision, since: now, alone: None };
         let seen = self.seen.entry(id.to_owned()).or_insert(new);

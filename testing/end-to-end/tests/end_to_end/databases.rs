@@ -23,16 +23,16 @@ const ACCOUNTS: i64 = 8;
 const BALANCE: i64 = 1_000;
 
 /// Both databases, with accounts in each.
-struct Banks {
-    postgres: Postgres,
-    mariadb: MariaDb,
+pub struct Banks {
+    pub postgres: Postgres,
+    pub mariadb: MariaDb,
 }
 
 const TABLE: &str = "CREATE TABLE account (id bigint PRIMARY KEY, balance bigint NOT NULL)";
 
 impl Banks {
     /// Nothing, where they are not installed.
-    async fn open(test: &str) -> Option<Banks> {
+    pub async fn open(test: &str) -> Option<Banks> {
         let (postgres, mariadb) = match (Postgres::start(&[]), MariaDb::start(&[])) {
             (Ok(postgres), Ok(mariadb)) => (postgres, mariadb),
             (Err(why), _) | (_, Err(why)) => {
@@ -53,7 +53,7 @@ impl Banks {
         Some(banks)
     }
 
-    async fn postgres_session(&self, database: &str) -> tokio_postgres::Client {
+    pub async fn postgres_session(&self, database: &str) -> tokio_postgres::Client {
         let mut settings = tokio_postgres::Config::new();
         settings.host("127.0.0.1").port(self.postgres.port()).user("postgres");
         settings.password(PASSWORD).dbname(database);
@@ -62,7 +62,7 @@ impl Banks {
         client
     }
 
-    async fn mariadb_session(&self, database: &str) -> mysql_async::Conn {
+    pub async fn mariadb_session(&self, database: &str) -> mysql_async::Conn {
         let options = mysql_async::OptsBuilder::default().ip_or_hostname("127.0.0.1");
         let options = options.tcp_port(self.mariadb.port()).user(Some("root"));
         let options = options.db_name(Some(database)).prefer_socket(false);
@@ -70,7 +70,7 @@ impl Banks {
     }
 
     /// The money in both, and how many branches are prepared in either.
-    async fn look(&self) -> (i64, i64) {
+    pub async fn look(&self) -> (i64, i64) {
         let admin = self.postgres_session("bank").await;
         let row = admin.query_one("SELECT sum(balance)::bigint FROM account", &[]).await.unwrap();
         let here: i64 = row.get(0);
@@ -83,14 +83,14 @@ impl Banks {
         (here + there, prepared + i64::try_from(xa.len()).unwrap())
     }
 
-    /// The file of participants.
-    fn write_participants(&self, path: &Path) {
+    /// The file of participants, each with these settings beside what it needs.
+    pub fn write_participants(&self, path: &Path, settings: &str) {
         let (postgres, mariadb) = (self.postgres.port(), self.mariadb.port());
         let text = format!(
             "[[postgres]]\nname = 'bank'\nhost = '127.0.0.1'\nport = {postgres}\n\
-             user = 'postgres'\npassword = '{PASSWORD}'\ndatabase = 'bank'\n\
+             user = 'postgres'\npassword = '{PASSWORD}'\ndatabase = 'bank'\n{settings}\
              [[mariadb]]\nname = 'shop'\nhost = '127.0.0.1'\nport = {mariadb}\nuser = 'root'\n\
-             database = 'shop'\n"
+             database = 'shop'\n{settings}"
         );
         std::fs::write(path, text).unwrap();
     }
@@ -132,7 +132,7 @@ fn change(name: &str, sql: &str, amount: i64, account: i64) -> SqlWork {
 }
 
 /// One unit from an account in PostgreSQL to one in MariaDB.
-fn transfer(id: &str, from: i64, to: i64) -> RunTransactionRequest {
+pub fn transfer(id: &str, from: i64, to: i64) -> RunTransactionRequest {
     let debit = "UPDATE account SET balance = balance - $1 WHERE id = $2";
     let credit = "UPDATE account SET balance = balance + ? WHERE id = ?";
     let debit = Work::Postgres(change("bank", debit, 1, from));
@@ -213,7 +213,7 @@ fn a_keyspace_and_two_databases_end_alike_whoever_dies() {
     let Some(mut banks) = runtime.block_on(Banks::open(test)) else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("participants.toml");
-    banks.write_participants(&file);
+    banks.write_participants(&file, "");
     let mut cluster = Cluster::start_with(3, &["--participants", file.to_str().unwrap()]);
     eventually("the directory of keyspaces is there", PATIENCE, || {
         quorate(&cluster, &["keyspace", "describe", "system"], "").code == Some(0)

@@ -33,18 +33,18 @@ const ORDER: &str = r#"
 "#;
 
 /// A run that is under way.
-type Asked = tokio::task::JoinHandle<Result<RunTransactionResponse, Error>>;
+pub type Asked = tokio::task::JoinHandle<Result<RunTransactionResponse, Error>>;
 
 /// A hotel, and a cluster that knows it.
-struct World {
-    hotel: HotelServer,
-    cluster: Cluster,
+pub struct World {
+    pub hotel: HotelServer,
+    pub cluster: Cluster,
     /// Nodes read the file of participants in it whenever they start.
     _folder: tempfile::TempDir,
 }
 
 impl World {
-    fn open(runtime: &tokio::runtime::Runtime) -> World {
+    pub fn open(runtime: &tokio::runtime::Runtime) -> World {
         let hotel = runtime.block_on(HotelServer::open(ROOMS));
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("participants.toml");
@@ -76,17 +76,17 @@ impl World {
     }
 
     /// How often a phase of a transaction was asked for.
-    fn asked(&self, id: &str, phase: &str) -> usize {
+    pub fn asked(&self, id: &str, phase: &str) -> usize {
         let text = format!(":{id}:hotel:room:{phase} ");
         self.hotel.hotel.lock().seen.iter().filter(|seen| seen.contains(&text)).count()
     }
 
-    fn shown(&self, id: &str) -> serde_json::Value {
+    pub fn shown(&self, id: &str) -> serde_json::Value {
         quorate(&self.cluster, &["txn", "show", id, "-o", "json"], "").json()
     }
 
     /// Lets one member begin this transaction.
-    fn begin(&self, node: usize, id: &str) -> Asked {
+    pub fn begin(&self, node: usize, id: &str) -> Asked {
         let client = self.cluster.client_of([node], Duration::from_secs(8));
         let request = request(id);
         self.cluster.runtime.spawn(async move { client.transaction_run(request).await })
@@ -138,7 +138,12 @@ fn request(id: &str) -> RunTransactionRequest {
     let order =
         Work::Keyspace(KeyspaceWork { keyspace: "default".to_owned(), txn, or_else: false });
     let (participant, action) = ("hotel".to_owned(), "/rooms".to_owned());
-    let room = Work::Http(HttpWork { participant, action, body: r#"{"nights":1}"#.to_owned() });
+    let room = Work::Http(HttpWork {
+        participant,
+        action,
+        body: r#"{"nights":1}"#.to_owned(),
+        prepared: String::new(),
+    });
     let branch = |name: &str, work| Branch { name: name.to_owned(), work: Some(work) };
     RunTransactionRequest {
         id: id.to_owned(),

@@ -4,6 +4,7 @@
 //! that is not there say so on standard error, and fail where `QUORATE_E2E_REQUIRE=1`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod alarms;
 mod command_line;
 mod databases;
 mod etcdctl;
@@ -13,6 +14,7 @@ mod http;
 mod keyspaces;
 mod machine;
 mod membership;
+mod own_branches;
 mod stock_clients;
 mod transactions;
 mod up;

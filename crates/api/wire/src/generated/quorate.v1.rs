@@ -1088,6 +1088,10 @@ pub struct SqlWork {
     /// "read-committed", "repeatable-read" or "serializable"; empty is the database's default.
     #[prost(string, tag = "4")]
     pub isolation: ::prost::alloc::string::String,
+    /// The application has prepared the branch itself: its id, as `Name` tells it, instead of
+    /// everything else.
+    #[prost(string, tag = "5")]
+    pub prepared: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SqlStatement {
@@ -1131,6 +1135,10 @@ pub struct HttpWork {
     /// What it is sent, as JSON: an object. Empty is none.
     #[prost(string, tag = "3")]
     pub body: ::prost::alloc::string::String,
+    /// The application has reserved what it needs itself: the branch's id, as `Name` tells it, instead
+    /// of everything else.
+    #[prost(string, tag = "4")]
+    pub prepared: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunTransactionResponse {
@@ -1168,6 +1176,75 @@ pub struct ShowTransactionResponse {
     #[prost(message, optional, tag = "1")]
     pub transaction: ::core::option::Option<Transaction>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NameBranchRequest {
+    /// The id of the transaction that the branch is for; it is not run yet.
+    #[prost(string, tag = "1")]
+    pub transaction: ::prost::alloc::string::String,
+    /// The branch's name in it.
+    #[prost(string, tag = "2")]
+    pub branch: ::prost::alloc::string::String,
+    /// "postgres", "mariadb" or "http".
+    #[prost(string, tag = "3")]
+    pub kind: ::prost::alloc::string::String,
+    /// What the nodes' configuration calls the participant.
+    #[prost(string, tag = "4")]
+    pub participant: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NameBranchResponse {
+    /// What to hand in.
+    #[prost(string, tag = "1")]
+    pub prepared: ::prost::alloc::string::String,
+    /// Statements before the application's own; for HTTP, the headers of its request to try.
+    #[prost(string, repeated, tag = "2")]
+    pub before: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Statements behind them; the last one prepares the branch.
+    #[prost(string, repeated, tag = "3")]
+    pub after: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What is not handed in for so long is rolled back.
+    #[prost(uint64, tag = "4")]
+    pub hand_in_ms: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListAlarmsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListAlarmsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub alarms: ::prost::alloc::vec::Vec<Alarm>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcknowledgeAlarmsRequest {
+    #[prost(string, tag = "1")]
+    pub transaction: ::prost::alloc::string::String,
+    /// One branch of it; empty is all.
+    #[prost(string, tag = "2")]
+    pub branch: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AcknowledgeAlarmsResponse {
+    /// Those that it was.
+    #[prost(message, repeated, tag = "1")]
+    pub alarms: ::prost::alloc::vec::Vec<Alarm>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Alarm {
+    #[prost(string, tag = "1")]
+    pub transaction: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub branch: ::prost::alloc::string::String,
+    /// "keyspace", "postgres", "mariadb" or "http".
+    #[prost(string, tag = "3")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub participant: ::prost::alloc::string::String,
+    /// What was found.
+    #[prost(string, tag = "5")]
+    pub what: ::prost::alloc::string::String,
+    /// In milliseconds since 1970, by the clock of who found it.
+    #[prost(uint64, tag = "6")]
+    pub since_ms: u64,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Transaction {
     #[prost(string, tag = "1")]
@@ -1204,7 +1281,8 @@ pub struct BranchStatus {
     pub kind: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub participant: ::prost::alloc::string::String,
-    /// "asked", "prepared", "read-only", "refused", "committed", "rolled-back" or "heuristic".
+    /// "asked", "prepared", "read-only", "refused", "committed", "rolled-back", "heuristic" or, once an
+    /// operator has seen to that, "acknowledged".
     #[prost(string, tag = "4")]
     pub state: ::prost::alloc::string::String,
     /// Why it refused, or what somebody did to it.
@@ -1414,6 +1492,82 @@ pub mod transactions_client {
                 .insert(GrpcMethod::new("quorate.v1.Transactions", "Show"));
             self.inner.unary(req, path, codec).await
         }
+        /// Tells what an application has to say to a participant to prepare a branch itself, and the id to
+        /// hand in.
+        pub async fn name(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NameBranchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::NameBranchResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Transactions/Name",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Transactions", "Name"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the branches that somebody ended against the decision, and nobody has acknowledged.
+        pub async fn alarms(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListAlarmsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAlarmsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Transactions/Alarms",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Transactions", "Alarms"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends alarms, because people have seen to them.
+        pub async fn acknowledge(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AcknowledgeAlarmsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcknowledgeAlarmsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Transactions/Acknowledge",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Transactions", "Acknowledge"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1453,6 +1607,31 @@ pub mod transactions_server {
             request: tonic::Request<super::ShowTransactionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ShowTransactionResponse>,
+            tonic::Status,
+        >;
+        /// Tells what an application has to say to a participant to prepare a branch itself, and the id to
+        /// hand in.
+        async fn name(
+            &self,
+            request: tonic::Request<super::NameBranchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::NameBranchResponse>,
+            tonic::Status,
+        >;
+        /// Lists the branches that somebody ended against the decision, and nobody has acknowledged.
+        async fn alarms(
+            &self,
+            request: tonic::Request<super::ListAlarmsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAlarmsResponse>,
+            tonic::Status,
+        >;
+        /// Ends alarms, because people have seen to them.
+        async fn acknowledge(
+            &self,
+            request: tonic::Request<super::AcknowledgeAlarmsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcknowledgeAlarmsResponse>,
             tonic::Status,
         >;
     }
@@ -1652,6 +1831,141 @@ pub mod transactions_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ShowSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Transactions/Name" => {
+                    #[allow(non_camel_case_types)]
+                    struct NameSvc<T: Transactions>(pub Arc<T>);
+                    impl<
+                        T: Transactions,
+                    > tonic::server::UnaryService<super::NameBranchRequest>
+                    for NameSvc<T> {
+                        type Response = super::NameBranchResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NameBranchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Transactions>::name(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = NameSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Transactions/Alarms" => {
+                    #[allow(non_camel_case_types)]
+                    struct AlarmsSvc<T: Transactions>(pub Arc<T>);
+                    impl<
+                        T: Transactions,
+                    > tonic::server::UnaryService<super::ListAlarmsRequest>
+                    for AlarmsSvc<T> {
+                        type Response = super::ListAlarmsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListAlarmsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Transactions>::alarms(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AlarmsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Transactions/Acknowledge" => {
+                    #[allow(non_camel_case_types)]
+                    struct AcknowledgeSvc<T: Transactions>(pub Arc<T>);
+                    impl<
+                        T: Transactions,
+                    > tonic::server::UnaryService<super::AcknowledgeAlarmsRequest>
+                    for AcknowledgeSvc<T> {
+                        type Response = super::AcknowledgeAlarmsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AcknowledgeAlarmsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Transactions>::acknowledge(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AcknowledgeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1,6 +1,6 @@
 //! Where an HTTP participant is, and what may be used of it.
 
-use crate::config::Secret;
+use crate::config::{Secret, hand_in_ms};
 use crate::error::Error;
 use crate::name::check_participant;
 use ::http::uri::{Authority, Scheme};
@@ -26,6 +26,10 @@ pub struct HttpConfig {
     /// The longest that one request may take.
     #[serde(default = "request_limit_ms")]
     pub request_limit_ms: u64,
+    /// For how long a reservation that no transaction is known of is left alone: its application
+    /// may yet hand it in.
+    #[serde(default = "hand_in_ms")]
+    pub hand_in_ms: u64,
 }
 
 fn requests() -> usize {
@@ -53,6 +57,7 @@ impl HttpConfig {
             headers: BTreeMap::new(),
             requests: requests(),
             request_limit_ms: request_limit_ms(),
+            hand_in_ms: hand_in_ms(),
         }
     }
 

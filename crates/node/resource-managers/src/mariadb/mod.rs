@@ -107,6 +107,10 @@ impl ResourceManager for MariaDb {
         &self.name
     }
 
+    fn hand_in(&self) -> Duration {
+        Duration::from_millis(self.config.hand_in_ms)
+    }
+
     fn check(&self, deadline: Deadline) -> Answer<'_, Result<(), Error>> {
         Box::pin(self.check_now(deadline))
     }

@@ -37,7 +37,7 @@ impl Postgres {
     ) -> Vote {
         let work = match work {
             Work::Sql(work) => work,
-            Work::Http(_) => {
+            Work::Http(_) | Work::Prepared(_) => {
                 let what = format!("{} is a database: its branches have statements", self.name);
                 return Vote::No(Refusal::Branch(Error::Caller(what)));
             }

@@ -2,7 +2,8 @@
 //!
 //! At the start and then periodically every participant is asked for this cluster's prepared
 //! branches, and an oracle for what was decided about their transactions: what was decided to
-//! commit is committed, what was decided otherwise is rolled back, what is undecided is left alone.
+//! commit is committed, what was decided otherwise is rolled back, what is undecided is left alone,
+//! and so is for a while what nobody knows: an application may have prepared it to hand it in.
 //! Invariants: nothing is done to a branch without a decision about its transaction; a branch is
 //! over only when its manager has said so with a proof; an alarm stays until it is acknowledged.
 
@@ -17,13 +18,15 @@ pub use counts::Counts;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::manager::{Answer, ResourceManager};
-use crate::name::TransactionName;
-use crate::outcome::{InDoubt, Outcome};
+use crate::name::{BranchName, TransactionName};
+use crate::outcome::{Heuristic, InDoubt, Outcome};
 use alarms::Alarms;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// What was decided about a transaction.
@@ -39,16 +42,22 @@ pub enum Decision {
     Undecided,
 }
 
-/// Who knows the decisions.
+/// Who knows the decisions, and keeps the alarms.
 ///
 /// Where there is no record of a transaction that is not under way, the oracle must make one before
 /// it answers [`Decision::Tombstoned`]: else a late decision to commit races the rollback.
 pub trait Oracle: Send + Sync {
-    /// What was decided; an error is taken for [`Decision::Undecided`].
+    /// What was decided; an error is taken for [`Decision::Undecided`]. Where nothing is known of
+    /// the transaction, that is [`Decision::Undecided`] too unless it is `orphaned`: its
+    /// application may yet hand the branch in.
     fn decision<'a>(
         &'a self,
         transaction: &'a TransactionName,
+        orphaned: bool,
     ) -> Answer<'a, Result<Decision, String>>;
+
+    /// A branch that a scan met was ended against the decision: kept until people have seen to it.
+    fn alarm(&self, branch: &BranchName, heuristic: Heuristic);
 }
 
 /// How recovery works.
@@ -85,6 +94,8 @@ pub struct Recovery {
     settings: RecoverySettings,
     alarms: Alarms,
     counters: Counters,
+    /// When each branch that is prepared was first met, by participant.
+    met: Mutex<BTreeMap<String, BTreeMap<BranchName, Instant>>>,
 }
 
 /// What one scan of one participant came to.
@@ -98,6 +109,8 @@ pub struct Scanned {
     pub rolled_back: usize,
     /// Of these, left alone: there is no decision yet.
     pub undecided: usize,
+    /// Of these, met so lately that an application may yet hand them in, if nobody else has them.
+    pub young: usize,
     /// Of these, not known: the next scan tries again.
     pub unknown: usize,
     /// Of these, against the decision: alarms.
@@ -112,7 +125,7 @@ impl Recovery {
         settings: RecoverySettings,
     ) -> Recovery {
         let (alarms, counters) = (Alarms::default(), Counters::default());
-        Recovery { managers, oracle, settings, alarms, counters }
+        Recovery { managers, oracle, settings, alarms, counters, met: Mutex::default() }
     }
 
     /// Scans every participant at once, and then each in its interval, until this future is
@@ -132,7 +145,10 @@ impl Recovery {
             match self.scan(manager).await {
                 Ok(scanned) if scanned.unknown == 0 => {
                     pause = self.settings.first_pause;
-                    tokio::time::sleep(self.settings.interval).await;
+                    // What nobody hands in is rolled back when its time has come.
+                    let young = (scanned.young > 0).then(|| manager.hand_in());
+                    let next = young.unwrap_or(self.settings.interval).max(pause);
+                    tokio::time::sleep(next.min(self.settings.interval)).await;
                     continue;
                 }
                 Ok(scanned) => {
@@ -154,10 +170,12 @@ impl Recovery {
         let found = manager.scan(Deadline::within(self.settings.call_limit)).await;
         let found = found.inspect_err(|_| self.counters.failed_scan())?;
         let mut scanned = Scanned { found: found.len(), ..Scanned::default() };
+        let orphaned = self.meet(manager, &found);
         let concurrency = self.settings.concurrency.max(1);
         let mut all: Vec<BoxFuture<'_, Option<Outcome>>> = Vec::with_capacity(found.len());
-        for in_doubt in &found {
-            all.push(Box::pin(self.finish(manager, in_doubt)));
+        for (in_doubt, orphaned) in found.iter().zip(orphaned) {
+            scanned.young += usize::from(!orphaned);
+            all.push(Box::pin(self.finish(manager, in_doubt, orphaned)));
         }
         let mut ends = stream::iter(all).buffer_unordered(concurrency);
         while let Some(end) = ends.next().await {
@@ -173,11 +191,33 @@ impl Recovery {
         Ok(scanned)
     }
 
+    /// Notes when each of these branches was first met; whether that is so long ago that nobody
+    /// will hand it in any more. By this process's own clock: a participant's may be any.
+    fn meet(&self, manager: &dyn ResourceManager, found: &[InDoubt]) -> Vec<bool> {
+        let mut all = self.met.lock();
+        let met = all.entry(manager.name().to_owned()).or_default();
+        let (now, limit) = (Instant::now(), manager.hand_in());
+        let mut still = BTreeMap::new();
+        let mut orphaned = Vec::with_capacity(found.len());
+        for InDoubt { branch, .. } in found {
+            let since = met.get(branch).copied().unwrap_or(now);
+            still.insert(branch.clone(), since);
+            orphaned.push(now.duration_since(since) >= limit);
+        }
+        *met = still;
+        orphaned
+    }
+
     /// Finishes one branch, once; nothing, if there is no decision.
-    async fn finish(&self, manager: &dyn ResourceManager, found: &InDoubt) -> Option<Outcome> {
+    async fn finish(
+        &self,
+        manager: &dyn ResourceManager,
+        found: &InDoubt,
+        orphaned: bool,
+    ) -> Option<Outcome> {
         let transaction = found.branch.transaction();
         let asked = Deadline::within(self.settings.call_limit);
-        let decision = match asked.bound(self.oracle.decision(transaction)).await {
+        let decision = match asked.bound(self.oracle.decision(transaction, orphaned)).await {
             Some(Ok(decision)) => decision,
             Some(Err(why)) => {
                 warn!("what was decided about {transaction} is not known: {why}");
@@ -191,8 +231,12 @@ impl Recovery {
             Decision::Undecided => return None,
         };
         let outcome = self.order(manager, &found.branch, commit).await;
-        if let Outcome::Applied(_) | Outcome::NotThere = outcome {
-            info!("recovered {} at {}: {decision:?}", found.branch, manager.name());
+        match &outcome {
+            Outcome::Applied(_) | Outcome::NotThere => {
+                info!("recovered {} at {}: {decision:?}", found.branch, manager.name());
+            }
+            Outcome::Heuristic(heuristic) => self.oracle.alarm(&found.branch, *heuristic),
+            Outcome::Unknown(_) => {}
         }
         Some(outcome)
     }

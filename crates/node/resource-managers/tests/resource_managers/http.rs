@@ -12,8 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 fn participant(port: u16) -> HttpParticipant {
+    participant_with(port, 0)
+}
+
+/// One whose branches may be handed in for so long.
+fn participant_with(port: u16, hand_in_ms: u64) -> HttpParticipant {
     let config = HttpConfig::new("hotel", &format!("http://127.0.0.1:{port}"));
-    HttpParticipant::new(CLUSTER, config).unwrap()
+    HttpParticipant::new(CLUSTER, HttpConfig { hand_in_ms, ..config }).unwrap()
 }
 
 fn branch(txid: &str) -> BranchName {
@@ -198,4 +203,25 @@ async fn recovery_finishes_what_is_reserved_and_sees_what_was_decided_by_hand() 
     let outcome = recovery.settle(&*manager, &by_hand, true, soon()).await;
     assert_eq!(outcome, Outcome::Heuristic(Heuristic::RolledBack));
     assert_eq!(recovery.alarms().len(), 1);
+}
+
+#[tokio::test]
+async fn what_may_yet_be_handed_in_is_left_alone_for_its_time() {
+    let server = HotelServer::open(9).await;
+    let manager: Arc<dyn ResourceManager> = Arc::new(participant_with(server.port, 300));
+    for txid in ["own", "decided"] {
+        prepare(&*manager, &branch(txid), &work("/rooms")).await;
+    }
+    let decisions = Arc::new(Decisions::default());
+    decisions.decide("decided", Decision::Abort);
+    let recovery = Recovery::new(vec![manager.clone()], decisions, RecoverySettings::default());
+    let scanned = recovery.scan(&*manager).await.unwrap();
+    assert_eq!((scanned.young, scanned.rolled_back, scanned.undecided), (2, 1, 1));
+    assert_eq!(manager.adopt(&branch("own"), soon()).await, Vote::Yes);
+    tokio::time::sleep(Duration::from_millis(310)).await;
+    let scanned = recovery.scan(&*manager).await.unwrap();
+    assert_eq!((scanned.young, scanned.rolled_back), (0, 1));
+    let late = manager.adopt(&branch("own"), soon()).await;
+    assert_eq!(late, Vote::No(Refusal::Over { applied: false }));
+    assert_eq!(rooms(&server), (9, 0));
 }

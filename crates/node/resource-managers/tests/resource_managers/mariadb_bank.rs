@@ -25,6 +25,8 @@ pub struct MariaDbBank {
 /// The configuration of a manager for a database at this port.
 pub fn config(port: u16, database: &str) -> DatabaseConfig {
     let mut config = DatabaseConfig::new(database, "127.0.0.1", "root", database);
+    // Nobody hands anything in.
+    config.hand_in_ms = 0;
     config.port = Some(port);
     config.branch_connections = 4;
     config.finish_connections = 4;

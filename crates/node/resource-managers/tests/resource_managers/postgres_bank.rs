@@ -23,6 +23,8 @@ pub struct PostgresBank {
 /// The configuration of a manager for a database at this port.
 pub fn config(port: u16, database: &str) -> DatabaseConfig {
     let mut config = DatabaseConfig::new(database, "127.0.0.1", "postgres", database);
+    // Nobody hands anything in.
+    config.hand_in_ms = 0;
     config.port = Some(port);
     config.password = Some(PASSWORD.into());
     config.branch_connections = 4;

@@ -26,11 +26,23 @@ impl Oracle for Decisions {
     fn decision<'a>(
         &'a self,
         transaction: &'a TransactionName,
+        orphaned: bool,
     ) -> Answer<'a, Result<Decision, String>> {
         let mut decisions = self.0.lock();
-        let decision =
-            *decisions.entry(transaction.txid().to_owned()).or_insert(Decision::Tombstoned);
+        let known = decisions.get(transaction.txid()).copied();
+        let decision = match known {
+            Some(decision) => decision,
+            None if orphaned => {
+                decisions.insert(transaction.txid().to_owned(), Decision::Tombstoned);
+                Decision::Tombstoned
+            }
+            None => Decision::Undecided,
+        };
         Box::pin(async move { Ok(decision) })
+    }
+
+    fn alarm(&self, branch: &BranchName, heuristic: Heuristic) {
+        panic!("{branch}: {heuristic}, in a scan");
     }
 }
 

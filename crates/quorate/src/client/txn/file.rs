@@ -101,6 +101,15 @@ fn branch(table: &toml::Table) -> Result<pb::Branch, String> {
     let Some(spec) = outside else { return keyspace_branch(table) };
     let participant = spec.participant;
     let work = match (spec.kind, spec.work) {
+        (Kind::Http, Work::Prepared(prepared)) => {
+            pb::branch::Work::Http(pb::HttpWork { participant, prepared, ..Default::default() })
+        }
+        (Kind::MariaDb, Work::Prepared(prepared)) => {
+            pb::branch::Work::Mariadb(pb::SqlWork { participant, prepared, ..Default::default() })
+        }
+        (Kind::Postgres, Work::Prepared(prepared)) => {
+            pb::branch::Work::Postgres(pb::SqlWork { participant, prepared, ..Default::default() })
+        }
         (_, Work::Http(work)) => pb::branch::Work::Http(pb::HttpWork {
             participant,
             action: work.action,
@@ -108,6 +117,7 @@ fn branch(table: &toml::Table) -> Result<pb::Branch, String> {
                 None => String::new(),
                 Some(body) => serde_json::to_string(&body).map_err(|error| error.to_string())?,
             },
+            prepared: String::new(),
         }),
         (Kind::MariaDb, Work::Sql(work)) => pb::branch::Work::Mariadb(sql(participant, work)),
         (_, Work::Sql(work)) => pb::branch::Work::Postgres(sql(participant, work)),
@@ -132,6 +142,7 @@ fn sql(participant: String, work: SqlWork) -> pb::SqlWork {
         statements: work.statements.into_iter().map(statement).collect(),
         read_only: work.read_only,
         isolation: isolation.to_owned(),
+        prepared: String::new(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! `quorate txn`.
 
+mod alarms;
 mod file;
+mod name;
 mod print;
 
 use super::Connection;
@@ -42,6 +44,18 @@ enum Action {
         #[arg(long, default_value_t = 20)]
         limit: u32,
     },
+    /// Tell how to prepare a branch yourself, and what to hand in
+    Name(name::Arguments),
+    /// List the branches that somebody ended against the decision
+    Alarms,
+    /// End the alarms about a transaction: you have seen to them
+    Acknowledge {
+        /// Its id
+        id: String,
+        /// One branch of it [default: all]
+        #[arg(long)]
+        branch: Option<String>,
+    },
     /// Show one: every branch, the decision, and what it waits for
     Show {
         /// Its id
@@ -75,6 +89,9 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
                 }
             }
         }
+        Action::Name(arguments) => name::run(&connection, arguments).await,
+        Action::Alarms => alarms::list(&connection).await,
+        Action::Acknowledge { id, branch } => alarms::acknowledge(&connection, id, branch).await,
         Action::Show { id } => {
             let request = ShowTransactionRequest { id };
             let shown = connection.client()?.transaction_show(request).await?;

@@ -4,7 +4,7 @@ use crate::output::{key_value, table, text};
 use comfy_table::Table;
 use quorate_wire::etcdserverpb::TxnResponse;
 use quorate_wire::etcdserverpb::response_op::Response as Done;
-use quorate_wire::quorate::{BranchAnswer, BranchStatus, Transaction, TransactionState};
+use quorate_wire::quorate::{Alarm, BranchAnswer, BranchStatus, Transaction, TransactionState};
 use serde_json::{Value, json};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -94,6 +94,34 @@ pub(super) fn list(all: &[Transaction]) -> Table {
         ]);
     }
     rows
+}
+
+pub(super) fn alarms(all: &[Alarm]) -> Table {
+    let mut rows = table(&["transaction", "branch", "participant", "since", "what"]);
+    for it in all {
+        rows.add_row([
+            it.transaction.clone(),
+            it.branch.clone(),
+            format!("{} {}", it.kind, it.participant),
+            time(it.since_ms),
+            it.what.clone(),
+        ]);
+    }
+    rows
+}
+
+pub(super) fn alarms_json(all: &[Alarm]) -> Value {
+    let one = |it: &Alarm| {
+        json!({
+            "transaction": it.transaction,
+            "branch": it.branch,
+            "kind": it.kind,
+            "participant": it.participant,
+            "what": it.what,
+            "since_ms": it.since_ms,
+        })
+    };
+    all.iter().map(one).collect()
 }
 
 pub(super) fn one(it: &Transaction) {

@@ -344,8 +344,44 @@ fn what_somebody_ended_by_hand_is_kept_for_people_to_see() {
     let stored = lab.end(4, 0, End::Heuristic("rolled back by hand".to_owned()));
     assert!(stores(&stored));
     assert_eq!(lab.end(5, 1, End::Committed(3)), []);
-    assert_eq!(lab.stored(6), [], "it never finishes by itself");
-    assert!(!lab.it.is_over());
+    assert!(stores(&lab.stored(6)), "people see what became of the other one, too");
+    assert_eq!(lab.stored(7), [], "it never finishes by itself");
+    assert_eq!(lab.give(8, Input::Note), [], "and nothing moves");
+    assert!(!lab.it.is_over() && lab.it.record().waits_for_people());
+    // Only what is an alarm can be acknowledged.
+    assert_eq!(lab.give(9, Input::Acknowledge { branch: 1 }), []);
+    assert!(stores(&lab.give(10, Input::Acknowledge { branch: 0 })));
+    assert_eq!(lab.it.record().stage, Stage::Finished(Verdict::Commit));
+    let kept = BranchState::Acknowledged("rolled back by hand".to_owned());
+    assert_eq!(lab.it.record().branches[0].state, kept);
+    lab.stored(11);
+    assert!(lab.it.is_over());
+}
+
+#[test]
+fn an_alarm_is_acknowledged_by_who_takes_the_transaction_over() {
+    for commits in [true, false] {
+        let mut lab = Lab::new(2);
+        lab.stored(1);
+        lab.vote(2, 0, Vote::Yes);
+        let vote = Vote::No { reason: "no".to_owned(), again: None };
+        lab.vote(2, 1, if commits { Vote::Yes } else { vote });
+        lab.stored(3);
+        assert!(stores(&lab.end(4, 0, End::Heuristic("by hand".to_owned()))));
+        let (record, mut out) = (lab.it.record().clone(), Vec::new());
+        let settings = Settings::default();
+        let mut it = Coordinator::take_over(settings, 1, (record, 3), OTHER, at(50), &mut out);
+        it.step(at(50), Input::Acknowledge { branch: 0 }, &mut out);
+        assert_eq!(out.len(), 1, "it has not the word yet");
+        it.step(at(51), Input::Stored { number: 1, stored: Stored::Done(4) }, &mut out);
+        if commits {
+            let epoch = it.record().epoch;
+            it.step(at(52), Input::Stored { number: 2, stored: Stored::Done(5) }, &mut out);
+            let end = End::Committed(3);
+            it.step(at(53), Input::Settled { branch: 1, epoch, end }, &mut out);
+        }
+        assert!(matches!(it.record().stage, Stage::Finished(_)), "{:?}", it.record());
+    }
 }
 
 #[test]

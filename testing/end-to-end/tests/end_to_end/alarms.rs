@@ -1,0 +1,66 @@
+//! A branch that somebody ends against the decision: an alarm that outlives every node, until an
+//! operator acknowledges it.
+
+use crate::http::World;
+use crate::{begin, quorate};
+use quorate_databases::Stage;
+use quorate_end_to_end::eventually;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn an_alarm_is_shown_until_somebody_acknowledges_it() {
+    let _turn = begin();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut world = World::open(&runtime);
+    let alarms = |world: &World| quorate(&world.cluster, &["txn", "alarms"], "").ok();
+    assert_eq!(alarms(&world), "no alarms\n");
+
+    // It is decided to commit, and the hotel's staff gives the room away before it hears of that.
+    world.hotel.hotel.lock().deaf = Some("confirm");
+    let asked = world.begin(0, "given-away");
+    eventually("it is decided", PATIENCE, || world.asked("given-away", "confirm") > 0);
+    {
+        let mut hotel = world.hotel.hotel.lock();
+        let mut all = hotel.barrier.iter_mut();
+        let room = all.find(|((name, _), _)| name.ends_with(":given-away")).unwrap();
+        *room.1 = Stage::Cancelled;
+        hotel.free += 1;
+        hotel.deaf = None;
+    }
+    let ran = world.cluster.runtime.block_on(asked).unwrap().unwrap();
+    assert_eq!(ran.transaction.unwrap().reason, "");
+    eventually("there is an alarm", PATIENCE, || alarms(&world).contains("given-away"));
+    let shown = world.shown("given-away");
+    assert_eq!(
+        (&shown["state"], &shown["branches"][1]["state"]),
+        (&"committing".into(), &"heuristic".into())
+    );
+
+    // Nobody forgets it: not even when all nodes die at once.
+    world.cluster.nodes.iter_mut().for_each(quorate_end_to_end::Node::kill);
+    world.cluster.nodes.iter_mut().for_each(quorate_end_to_end::Node::start_again);
+    world.cluster.settled();
+    eventually("the alarm is there again", PATIENCE, || {
+        let told = quorate(&world.cluster, &["txn", "alarms", "-o", "json"], "");
+        told.code == Some(0) && told.json()[0]["participant"] == "hotel"
+    });
+    let told = alarms(&world);
+    assert!(told.contains("room") && told.contains("decided to commit"), "{told}");
+    let other = quorate(&world.cluster, &["txn", "acknowledge", "another"], "");
+    assert!(other.err.contains("there is no alarm about the transaction \"another\""), "{other:?}");
+    let branch = ["txn", "acknowledge", "given-away", "--branch", "order"];
+    let branch = quorate(&world.cluster, &branch, "");
+    assert!(branch.err.contains("there is no alarm"), "{branch:?}");
+
+    let ended = quorate(&world.cluster, &["txn", "acknowledge", "given-away"], "").ok();
+    assert_eq!(ended, "OK, given-away, branch room: acknowledged\n");
+    assert_eq!(alarms(&world), "no alarms\n");
+    eventually("the transaction is over", PATIENCE, || {
+        let shown = world.shown("given-away");
+        shown["state"] == "committed" && shown["branches"][1]["state"] == "acknowledged"
+    });
+    let again = quorate(&world.cluster, &["txn", "acknowledge", "given-away"], "");
+    assert!(again.err.contains("there is no alarm"), "{again:?}");
+}

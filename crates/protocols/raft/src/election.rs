@@ -5,7 +5,7 @@ use crate::canary::Canary;
 use crate::raft::Raft;
 use core::time::Duration;
 use quorate_base::{Ballot, Instant, NodeId, Position};
-use quorate_replicated_log::{Body, Effects, Role, VoteResult};
+use quorate_replicated_log::{AnswerReads, Body, Effects, Role, VoteResult};
 
 impl Raft {
     /// Nothing was heard of a leader for long enough.

@@ -23,7 +23,6 @@ impl Raft {
             resting_until: _,
             heartbeat_at: _,
             led_since: _,
-            lease_until: _,
             progress_at: _,
             // The rest counts.
             promised,
@@ -38,7 +37,6 @@ impl Raft {
             votes,
             standing_by_transfer,
             pull,
-            follower_reads,
             promised_end,
             lost,
             mending: _,
@@ -48,7 +46,6 @@ impl Raft {
             first_own,
             ready,
             reads,
-            probes,
             transfer,
             offered,
             uncommitted,
@@ -57,11 +54,10 @@ impl Raft {
         (promised, journal.until_done(*promise_write), log).hash(state);
         journal.fingerprint(state);
         (commit, handed_out, applied, role, leader, votes, standing_by_transfer).hash(state);
-        (pull, follower_reads.attempt(), follower_reads.asked().is_some()).hash(state);
-        (follower_reads.len(), promised_end, lost, repair_from).hash(state);
+        reads.fingerprint(state);
+        (pull, promised_end, lost, repair_from).hash(state);
         followers.iter().for_each(|progress| progress.fingerprint(state));
-        (next_session, first_own, ready, reads, offered).hash(state);
-        probes.iter().for_each(|(probe, _)| probe.hash(state));
+        (next_session, first_own, ready, offered).hash(state);
         (transfer.map(|(to, _)| to), uncommitted, uncommitted_bytes).hash(state);
     }
 }

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use quorate_base::{Ballot, Index, Instant};
 use quorate_replicated_log::{
-    Body, Effects, Entries, Entry, Event, Mode, Payload, ProposalId, Refusal, Role, StepDown,
-    WriteId,
+    AnswerReads, Body, Effects, Entries, Entry, Event, Mode, Payload, ProposalId, Refusal, Role,
+    StepDown, WriteId,
 };
 
 impl Raft {
@@ -24,12 +24,11 @@ impl Raft {
         self.ready = false;
         self.transfer = None;
         self.offered = false;
-        self.lease_until = Instant::ZERO;
-        self.probes.clear();
+        self.reads.forget_lease();
         self.uncommitted.clear();
         self.uncommitted_bytes = 0;
         self.followers.clear();
-        self.reads.start_probe(self.commit);
+        self.reads.start_first_probe(self.commit);
         self.first_own = self.log.last_index() + 1;
         self.note_members();
         let lead = Payload::Lead(self.own_ballot());
@@ -55,8 +54,7 @@ impl Raft {
         self.followers.clear();
         self.transfer = None;
         self.ready = false;
-        self.lease_until = Instant::ZERO;
-        self.probes.clear();
+        self.reads.forget_lease();
         self.uncommitted.clear();
         self.uncommitted_bytes = 0;
     }
@@ -165,7 +163,7 @@ impl Raft {
         }
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.config.heartbeat;
-            if self.config.lease_clock_drift_ppm.is_some() || !self.reads.is_empty() {
+            if self.config.lease_clock_drift_ppm.is_some() || self.reads.is_awaited() {
                 // Also replaces a probe that was lost.
                 self.start_probe(now);
             }

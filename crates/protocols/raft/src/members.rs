@@ -145,7 +145,7 @@ impl Raft {
         if possible {
             self.transfer = Some((to, now + self.config.election_timeout));
             // The successor need not wait for this leader's lease.
-            self.lease_until = Instant::ZERO;
+            self.reads.end_lease();
             self.transfer_caught_up(to, out);
         }
     }

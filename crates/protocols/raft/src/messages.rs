@@ -2,7 +2,7 @@
 
 use crate::raft::Raft;
 use quorate_base::{Instant, NodeId};
-use quorate_replicated_log::{Body, Effects, Message, Role};
+use quorate_replicated_log::{AnswerReads, Body, Effects, Message, Role};
 
 /// Rounds beyond this are not believed, so that counting them cannot overflow. A round a
 /// millisecond would take nine thousand years to get there.

@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use quorate_base::{Ballot, Index, Instant, NodeId, Position, Rng};
 use quorate_replicated_log::{
-    Base, Body, Config, Effects, Event, FollowerReads, Followers, HardState, Input, Journal,
-    LeaderReads, Log, Membership, Message, PeerStatus, Protocol, QuorumSpec, Recovered,
-    ReplicatedLog, Role, Send, Status, StepDown, WriteId,
+    AnswerReads, Base, Body, Config, Effects, Event, Followers, HardState, Input, Journal, Log,
+    Membership, Message, PeerStatus, Protocol, QuorumSpec, Reads, Recovered, ReplicatedLog, Role,
+    Send, Status, StepDown, WriteId,
 };
 
 /// After this many election timeouts without an end of a write, or without a commit, a leader
@@ -37,6 +37,7 @@ pub struct Raft {
     pub(crate) handed_out: Index,
     pub(crate) applied: Index,
 
+    pub(crate) reads: Reads,
     pub(crate) role: Role,
     pub(crate) leader: NodeId,
     /// What the driver was last told of role, ballot and leader.
@@ -53,7 +54,6 @@ pub struct Raft {
     pub(crate) standing_by_transfer: bool,
     /// Numbers the attempts to be elected, so that what is pulled for one serves no other.
     pub(crate) pull: u64,
-    pub(crate) follower_reads: FollowerReads,
     /// Entries up to here may have been promised though the log no longer has them (damage).
     pub(crate) promised_end: Option<Position>,
     /// What is known of those.
@@ -70,10 +70,6 @@ pub struct Raft {
     /// Index of the first entry of this leadership.
     pub(crate) first_own: Index,
     pub(crate) ready: bool,
-    pub(crate) reads: LeaderReads,
-    /// When the latest probes were started, for leases.
-    pub(crate) probes: VecDeque<(u64, Instant)>,
-    pub(crate) lease_until: Instant,
     pub(crate) transfer: Option<(NodeId, Instant)>,
     /// Another was told to stand, in this leadership: it may do so however late it hears of it.
     pub(crate) offered: bool,
@@ -135,6 +131,7 @@ impl Raft {
             commit: found.commit,
             handed_out: found.applied,
             applied: found.applied,
+            reads: Reads::new(reads_from),
             role: Role::Follower,
             leader: NodeId::NONE,
             announced: (Role::Follower, promised.round, NodeId::NONE),
@@ -144,7 +141,6 @@ impl Raft {
             votes: Vec::new(),
             standing_by_transfer: false,
             pull: config.seed,
-            follower_reads: FollowerReads::new(reads_from),
             promised_end: found.promised_end,
             lost: found.lost,
             mending: None,
@@ -155,9 +151,6 @@ impl Raft {
             led_since: now,
             first_own: 0,
             ready: false,
-            reads: LeaderReads::default(),
-            probes: VecDeque::new(),
-            lease_until: Instant::ZERO,
             transfer: None,
             offered: false,
             progress_at: now,
@@ -378,7 +371,8 @@ impl ReplicatedLog for Raft {
         let election = Some(self.election_at).filter(|_| counts);
         let mending = self.mending.as_ref().filter(|_| self.role == Role::Candidate);
         let mending = mending.map(|mending| mending.again_at);
-        [self.follower_reads_timeout(), election, mending].into_iter().flatten().min()
+        let reads = self.reads.attempt_ends(self.config.election_timeout);
+        [reads, election, mending].into_iter().flatten().min()
     }
 
     fn role(&self) -> Role {

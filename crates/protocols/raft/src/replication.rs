@@ -4,7 +4,7 @@ use crate::canary::Canary;
 use crate::raft::Raft;
 use quorate_base::{Index, Instant, NodeId, Position};
 use quorate_replicated_log::{
-    Append, AppendOutcome, AppendReply, Body, Effects, Mode, Progress, SnapshotWanted,
+    AnswerReads, Append, AppendOutcome, AppendReply, Body, Effects, Mode, Progress, SnapshotWanted,
 };
 
 impl Raft {

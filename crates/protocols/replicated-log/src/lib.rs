@@ -42,5 +42,5 @@ pub use message::{Accept, Accepted, Append, AppendOutcome, AppendReply, Body, Me
 pub use progress::{Followers, Mode, Progress};
 pub use quorum::{QuorumSizes, QuorumSpec, VoteResult};
 pub use ranges::Cover;
-pub use reads::{FollowerReads, LeaderReads, Reader};
+pub use reads::{AnswerReads, FollowerReads, LeaderReads, Reader, Reads, Standing};
 pub use status::{PeerStatus, Role, Status};

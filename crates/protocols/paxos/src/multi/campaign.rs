@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use quorate_base::{Ballot, Index, Instant, NodeId};
 use quorate_replicated_log::{
-    Body, Effects, Entry, Event, Membership, Payload, Promise, Role, VoteResult,
+    AnswerReads, Body, Effects, Entry, Event, Membership, Payload, Promise, Role, VoteResult,
 };
 
 /// After this many campaigns in vain people are told which slots cannot be read.

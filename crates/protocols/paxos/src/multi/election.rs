@@ -8,7 +8,7 @@ use super::replica::MultiPaxos;
 use alloc::vec::Vec;
 use core::time::Duration;
 use quorate_base::{Ballot, Instant, NodeId, Position};
-use quorate_replicated_log::{Body, Effects, Role, VoteResult};
+use quorate_replicated_log::{AnswerReads, Body, Effects, Role, VoteResult};
 
 impl MultiPaxos {
     /// Nothing was heard of a leader for long enough.

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use quorate_base::{Ballot, Index, Instant, NodeId};
 use quorate_replicated_log::{
-    Body, Cover, Effects, Entries, Entry, Event, Mode, Payload, ProposalId, Refusal, Role, StepDown,
+    AnswerReads, Body, Cover, Effects, Entries, Entry, Event, Mode, Payload, ProposalId, Refusal,
+    Role, StepDown,
 };
 
 impl MultiPaxos {
@@ -26,8 +27,7 @@ impl MultiPaxos {
         self.ready = false;
         self.transfer = None;
         self.offered = false;
-        self.lease_until = Instant::ZERO;
-        self.probes.clear();
+        self.reads.forget_lease();
         self.uncommitted.clear();
         self.uncommitted_bytes = 0;
         self.followers.clear();
@@ -46,7 +46,7 @@ impl MultiPaxos {
         self.proposed_seal = self.slots.first_seal(self.commit + 1, end).is_some();
         self.repaired_to = Index::MAX;
         self.say_that_it_leads(now);
-        self.reads.start_probe(self.commit);
+        self.reads.start_first_probe(self.commit);
         self.note_members();
         for progress in self.followers.iter_mut() {
             progress.probe_from(self.commit + 1);
@@ -76,8 +76,7 @@ impl MultiPaxos {
         self.transfer = None;
         self.ready = false;
         self.proposed_seal = false;
-        self.lease_until = Instant::ZERO;
-        self.probes.clear();
+        self.reads.forget_lease();
         self.uncommitted.clear();
         self.uncommitted_bytes = 0;
     }
@@ -211,7 +210,7 @@ impl MultiPaxos {
         }
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.config.heartbeat;
-            if self.config.lease_clock_drift_ppm.is_some() || !self.reads.is_empty() {
+            if self.config.lease_clock_drift_ppm.is_some() || self.reads.is_awaited() {
                 // Also replaces a probe that was lost.
                 self.start_probe(now);
             }

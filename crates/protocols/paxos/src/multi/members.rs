@@ -137,7 +137,7 @@ impl MultiPaxos {
         if possible {
             self.transfer = Some((to, now + self.config.election_timeout));
             // The successor need not wait for this leader's lease.
-            self.lease_until = Instant::ZERO;
+            self.reads.end_lease();
             self.transfer_caught_up(to, out);
         }
     }

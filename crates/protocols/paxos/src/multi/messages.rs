@@ -2,7 +2,7 @@
 
 use super::replica::MultiPaxos;
 use quorate_base::{Ballot, Instant, NodeId};
-use quorate_replicated_log::{Body, Cover, Effects, Message, Role};
+use quorate_replicated_log::{AnswerReads, Body, Cover, Effects, Message, Role};
 
 /// Rounds beyond this are not believed, so that counting them cannot overflow. A round a
 /// millisecond would take nine thousand years to get there.

@@ -10,9 +10,9 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 use quorate_base::{Ballot, Index, Instant, NodeId, Position, Rng};
 use quorate_replicated_log::{
-    Base, Body, Config, Cover, Effects, Event, FollowerReads, Followers, HardState, Input, Journal,
-    LeaderReads, Membership, Message, Mode, PeerStatus, Protocol, QuorumSpec, Recovered,
-    ReplicatedLog, Role, Send, Status, StepDown, WriteId,
+    AnswerReads, Base, Body, Config, Cover, Effects, Event, Followers, HardState, Input, Journal,
+    Membership, Message, Mode, PeerStatus, Protocol, QuorumSpec, Reads, Recovered, ReplicatedLog,
+    Role, Send, Status, StepDown, WriteId,
 };
 
 /// After this many election timeouts without an end of a write, or without a commit, a leader
@@ -51,6 +51,7 @@ pub struct MultiPaxos {
     /// Where the service's state was at the start.
     pub(super) state: Base,
 
+    pub(super) reads: Reads,
     pub(super) role: Role,
     pub(super) leader: NodeId,
     /// What the driver was last told of role, ballot and leader.
@@ -70,7 +71,6 @@ pub struct MultiPaxos {
     /// No candidacy before this: this replica's leadership stalled.
     pub(super) resting_until: Instant,
     pub(super) votes: Vec<(NodeId, bool)>,
-    pub(super) follower_reads: FollowerReads,
 
     // As a proposer in phase 1.
     pub(super) campaign: Option<Campaign>,
@@ -89,10 +89,6 @@ pub struct MultiPaxos {
     /// It has proposed, or proposed again, that the epoch end.
     pub(super) proposed_seal: bool,
     pub(super) ready: bool,
-    pub(super) reads: LeaderReads,
-    /// When the latest probes were started, for leases.
-    pub(super) probes: VecDeque<(u64, Instant)>,
-    pub(super) lease_until: Instant,
     pub(super) transfer: Option<(NodeId, Instant)>,
     /// Another was told to stand, in this leadership: it may do so however late it hears of it.
     pub(super) offered: bool,
@@ -157,6 +153,7 @@ impl MultiPaxos {
             handed_out: found.at,
             applied: found.at,
             state: found.state,
+            reads: Reads::new(reads_from),
             role: Role::Follower,
             leader: NodeId::NONE,
             announced: (Role::Follower, promised.round, NodeId::NONE),
@@ -166,7 +163,6 @@ impl MultiPaxos {
             sticky_until: sticky,
             resting_until: Instant::ZERO,
             votes: Vec::new(),
-            follower_reads: FollowerReads::new(reads_from),
             campaign: None,
             vain: 0,
             followers: Followers::default(),
@@ -177,9 +173,6 @@ impl MultiPaxos {
             repaired_to: 0,
             proposed_seal: false,
             ready: false,
-            reads: LeaderReads::default(),
-            probes: VecDeque::new(),
-            lease_until: Instant::ZERO,
             transfer: None,
             offered: false,
             progress_at: now,
@@ -425,7 +418,8 @@ impl ReplicatedLog for MultiPaxos {
         let counts = self.is_electable() || !self.damaged.is_empty();
         let election = Some(self.election_at).filter(|_| counts);
         let asked_again = self.campaign.as_ref().map(|campaign| campaign.ask_again_at);
-        [self.follower_reads_timeout(), election, asked_again].into_iter().flatten().min()
+        let reads = self.reads.attempt_ends(self.config.election_timeout);
+        [reads, election, asked_again].into_iter().flatten().min()
     }
 
     fn role(&self) -> Role {

@@ -4,7 +4,7 @@ use super::replica::MultiPaxos;
 use alloc::vec::Vec;
 use quorate_base::{Index, Instant, NodeId};
 use quorate_replicated_log::{
-    Accept, Accepted, Body, Cover, Effects, Mode, Progress, SnapshotWanted,
+    Accept, Accepted, AnswerReads, Body, Cover, Effects, Mode, Progress, SnapshotWanted,
 };
 
 impl MultiPaxos {

@@ -7,6 +7,10 @@
 //! Invariant: a read is confirmed only by a probe that was started after it arrived; probe numbers
 //! and attempt ids are never used twice.
 
+mod answering;
+
+pub use answering::{AnswerReads, Reads, Standing};
+
 use crate::input::ReadId;
 use alloc::vec::Vec;
 use quorate_base::{Index, Instant, NodeId};

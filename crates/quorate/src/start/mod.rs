@@ -4,6 +4,7 @@ mod compaction;
 mod identity;
 mod options;
 mod participants;
+mod room;
 mod run;
 mod runtimes;
 mod settings;

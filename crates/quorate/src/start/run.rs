@@ -1,12 +1,14 @@
 //! A node's life: logs, listen, start, serve, stop.
 
 use super::compaction::{Compactor, Retention};
+use super::room::{Room, start_anew};
 use super::runtimes::{self, Beside};
 use super::settings::Settings;
 use super::{identity, participants};
 use crate::exit::Failure;
 use quorate_base::GroupId;
 use quorate_coordinator::{Settings as Coordination, Transactions};
+use quorate_disk::OsDisk;
 use quorate_etcd::backend::HostBackend;
 use quorate_etcd::{Door, Options, serve_doors};
 use quorate_host::{End, KeyspaceHandle, Node, NodeConfig, NodeHandle, StartError};
@@ -17,6 +19,7 @@ use quorate_resource_managers::Participants;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -99,8 +102,20 @@ async fn live(
     let peers = runtimes.peers;
     let started = tokio::task::spawn_blocking(move || Node::start(config, peers)).await;
     let node = started.map_err(|e| Failure::Failed(e.to_string()))?.map_err(start_failure)?;
-    serve_until_end(settings, (node, participants), clients, runtimes.workers, stop_with_stdin)
-        .await
+    let room = OsDisk::open(&settings.data_dir)
+        .map(|disk| Room::new(disk, node.handle().space().reserve_bytes));
+    let room = room.map_err(|error| Failure::Machine(error.to_string()))?;
+    let mut told = pin!(told_to_stop(stop_with_stdin));
+    let end =
+        serve_until_end(settings, (node, participants), clients, runtimes.workers, told.as_mut());
+    match end.await? {
+        End::Stopped => Ok(()),
+        End::Failed(_) if room.is_short() => tokio::select! {
+            asked = told => asked.map(|by| tracing::info!(by, "stopping")),
+            () = room.is_back() => Err(start_anew()),
+        },
+        end @ (End::Removed | End::Failed(_)) => Err(Failure::Failed(end.to_string())),
+    }
 }
 
 async fn listen(settings: &Settings) -> Result<Vec<Door>, Failure> {
@@ -129,8 +144,8 @@ async fn serve_until_end(
     (node, participants): (Node, Participants),
     clients: Vec<Door>,
     workers: Vec<Handle>,
-    stop_with_stdin: bool,
-) -> Result<(), Failure> {
+    told: impl Future<Output = Result<&'static str, Failure>>,
+) -> Result<End, Failure> {
     let handle = node.handle();
     let transactions = Transactions::start(handle.clone(), participants, Coordination::default());
     let options = Options {
@@ -152,7 +167,7 @@ async fn serve_until_end(
     let ready = tokio::spawn(announce(handle.clone(), settings.listen_clients.clone()));
     let compacting = tokio::spawn(compact(handle.clone(), settings.retention));
     let asked = tokio::select! {
-        asked = told_to_stop(stop_with_stdin) => Some(asked?),
+        asked = told => Some(asked?),
         _ = handle.ended() => None,
     };
     if let Some(by) = asked {
@@ -167,10 +182,7 @@ async fn serve_until_end(
     }
     let end = node.shutdown().await;
     tracing::info!(%end, "ended");
-    match end {
-        End::Stopped => Ok(()),
-        End::Removed | End::Failed(_) => Err(Failure::Failed(end.to_string())),
-    }
+    Ok(end)
 }
 
 /// Says so once there is a leader, and every time before that means waiting.

@@ -56,22 +56,8 @@ fn flip_in_the_middle(log: &Path) {
 #[test]
 fn a_full_disk_refuses_writes_and_recovers_by_itself() {
     let _turn = begin();
-    let mut cluster = Cluster::prepare(1, &[]);
+    let Some((mut cluster, unmount)) = on_a_small_disk() else { return };
     let folder = cluster.nodes[0].data_dir.clone();
-    fs::create_dir_all(&folder).unwrap();
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(&folder);
-    if run(&mut mount, "").code != Some(0) {
-        let why = "a tmpfs cannot be mounted here (it takes root)";
-        assert!(!required() || !rustix::process::geteuid().is_root(), "{why}");
-        eprintln!("\n*** NOT TESTED: a full disk: {why}\n");
-        return;
-    }
-    let unmount = Unmount(folder.clone());
-    let arguments: Vec<String> = cluster.arguments().iter().map(ToString::to_string).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    cluster.nodes[0].start(&arguments);
-    cluster.settled();
     cluster.put("before", "yes").unwrap();
     // Somebody else fills the disk, all but what the node must see as too little.
     let filler = folder.join("filler");
@@ -94,6 +80,60 @@ fn a_full_disk_refuses_writes_and_recovers_by_itself() {
     });
     cluster.nodes[0].kill();
     drop(unmount);
+}
+
+#[test]
+fn a_disk_that_somebody_fills_to_the_brim_is_waited_for() {
+    let _turn = begin();
+    let Some((mut cluster, unmount)) = on_a_small_disk() else { return };
+    let folder = cluster.nodes[0].data_dir.clone();
+    let filler = folder.join("filler");
+    let mut file = File::create(&filler).unwrap();
+    let full = (0..64 << 10).any(|_| file.write_all(&[7; 1 << 10]).is_err());
+    assert!(full, "a disk of 64 MiB is full some day");
+    drop(file);
+    // Until the state engine cannot write any more; nothing is acknowledged that is not kept.
+    let mut acknowledged = 0;
+    let value = "x".repeat(200_000);
+    eventually("the node has no room", Duration::from_secs(60), || {
+        if cluster.put(&format!("key-{acknowledged}"), &value).is_ok() {
+            acknowledged += 1;
+        }
+        cluster.nodes[0].log().contains("the node starts anew when there is room")
+    });
+    assert!(cluster.nodes[0].runs(), "a full disk is no reason to die");
+    fs::remove_file(&filler).unwrap();
+    eventually("writes succeed again", Duration::from_secs(30), || {
+        cluster.put("after", "yes").is_ok()
+    });
+    assert!(cluster.nodes[0].runs(), "under the same pid");
+    for n in 0..acknowledged {
+        let found = cluster.get_from(0, &format!("key-{n}")).unwrap();
+        assert_eq!(found.as_deref(), Some(&*value), "key-{n} was acknowledged");
+    }
+    cluster.nodes[0].kill();
+    drop(unmount);
+}
+
+/// One node on a disk of 64 MiB, if there can be one.
+fn on_a_small_disk() -> Option<(Cluster, Unmount)> {
+    let mut cluster = Cluster::prepare(1, &[]);
+    let folder = cluster.nodes[0].data_dir.clone();
+    fs::create_dir_all(&folder).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(&folder);
+    if run(&mut mount, "").code != Some(0) {
+        let why = "a tmpfs cannot be mounted here (it takes root)";
+        assert!(!required() || !rustix::process::geteuid().is_root(), "{why}");
+        eprintln!("\n*** NOT TESTED: a full disk: {why}\n");
+        return None;
+    }
+    let unmount = Unmount(folder.clone());
+    let arguments: Vec<String> = cluster.arguments().iter().map(ToString::to_string).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    cluster.nodes[0].start(&arguments);
+    cluster.settled();
+    Some((cluster, unmount))
 }
 
 /// Writes until a write is refused; why.

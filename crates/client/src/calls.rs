@@ -20,13 +20,13 @@ use quorate_wire::quorate::groups_client::GroupsClient;
 use quorate_wire::quorate::keyspaces_client::KeyspacesClient;
 use quorate_wire::quorate::transactions_client::TransactionsClient;
 use quorate_wire::quorate::{
-    AcknowledgeAlarmsRequest, AcknowledgeAlarmsResponse, CreateKeyspaceRequest,
-    CreateKeyspaceResponse, DescribeKeyspaceRequest, DescribeKeyspaceResponse, DropKeyspaceRequest,
-    DropKeyspaceResponse, ListAlarmsRequest, ListAlarmsResponse, ListGroupsRequest,
-    ListGroupsResponse, ListKeyspacesRequest, ListKeyspacesResponse, ListTransactionsRequest,
-    ListTransactionsResponse, NameBranchRequest, NameBranchResponse, RunTransactionRequest,
-    RunTransactionResponse, ShowTransactionRequest, ShowTransactionResponse, SwitchGroupRequest,
-    SwitchGroupResponse,
+    AcknowledgeAlarmsRequest, AcknowledgeAlarmsResponse, CancelTransactionRequest,
+    CancelTransactionResponse, CreateKeyspaceRequest, CreateKeyspaceResponse,
+    DescribeKeyspaceRequest, DescribeKeyspaceResponse, DropKeyspaceRequest, DropKeyspaceResponse,
+    ListAlarmsRequest, ListAlarmsResponse, ListGroupsRequest, ListGroupsResponse,
+    ListKeyspacesRequest, ListKeyspacesResponse, ListTransactionsRequest, ListTransactionsResponse,
+    NameBranchRequest, NameBranchResponse, RunTransactionRequest, RunTransactionResponse,
+    ShowTransactionRequest, ShowTransactionResponse, SwitchGroupRequest, SwitchGroupResponse,
 };
 
 /// Answers may be far larger than tonic's 4 MiB: a range of many keys is one message.
@@ -105,6 +105,9 @@ calls! {
     /// Shows one.
     transaction_show(TransactionsClient.show, ShowTransactionRequest)
         -> ShowTransactionResponse, Repeatable;
+    /// Rolls one back that is not decided yet.
+    transaction_cancel(TransactionsClient.cancel, CancelTransactionRequest)
+        -> CancelTransactionResponse, Repeatable;
     /// What an application has to say to prepare a branch itself.
     transaction_name(TransactionsClient.name, NameBranchRequest)
         -> NameBranchResponse, Repeatable;

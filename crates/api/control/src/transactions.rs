@@ -191,6 +191,17 @@ impl Transactions for Service {
         }
     }
 
+    async fn cancel(
+        &self,
+        request: Request<pb::CancelTransactionRequest>,
+    ) -> Result<Response<pb::CancelTransactionResponse>, Status> {
+        let id = request.into_inner().id;
+        check_id(&id).map_err(|why| invalid(why.to_string()))?;
+        let report = self.node.cancel(&id).await.map_err(|error| status(&error))?;
+        let transaction = Some(wire(&report));
+        Ok(Response::new(pb::CancelTransactionResponse { transaction }))
+    }
+
     async fn name(
         &self,
         request: Request<pb::NameBranchRequest>,

@@ -7,7 +7,7 @@
 use crate::error::RunError;
 use crate::service::{Inner, Transactions, kind_of, store_error};
 use crate::store::{OPEN, Store, StoreError};
-use crate::takeover::take;
+use crate::takeover::{Why, take};
 use quorate_resource_managers::{BranchName, Deadline, Heuristic};
 use quorate_transactions::{Alarm, BranchState, Record};
 use std::sync::Arc;
@@ -161,7 +161,7 @@ impl Transactions {
                 .collect();
             let live = match inner.live.get(id) {
                 Some(live) => Some(live),
-                None => take(inner, id.to_owned(), (record, revision)),
+                None => take(inner, id.to_owned(), (record, revision), Why::Acknowledged),
             };
             if let Some(live) = live {
                 live.acknowledge(&branches);

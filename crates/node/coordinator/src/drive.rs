@@ -55,10 +55,8 @@ impl Drive {
                     Some(input) => input,
                     None => continue,
                 },
-                branches = self.live.acknowledged() => {
-                    for branch in branches {
-                        self.step(Input::Acknowledge { branch });
-                    }
+                words = self.live.word() => {
+                    words.into_iter().for_each(|word| self.step(word));
                     continue;
                 }
                 () = sleep_until(timeout.unwrap_or(note).min(note)) => {

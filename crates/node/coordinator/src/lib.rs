@@ -11,6 +11,7 @@
 //! | `open` | the records of transactions that are not over, in memory |
 //! | `takeover` | ends what a lost or stuck coordinator left behind |
 //! | `orphans` | ends branches that came late, and those that nobody knows |
+//! | `cancel` | what a client does not want any more |
 //! | `own` | branches that applications prepare themselves |
 //! | `alarms` | what people have to see to |
 //! | `tidy` | forgets what ended long ago |
@@ -20,6 +21,7 @@
 //! again until there is an answer.
 
 mod alarms;
+mod cancel;
 mod drive;
 mod error;
 mod keyspace;

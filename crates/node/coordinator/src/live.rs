@@ -2,10 +2,10 @@
 
 use parking_lot::Mutex;
 use quorate_keyspace::reply::TxnOutcome;
-use quorate_transactions::{Owner, Record};
+use quorate_transactions::{Input, Owner, Record};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use tokio::sync::{Notify, watch};
 
 /// How far one is, for whoever waits.
@@ -35,6 +35,8 @@ pub(crate) struct Live {
     progress: watch::Sender<Progress>,
     /// Alarms that people have seen to, by branch, and word of it.
     acknowledged: Mutex<Vec<u16>>,
+    /// Whether its client does not want it any more.
+    cancelled: AtomicBool,
     word: Notify,
     /// The epoch in which votes are wanted; zero: in none.
     asks: AtomicU32,
@@ -52,6 +54,7 @@ impl Live {
             troubles: Mutex::default(),
             progress: watch::channel(Progress::Running).0,
             acknowledged: Mutex::default(),
+            cancelled: AtomicBool::new(false),
             word: Notify::new(),
             asks: AtomicU32::new(0),
         })
@@ -87,10 +90,22 @@ impl Live {
         self.word.notify_one();
     }
 
-    /// Waits for that; which.
-    pub async fn acknowledged(&self) -> Vec<u16> {
+    /// Its client does not want it any more.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+        self.word.notify_one();
+    }
+
+    /// Waits for either; what that is to the coordinator.
+    pub async fn word(&self) -> Vec<Input> {
         self.word.notified().await;
-        std::mem::take(&mut self.acknowledged.lock())
+        let branches = std::mem::take(&mut *self.acknowledged.lock());
+        let mut all: Vec<Input> =
+            branches.into_iter().map(|branch| Input::Acknowledge { branch }).collect();
+        if self.cancelled.swap(false, Relaxed) {
+            all.push(Input::Cancel);
+        }
+        all
     }
 
     /// It never goes back.

@@ -58,7 +58,7 @@ fn look(inner: &Arc<Inner>, suspicion: &mut Suspicion, open: &mut Open) {
         if suspicion.look(&id, (&record, revision), connected, sight)
             && inner.taken.available_permits() > 0
         {
-            take(inner, id, (record, revision));
+            take(inner, id, (record, revision), Why::Lost);
         }
     }
 }
@@ -76,8 +76,24 @@ pub(crate) fn permits() -> Arc<tokio::sync::Semaphore> {
     Arc::new(tokio::sync::Semaphore::new(AT_A_TIME))
 }
 
+/// Why a transaction is taken over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Why {
+    /// Nobody drives it.
+    Lost,
+    /// Its client does not want it any more.
+    Cancelled,
+    /// People have seen to an alarm.
+    Acknowledged,
+}
+
 /// Takes one over, if it is not driven here already and there is room.
-pub(crate) fn take(inner: &Arc<Inner>, id: String, (record, at): Kept) -> Option<Arc<Live>> {
+pub(crate) fn take(
+    inner: &Arc<Inner>,
+    id: String,
+    (record, at): Kept,
+    why: Why,
+) -> Option<Arc<Live>> {
     let permit = inner.taken.clone().try_acquire_owned().ok()?;
     if matches!(record.stage, Stage::Finished(_)) {
         return None;
@@ -85,9 +101,13 @@ pub(crate) fn take(inner: &Arc<Inner>, id: String, (record, at): Kept) -> Option
     let live = Live::new(&id, record.clone());
     inner.live.add(&live).ok()?;
     let owner = record.owner.node;
-    tracing::info!(id, %owner, stage = ?record.stage, "taking a transaction over");
+    tracing::info!(id, %owner, stage = ?record.stage, ?why, "taking a transaction over");
     let mut effects = Vec::new();
-    let coordinator = Coordinator::take_over(
+    let begin = match why {
+        Why::Lost | Why::Acknowledged => Coordinator::take_over,
+        Why::Cancelled => Coordinator::take_to_cancel,
+    };
+    let coordinator = begin(
         Settings::default(),
         content_hash(id.as_bytes()),
         (record, at),

@@ -151,6 +151,8 @@ pub enum Input {
         /// Its index.
         branch: u16,
     },
+    /// Its client does not want it any more: it is rolled back, unless it is decided.
+    Cancel,
     /// Time has passed.
     Tick,
     /// Write down what is waited for, so that everybody can see it and that somebody is at work.
@@ -245,6 +247,9 @@ pub(crate) enum Phase {
     Over,
 }
 
+/// Why a transaction is rolled back that its client does not want any more.
+pub(crate) const CANCELLED: &str = "it was cancelled";
+
 /// Drives one transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Coordinator {
@@ -257,6 +262,8 @@ pub struct Coordinator {
     /// The number of the write under way, if there is one.
     pub(crate) writing: Option<u64>,
     pub(crate) writes: u64,
+    /// Whether its client does not want it any more.
+    pub(crate) cancelled: bool,
     /// Whether the record has what people must be able to see, and the store does not.
     pub(crate) unsaved: bool,
     pub(crate) phase: Phase,
@@ -308,25 +315,48 @@ impl Coordinator {
         it
     }
 
-    /// Takes over a transaction whose record is `record`, at revision `at`.
+    /// Takes over a transaction whose record is `record`, at revision `at`, because its owner is
+    /// lost.
     ///
     /// Panics if it is finished: then there is nothing to take over.
     pub fn take_over(
         settings: Settings,
         id: u128,
-        (record, at): (Record, u64),
+        kept: (Record, u64),
         owner: Owner,
         moment: Moment,
         out: &mut Vec<Effect>,
     ) -> Coordinator {
+        let node = kept.0.owner.node;
+        let lost = format!("its coordinator {node} was lost before it had decided");
+        Coordinator::take_from(settings, id, kept, (owner, lost), moment, out)
+    }
+
+    /// The same, because its client does not want it any more.
+    pub fn take_to_cancel(
+        settings: Settings,
+        id: u128,
+        kept: (Record, u64),
+        owner: Owner,
+        moment: Moment,
+        out: &mut Vec<Effect>,
+    ) -> Coordinator {
+        Coordinator::take_from(settings, id, kept, (owner, CANCELLED.to_owned()), moment, out)
+    }
+
+    fn take_from(
+        settings: Settings,
+        id: u128,
+        (record, at): (Record, u64),
+        (owner, lost): (Owner, String),
+        moment: Moment,
+        out: &mut Vec<Effect>,
+    ) -> Coordinator {
         assert!(!matches!(record.stage, Stage::Finished(_)), "what is finished has no owner");
-        let previous = record.owner;
         let mut it = Coordinator::of(settings, id, record, Some(at), moment.now);
         it.record.owner = owner;
         it.record.epoch = it.record.epoch.saturating_add(1);
         it.phase = Phase::Claiming;
-        let node = previous.node;
-        let lost = format!("its coordinator {node} was lost before it had decided");
         match it.record.stage {
             Stage::Open if it.record.is_decided_by_votes() => {
                 it.setback = Some((0, lost));
@@ -353,6 +383,7 @@ impl Coordinator {
             at,
             writing: None,
             writes: 0,
+            cancelled: false,
             unsaved: false,
             phase: Phase::Beginning,
             held: None,

@@ -2,7 +2,7 @@
 //! here it is given to it, and what it says is turned into writes and orders.
 
 use crate::coordinator::{
-    Coordinator, Effect, End, Input, Moment, Phase, Stored, Vote, new_site, terms,
+    CANCELLED, Coordinator, Effect, End, Input, Moment, Phase, Stored, Vote, new_site, terms,
 };
 use crate::record::{BranchRecord, BranchState, Stage, Verdict};
 use quorate_atomic_commit as commit;
@@ -49,6 +49,7 @@ impl Coordinator {
                 }
             }
             Input::Acknowledge { branch } => self.acknowledge(moment, branch, out),
+            Input::Cancel => self.cancel(moment, out),
             Input::Tick => self.tick(moment, out),
             Input::Note => {
                 // Where all that is left is people's matter, nothing moves.
@@ -99,7 +100,9 @@ impl Coordinator {
         self.phase = Phase::Voting;
         self.site = new_site(self.settings, self.id, &self.record);
         self.drive(moment, commit::Input::Begin { deadline: self.deadline }, out);
-        if moment.now >= self.deadline
+        if self.cancelled {
+            self.cancel(moment, out);
+        } else if moment.now >= self.deadline
             && let Some((branch, reason)) = self.setback.take()
         {
             self.say(moment, branch, no(reason), out);
@@ -254,6 +257,7 @@ impl Coordinator {
             }
             End::RolledBack => {
                 let reason = match moment.now >= self.deadline {
+                    _ if self.cancelled => Reason::Cancelled,
                     true => Reason::TimedOut,
                     false => Reason::NotHeard,
                 };
@@ -305,6 +309,17 @@ impl Coordinator {
                 self.say(moment, index, Body::Acknowledge(Proof::Applied), out);
             }
             self.conclude(moment, out);
+        }
+    }
+
+    /// What is decided stays so; what is between two attempts has none any more.
+    fn cancel(&mut self, moment: Moment, out: &mut Vec<Effect>) {
+        self.cancelled = true;
+        match self.phase {
+            Phase::Voting if self.record.is_alone() => self.ask_how_it_ended(out),
+            Phase::Voting => self.drive(moment, commit::Input::Cancel, out),
+            // An attempt that is about to begin ends at once.
+            _ => {}
         }
     }
 
@@ -486,7 +501,7 @@ fn words(reason: &Reason) -> String {
         Reason::NotHeard | Reason::NoRecord => {
             "its coordinator was lost before it had decided".to_owned()
         }
-        Reason::Cancelled => "it was cancelled".to_owned(),
+        Reason::Cancelled => CANCELLED.to_owned(),
         Reason::Superseded => "a later attempt has begun".to_owned(),
     }
 }

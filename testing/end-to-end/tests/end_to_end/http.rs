@@ -9,7 +9,8 @@ use quorate_wire::etcdserverpb::request_op::Request as Op;
 use quorate_wire::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
 use quorate_wire::quorate::branch::Work;
 use quorate_wire::quorate::{
-    Branch, HttpWork, KeyspaceWork, RunTransactionRequest, RunTransactionResponse,
+    Branch, CancelTransactionRequest, HttpWork, KeyspaceWork, RunTransactionRequest,
+    RunTransactionResponse,
 };
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -191,12 +192,39 @@ fn from_the_command_line(world: &World) {
     assert!(fire.err.contains(why), "{fire:?}");
 }
 
+/// Cancelled by the member that drives it, and by another, which takes it over.
+fn cancelled(world: &World) {
+    for (node, id) in [(0, "unwanted"), (1, "unwanted-too")] {
+        world.hotel.hotel.lock().mute = Some("try");
+        let asked = world.begin(0, id);
+        eventually("a room is kept", PATIENCE, || world.stage(id) == Some(Stage::Reserved));
+        let client = world.cluster.client_of([node], Duration::from_secs(8));
+        let request = CancelTransactionRequest { id: id.to_owned() };
+        let told = world.cluster.runtime.block_on(client.transaction_cancel(request)).unwrap();
+        assert_eq!(told.transaction.unwrap().reason, "it was cancelled");
+        world.hotel.hotel.lock().mute = None;
+        eventually("the room is given back", PATIENCE, || {
+            world.stage(id) == Some(Stage::Cancelled)
+        });
+        let ran = world.cluster.runtime.block_on(asked).unwrap().unwrap();
+        assert_eq!(ran.transaction.unwrap().reason, "it was cancelled");
+        assert!(!kept(&world.cluster, id));
+    }
+    let again = quorate(&world.cluster, &["txn", "cancel", "unwanted"], "").ok();
+    assert_eq!(again, "OK, transaction unwanted is rolled back: it was cancelled\n");
+    let late = quorate(&world.cluster, &["txn", "cancel", "order-1"], "");
+    assert!(late.code == Some(1) && late.err.contains("it was decided before"), "{late:?}");
+    let unknown = quorate(&world.cluster, &["txn", "cancel", "never"], "");
+    assert!(unknown.err.contains("there is no transaction \"never\""), "{unknown:?}");
+}
+
 #[test]
 fn an_http_service_ends_like_the_keyspace_whoever_dies() {
     let _turn = begin();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let mut world = World::open(&runtime);
     from_the_command_line(&world);
+    cancelled(&world);
     let reserved = |id: &'static str| move |it: &World| it.stage(id) == Some(Stage::Reserved);
 
     // The room is kept, and nobody was told: nothing can have been decided, so it is given back.

@@ -1177,6 +1177,16 @@ pub struct ShowTransactionResponse {
     pub transaction: ::core::option::Option<Transaction>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelTransactionRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CancelTransactionResponse {
+    #[prost(message, optional, tag = "1")]
+    pub transaction: ::core::option::Option<Transaction>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NameBranchRequest {
     /// The id of the transaction that the branch is for; it is not run yet.
     #[prost(string, tag = "1")]
@@ -1492,6 +1502,31 @@ pub mod transactions_client {
                 .insert(GrpcMethod::new("quorate.v1.Transactions", "Show"));
             self.inner.unary(req, path, codec).await
         }
+        /// Rolls one back, if it is not decided yet; answers how it is decided.
+        pub async fn cancel(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelTransactionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelTransactionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Transactions/Cancel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Transactions", "Cancel"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Tells what an application has to say to a participant to prepare a branch itself, and the id to
         /// hand in.
         pub async fn name(
@@ -1607,6 +1642,14 @@ pub mod transactions_server {
             request: tonic::Request<super::ShowTransactionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ShowTransactionResponse>,
+            tonic::Status,
+        >;
+        /// Rolls one back, if it is not decided yet; answers how it is decided.
+        async fn cancel(
+            &self,
+            request: tonic::Request<super::CancelTransactionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelTransactionResponse>,
             tonic::Status,
         >;
         /// Tells what an application has to say to a participant to prepare a branch itself, and the id to
@@ -1831,6 +1874,51 @@ pub mod transactions_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ShowSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Transactions/Cancel" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelSvc<T: Transactions>(pub Arc<T>);
+                    impl<
+                        T: Transactions,
+                    > tonic::server::UnaryService<super::CancelTransactionRequest>
+                    for CancelSvc<T> {
+                        type Response = super::CancelTransactionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CancelTransactionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Transactions>::cancel(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

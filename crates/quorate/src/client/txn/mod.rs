@@ -12,8 +12,8 @@ use clap::{Args, Subcommand};
 use quorate_base::Rng;
 use quorate_client::Error;
 use quorate_wire::quorate::{
-    ListTransactionsRequest, RunTransactionRequest, RunTransactionResponse, ShowTransactionRequest,
-    TransactionState,
+    CancelTransactionRequest, ListTransactionsRequest, RunTransactionRequest,
+    RunTransactionResponse, ShowTransactionRequest, Transaction, TransactionState,
 };
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
@@ -43,6 +43,11 @@ enum Action {
         /// At most so many of each
         #[arg(long, default_value_t = 20)]
         limit: u32,
+    },
+    /// Roll one back that is not decided yet
+    Cancel {
+        /// Its id
+        id: String,
     },
     /// Tell how to prepare a branch yourself, and what to hand in
     Name(name::Arguments),
@@ -88,6 +93,11 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
                     Ok(())
                 }
             }
+        }
+        Action::Cancel { id } => {
+            let request = CancelTransactionRequest { id };
+            let told = connection.client()?.transaction_cancel(request).await?;
+            cancelled(&connection, &told.transaction.unwrap_or_default())
         }
         Action::Name(arguments) => name::run(&connection, arguments).await,
         Action::Alarms => alarms::list(&connection).await,
@@ -150,6 +160,25 @@ fn told(connection: &Connection, response: &RunTransactionResponse) -> Result<()
             print::outcome(&it, &response.answers);
             Ok(())
         }
+    }
+}
+
+/// How a transaction is decided that was to be cancelled.
+fn cancelled(connection: &Connection, it: &Transaction) -> Result<(), Failure> {
+    if connection.output == Output::Json {
+        print_json(&print::json(it))?;
+    }
+    match it.state() {
+        TransactionState::RolledBack | TransactionState::RollingBack => {
+            if connection.output == Output::Table {
+                println!("OK, transaction {} is rolled back: {}", it.id, it.reason);
+            }
+            Ok(())
+        }
+        _ => Err(Failure::Failed(format!(
+            "transaction {} is not cancelled: it was decided before, to commit",
+            it.id
+        ))),
     }
 }
 

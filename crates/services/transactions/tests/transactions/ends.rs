@@ -410,3 +410,76 @@ fn suspicion_rests_on_what_was_seen() {
     let mine = Sight { now: at(0).now, me: ME.node, leads: false, able: true };
     assert!(suspicion.look("v", (record, 1), true, mine));
 }
+
+/// Why it is rolled back.
+fn reason(it: &Coordinator) -> String {
+    match it.record().stage.verdict() {
+        Some(Verdict::Abort { reason, .. }) => reason.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_cancelled_before_it_is_decided_is_rolled_back() {
+    // While the record is being written, and while votes are collected.
+    for (start, voted) in [(start(2), false), (start(2), true), (start_by_votes(2), true)] {
+        let mut lab = Lab::of(start);
+        if !voted {
+            assert_eq!(lab.give(1, Input::Cancel), [], "there is no record yet");
+            assert!(stores(&lab.stored(2)));
+        } else {
+            lab.stored(1);
+            lab.vote(2, 0, Vote::Yes);
+            assert!(stores(&lab.give(3, Input::Cancel)));
+        }
+        assert_eq!(reason(&lab.it), "it was cancelled");
+        // A Yes that comes now is too late.
+        lab.vote(4, 1, Vote::Yes);
+        assert_eq!(reason(&lab.it), "it was cancelled");
+    }
+    // The only participant is asked: it may have decided.
+    for (end, commits) in [(End::RolledBack, false), (End::Committed(5), true)] {
+        let mut lab = Lab::new(1);
+        lab.stored(1);
+        let asked = lab.give(2, Input::Cancel);
+        assert!(matches!(asked[..], [Effect::Settle { commit: false, .. }]), "{asked:?}");
+        lab.end(3, 0, end);
+        match commits {
+            true => assert_eq!(lab.it.record().stage, Stage::Finished(Verdict::Commit)),
+            false => assert_eq!(reason(&lab.it), "it was cancelled"),
+        }
+    }
+}
+
+#[test]
+fn what_is_decided_is_not_cancelled() {
+    for start in [start(2), start_by_votes(2)] {
+        let mut lab = Lab::of(start);
+        lab.stored(1);
+        lab.vote(2, 0, Vote::Yes);
+        lab.vote(2, 1, Vote::Yes);
+        assert_eq!(lab.give(3, Input::Cancel), []);
+        assert_eq!(lab.it.record().stage, Stage::Decided(Verdict::Commit));
+    }
+}
+
+#[test]
+fn another_member_cancels_what_it_takes_over() {
+    let mut lab = Lab::new(2);
+    lab.stored(1);
+    lab.vote(2, 0, Vote::Yes);
+    let (record, mut out) = (lab.it.record().clone(), Vec::new());
+    let settings = Settings::default();
+    let it = Coordinator::take_to_cancel(settings, 1, (record, 1), OTHER, at(50), &mut out);
+    assert_eq!(reason(&it), "it was cancelled");
+    // Where the votes decide they are closed first: all Yes is a commit.
+    let mut lab = Lab::of(start_by_votes(2));
+    lab.stored(1);
+    let (record, mut out) = (lab.it.record().clone(), Vec::new());
+    let mut it = Coordinator::take_to_cancel(settings, 1, (record, 1), OTHER, at(50), &mut out);
+    it.step(at(51), Input::Stored { number: 1, stored: Stored::Done(2) }, &mut out);
+    let epoch = it.record().epoch;
+    it.step(at(52), Input::Resolved { branch: 0, epoch, found: Found::Yes }, &mut out);
+    it.step(at(53), Input::Resolved { branch: 1, epoch, found: Found::No(None) }, &mut out);
+    assert_eq!(reason(&it), "it was cancelled");
+}

@@ -292,17 +292,32 @@ pub fn block_at(segment: &Bytes, sequence: u64, start: u64, canary: Canary) -> O
     }
     let mut end = start + PAGE_BYTES;
     while end <= segment.len() as u64 {
-        let at = end as usize - BLOCK_HEADER_BYTES;
-        if let Some((header, seed)) = BlockHeader::decode(segment.slice(at..end as usize))
-            && header.fits(sequence, start, segment.len() as u64, canary)
-            && start + header.bytes() == end
-            && last_sector_is_of(segment, end, header.number)
+        if let Some((header, seed)) = trailer_at(segment, sequence, end, canary)
+            && end - header.bytes() == start
         {
             return Some(read_block(segment, start, header, seed));
         }
         end += PAGE_BYTES;
     }
     None
+}
+
+/// The second header of a block that ends at `end`, at the end of a page.
+pub fn trailer_at(
+    segment: &Bytes,
+    sequence: u64,
+    end: u64,
+    canary: Canary,
+) -> Option<(BlockHeader, u32)> {
+    let to = usize::try_from(end).ok()?;
+    let from = to.checked_sub(BLOCK_HEADER_BYTES)?;
+    segment.get(from..to)?;
+    let found = BlockHeader::decode(segment.slice(from..to))?;
+    let (header, _) = &found;
+    let start = end.checked_sub(header.bytes())?;
+    let good = header.fits(sequence, start, segment.len() as u64, canary)
+        && last_sector_is_of(segment, end, header.number);
+    good.then_some(found)
 }
 
 fn last_sector_is_of(segment: &Bytes, end: u64, number: u64) -> bool {

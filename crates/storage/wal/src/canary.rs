@@ -17,15 +17,21 @@ pub enum Canary {
     ForgetHardState,
     /// New segments are used without making their names durable.
     SkipDirectorySync,
+    /// What a block repeats of those before it is not read: nobody misses one that is gone.
+    IgnoreRecap,
+    /// A sync that failed is tried again, and what it says then is believed.
+    RetrySync,
 }
 
 impl Canary {
     /// Every bug there is.
-    pub const ALL: [Canary; 5] = [
+    pub const ALL: [Canary; 7] = [
         Canary::AcknowledgeBeforeSync,
         Canary::TruncateAtDamage,
         Canary::IgnoreAddress,
         Canary::ForgetHardState,
         Canary::SkipDirectorySync,
+        Canary::IgnoreRecap,
+        Canary::RetrySync,
     ];
 }

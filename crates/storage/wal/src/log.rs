@@ -259,15 +259,20 @@ impl<D: Disk> Wal<D> {
             Err(error) => return self.fail(&error.to_string()),
         };
         let Some(flight) = &mut self.flight else { return };
+        let canary = self.options.canary();
         match flight.script.on(completion, &mut self.disk) {
             Progress::NotMine(_) => {}
             Progress::Going => {
-                if self.options.canary() == Canary::AcknowledgeBeforeSync {
+                if canary == Canary::AcknowledgeBeforeSync {
                     let batches = std::mem::take(&mut flight.batches);
                     self.done.extend(batches.into_iter().map(|id| (id, Ok(()))));
                 }
             }
             Progress::Done => self.land(),
+            // The deliberate bug: the sync finds nothing left to write, and says that all is well.
+            Progress::Failed(_) if canary == Canary::RetrySync && flight.script.is_last() => {
+                self.land();
+            }
             Progress::Failed(error) => self.fail(&error.to_string()),
         }
     }

@@ -7,10 +7,10 @@
 //! before, which proves that its sync never returned. When every sector was written and something
 //! is still bad, nothing proves that it was not promised, and it counts as corruption too.
 
-use crate::block::{Block, block_at, header_at};
+use crate::block::{BLOCK_HEADER_BYTES, Block, BlockHeader, block_at, header_at, trailer_at};
 use crate::canary::Canary;
 use crate::error::WalError;
-use crate::layout::{FIRST_BLOCK, PAGE_BYTES, SECTOR_BYTES, Stamp, read_stamp};
+use crate::layout::{FIRST_BLOCK, PAGE_BYTES, SECTOR_BYTES, STAMP_BYTES, Stamp, read_stamp};
 use crate::options::RecoveryReport;
 use crate::options::WalOptions;
 use crate::replay::Replay;
@@ -134,7 +134,7 @@ impl<'a> Scan<'a> {
         let first = self.report.blocks == 0;
         let before = (header.start - FIRST_BLOCK) / PAGE_BYTES;
         let skipped = if first { self.skipped_pages + before } else { 0 };
-        if self.canary == Canary::IgnoreAddress {
+        if matches!(self.canary, Canary::IgnoreAddress | Canary::IgnoreRecap) {
             self.replay.believe(header);
         }
         self.replay.take(block, skipped)?;
@@ -158,6 +158,10 @@ impl<'a> Scan<'a> {
     fn keep_broken(&self, i: usize, at: u64, block: &Block) -> bool {
         if self.canary == Canary::TruncateAtDamage {
             return false;
+        }
+        // Whatever its own fate, a block proves that those before it were complete.
+        if self.report.blocks > 0 && block.header.previous > self.tail.number {
+            return true;
         }
         let end = at + block.header.bytes();
         if self.next_header(i, end).is_some() || self.later_segment_has_blocks(i) {
@@ -186,6 +190,13 @@ impl<'a> Scan<'a> {
                 return Some(at);
             }
             at += PAGE_BYTES;
+            // Its first header may be what is bad.
+            if let Some((header, _)) = trailer_at(bytes, *sequence, at, self.canary)
+                && header.number > self.tail.number
+                && at - header.bytes() >= from
+            {
+                return Some(at - header.bytes());
+            }
         }
         None
     }
@@ -198,10 +209,15 @@ impl<'a> Scan<'a> {
     fn judge_end(&mut self, i: usize, at: u64) -> Result<(), WalError> {
         let Segment { sequence, bytes } = &self.segments[i];
         let page = &bytes[at as usize..(at + PAGE_BYTES) as usize];
+        let astray = astray(bytes, *sequence, at);
         let mut written = 0;
         let mut unwritten = 0;
         for (s, sector) in page.chunks(SECTOR_BYTES).enumerate() {
-            match read_stamp(sector, at + (s * SECTOR_BYTES) as u64) {
+            let offset = at + (s * SECTOR_BYTES) as u64;
+            match read_stamp(sector, offset) {
+                Stamp::Bad if astray.iter().any(|block| block.left(sector, offset)) => {
+                    unwritten += 1;
+                }
                 Stamp::Of(low) if low.wrapping_sub(self.tail.number as u32) as i32 > 0 => {
                     written += 1;
                 }
@@ -223,4 +239,40 @@ impl<'a> Scan<'a> {
             }),
         }
     }
+}
+
+/// A block of an earlier segment whose write went astray, and the file was used anew since. What
+/// is left of it was there before any block of this segment.
+struct Astray {
+    header: BlockHeader,
+    /// Where it lies.
+    start: u64,
+}
+
+impl Astray {
+    /// Whether the sector at `offset` is as this block left it: stamped for where it belongs.
+    fn left(&self, sector: &[u8], offset: u64) -> bool {
+        let belongs = self.header.start + (offset - self.start);
+        read_stamp(sector, belongs) == Stamp::Of(self.header.number as u32)
+    }
+}
+
+/// What went astray to the page at `at`, by its header there, or its trailer there or later.
+fn astray(bytes: &Bytes, sequence: u64, at: u64) -> Vec<Astray> {
+    let header = |from: u64| {
+        let from = from as usize;
+        let header = bytes.get(from..from + BLOCK_HEADER_BYTES).is_some();
+        let (header, _) = header.then(|| BlockHeader::decode(bytes.slice(from..)))??;
+        let sound = header.segment < sequence && header.start <= bytes.len() as u64;
+        sound.then_some(header)
+    };
+    let here = header(at + STAMP_BYTES as u64).map(|header| Astray { header, start: at });
+    let ends =
+        (at / PAGE_BYTES + 1..=bytes.len() as u64 / PAGE_BYTES).map(|page| page * PAGE_BYTES);
+    let later = ends.filter_map(|end| {
+        let header = header(end - BLOCK_HEADER_BYTES as u64)?;
+        let start = end.checked_sub(header.bytes()).filter(|start| *start <= at)?;
+        Some(Astray { header, start })
+    });
+    here.into_iter().chain(later).collect()
 }

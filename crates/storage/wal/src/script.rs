@@ -32,6 +32,11 @@ impl Script {
         Script { left, waiting }
     }
 
+    /// Whether nothing comes after what is under way.
+    pub fn is_last(&self) -> bool {
+        self.left.is_empty()
+    }
+
     /// Takes a completion.
     pub fn on(&mut self, completion: Completion, disk: &mut impl Disk) -> Progress {
         if self.waiting != Some(completion.id) {

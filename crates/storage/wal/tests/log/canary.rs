@@ -97,3 +97,38 @@ fn skipping_the_directory_sync_loses_segments() {
         end(disk, options, 1) != 99
     });
 }
+
+#[test]
+fn ignoring_the_recap_misses_nothing() {
+    proves(Canary::IgnoreRecap, |options| {
+        let (mut wal, _) = Wal::open(MemoryDisk::new(), options.clone()).unwrap();
+        put(&mut wal, 1, vec![(1, entries(1, 1, 1, 100))]);
+        put(&mut wal, 2, vec![(1, Write { hard_state: Some(hard_state(9, 1)), ..nothing() })]);
+        put(&mut wal, 3, vec![(2, entries(1, 1, 1, 100))]);
+        // The promise's block is as if it had never been written.
+        let mut disk = wal.into_disk();
+        let mut content = disk.content("0000000000000001.log").unwrap().to_vec();
+        content[4 * 4096..5 * 4096].fill(0);
+        disk.put("0000000000000001.log", content);
+        let (_, found) = Wal::open(disk, options).unwrap();
+        found.groups[&GroupId(1)].hard_state != hard_state(9, 1)
+    });
+}
+
+#[test]
+fn a_sync_that_is_tried_again_lies() {
+    proves(Canary::RetrySync, |options| {
+        let (mut wal, _) = Wal::open(FaultDisk::new(), options.clone()).unwrap();
+        // The write, then the sync.
+        wal.disk_mut().fail_at = wal.disk().operations() + 2;
+        wal.submit(batch(1, vec![(1, entries(1, 1, 1, 10))])).unwrap();
+        let acknowledged = wal.poll().is_some_and(|(_, result)| result.is_ok());
+        let lost = |seed: u64| {
+            let mut disk = wal.disk().clone();
+            disk.fail_at = u64::MAX;
+            disk.crash(&mut Rng::new(seed));
+            end(disk, options.clone(), 1) == 0
+        };
+        acknowledged && (0..20).any(lost)
+    });
+}

@@ -199,6 +199,67 @@ fn a_misdirected_block_is_believed_nowhere() {
     }
 }
 
+/// The first block of a run promises nothing and may be torn. But that there was a block before it,
+/// which is gone, it says as long as its header can be read.
+#[test]
+fn what_tells_of_a_lost_block_is_not_cut_off() {
+    let (disk, known, end) = small_log();
+    let (lost, len) = *blocks(&disk, end).last().unwrap();
+    let (wal, _) = Wal::open(disk, options()).unwrap();
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let mut refused = 0;
+    for at in end..end + PAGE {
+        let mut content = disk.content(FILE).unwrap().to_vec();
+        content[lost..lost + len].fill(0);
+        content[at] ^= 0x41;
+        let mut disk = disk.clone();
+        disk.put(FILE, content);
+        let hint = format!("the last block is lost, byte {at:#x} of the next changed");
+        match Wal::open(disk, options()) {
+            Ok((_, found)) => assert!(check(&found, &known, &hint) > 0, "{hint}"),
+            Err(WalError::Damaged { .. }) => refused += 1,
+            Err(error) => panic!("{hint}: {error}"),
+        }
+    }
+    assert!(refused < PAGE / 2, "most damage leaves enough: {refused} refused");
+}
+
+/// A write went astray, and the file it went to is another segment by now. Should the log end right
+/// before what is left of it, that is no block of which both headers are gone.
+#[test]
+fn what_went_astray_in_an_earlier_segment_does_not_end_the_log() {
+    let (mut wal, _) = Wal::open(MemoryDisk::new(), options()).unwrap();
+    for id in 1..=4 {
+        put(&mut wal, id, vec![(1, entries(id, 1, 1, 15_000))]);
+    }
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let (_, known) = Wal::open(disk.clone(), options()).unwrap();
+    let names = disk.list().unwrap();
+    let content = |name: &str| disk.content(name).unwrap().to_vec();
+    let in_use = |name: &&String| content(name)[FIRST..].iter().any(|byte| *byte != 0);
+    let newest = names.iter().filter(in_use).max().unwrap();
+    assert!(newest.as_str() > FILE);
+    let pages = content(newest);
+    let end = pages.chunks(PAGE).rposition(|page| page.iter().any(|byte| *byte != 0)).unwrap() + 1;
+    let (from, len) = *blocks(&disk, 64 << 10).iter().find(|(_, len)| *len > 2 * PAGE).unwrap();
+    let stray = content(FILE)[from..from + len].to_vec();
+    for overwritten in (0..len).step_by(PAGE) {
+        let left = &stray[overwritten..];
+        let mut pages = pages.clone();
+        pages[end * PAGE..end * PAGE + left.len()].copy_from_slice(left);
+        let mut disk = disk.clone();
+        disk.put(newest, pages);
+        for _ in 0..2 {
+            let (wal, found) = Wal::open(disk, options()).expect("it is no end of the log");
+            assert_eq!(found.groups, known.groups, "{overwritten:#x} bytes are written over");
+            disk = wal.into_disk();
+            disk.crash();
+        }
+    }
+}
+
 #[test]
 fn any_lost_sectors_are_reported_or_refused() {
     let (disk, known, end) = small_log();

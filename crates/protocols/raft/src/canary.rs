@@ -34,11 +34,19 @@ pub enum Canary {
     GoOnAfterSeal,
     /// Answer reads, by lease above all, though the epoch may have ended.
     ReadAfterSeal,
+    /// Say that a vote was given before it is durable.
+    VoteBeforeWritten,
+    /// Take what cannot be read for what never was.
+    DenyDamaged,
+    /// Fill a hole with an entry of another ballot than the one that was lost.
+    MendAnyBallot,
+    /// Cut the log before a lost entry as soon as one replica denies it.
+    CutAtOneDenial,
 }
 
 impl Canary {
     /// Every deliberate bug.
-    pub const ALL: [Canary; 15] = [
+    pub const ALL: [Canary; 19] = [
         Canary::CommitEarlierRound,
         Canary::VoteTwice,
         Canary::ForgetVote,
@@ -54,5 +62,9 @@ impl Canary {
         Canary::NoStickiness,
         Canary::GoOnAfterSeal,
         Canary::ReadAfterSeal,
+        Canary::VoteBeforeWritten,
+        Canary::DenyDamaged,
+        Canary::MendAnyBallot,
+        Canary::CutAtOneDenial,
     ];
 }

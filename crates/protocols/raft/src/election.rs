@@ -219,6 +219,7 @@ impl Raft {
             self.reset_election(now);
         }
         let after = self.journal.gate_of(self.promise_write);
+        let after = after.filter(|_| !granted || !self.is(Canary::VoteBeforeWritten));
         self.send(out, from, Body::VoteReply { granted }, after);
     }
 

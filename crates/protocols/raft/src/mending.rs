@@ -19,6 +19,7 @@
 //! Ballots of lost entries are known from the log's row tables, and where the entries on both sides
 //! are of one round: a round has one leader. At the log's end that is the promised round.
 
+use crate::canary::Canary;
 use crate::raft::Raft;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -42,6 +43,8 @@ pub(crate) struct Lost {
     ballots: BTreeMap<Index, Ballot>,
     /// Every index up to the end is in one of the two.
     complete: bool,
+    /// From here on the ballot of every entry up to the end is known.
+    known_from: Index,
     /// Election timeouts since a leader was heard.
     pub vain: u32,
 }
@@ -78,7 +81,9 @@ impl Lost {
         let mut before = log.last();
         lost.complete = true;
         for mark in marks {
-            lost.complete &= lost.bridge(before, mark);
+            if !lost.bridge(before, mark) {
+                (lost.complete, lost.known_from) = (false, mark.index);
+            }
             before = mark;
         }
         if before.index >= end.index {
@@ -89,7 +94,7 @@ impl Lost {
         if before.ballot.round == promised.round && lost.bridge(before, last) {
             return (lost, last);
         }
-        lost.complete = false;
+        (lost.complete, lost.known_from) = (false, Index::MAX);
         (lost, end)
     }
 
@@ -135,6 +140,31 @@ impl Raft {
     /// Whether it may stand though it is damaged.
     pub(crate) fn can_mend(&self) -> bool {
         self.lost.complete
+    }
+
+    /// What can still be read of a log that is ahead of `last`, from where they may agree: where
+    /// that is, what follows without a gap, and where the log ends. What is known of it by ballots
+    /// alone is no less a log.
+    pub(crate) fn left_after(&self, last: Position) -> Option<(Position, Entries, Position)> {
+        let end = self.promised_end?;
+        let mut at = last.index.min(end.index);
+        let previous = loop {
+            let known = self.log.ballot_at(at).or_else(|| self.lost.ballot_of(at));
+            match known.filter(|_| at >= self.lost.known_from)? {
+                ballot if ballot.round <= last.ballot.round => break Position::new(at, ballot),
+                _ => at = at.checked_sub(1)?,
+            }
+        };
+        let (mut run, mut room) = (Vec::new(), self.config.limits.append_bytes);
+        for index in at + 1..=end.index {
+            let entry = self.log.get(index).or_else(|| self.lost.islands.get(&index));
+            let Some(entry) = entry.filter(|it| run.is_empty() || it.weight() <= room) else {
+                break;
+            };
+            room = room.saturating_sub(entry.weight());
+            run.push(entry.clone());
+        }
+        (!run.is_empty()).then(|| (previous, Entries::new(run), end))
     }
 
     /// The log was replaced by a snapshot that ends at `base`. Tells whether what was lost follows
@@ -277,13 +307,15 @@ impl Raft {
         (first, entries, denied): (Index, Vec<Entries>, bool),
         out: &mut Effects,
     ) {
+        let any_ballot = self.is(Canary::MendAnyBallot);
         let Some(mending) = &mut self.mending else { return };
         if self.role != Role::Candidate {
             return;
         }
         let mut news = false;
         for entry in entries.iter().flat_map(|run| run.iter()) {
-            if self.lost.ballots.get(&entry.index) == Some(&entry.ballot) {
+            let lost = self.lost.ballots.get(&entry.index);
+            if lost == Some(&entry.ballot) || (lost.is_some() && any_ballot) {
                 self.lost.ballots.remove(&entry.index);
                 self.lost.islands.insert(entry.index, entry.clone());
                 news = true;
@@ -294,7 +326,8 @@ impl Raft {
             let denied_by = mending.denied_by.clone();
             let denies = |node| denied_by.contains(&node).then_some(true);
             let still_lost = self.lost.ballots.contains_key(&first);
-            if still_lost && self.spec.vote(&self.deciding(), denies) == VoteResult::Won {
+            let quorum = self.spec.vote(&self.deciding(), denies) == VoteResult::Won;
+            if still_lost && (quorum || self.is(Canary::CutAtOneDenial)) {
                 // It was never committed, nor was anything after it.
                 self.mended_whole(now, out);
                 return;

@@ -43,8 +43,16 @@ impl Raft {
         last: Position,
         out: &mut Effects,
     ) {
-        // A leader sends its log anyway; one that is damaged does not know its own.
-        if self.role == Role::Leader || self.is_damaged() || !is_ahead(self.log.last(), last) {
+        // A leader sends its log anyway.
+        if self.role == Role::Leader || !is_ahead(self.vote_floor(), last) {
+            return;
+        }
+        if self.is_damaged() {
+            // It may be all that can be read of what a quorum once had: two of three may each lack
+            // what it takes to be elected, and the third be behind.
+            if let Some((previous, entries, end)) = self.left_after(last) {
+                self.send(out, from, Body::Pulled { id, previous, entries, last: end }, None);
+            }
             return;
         }
         let Some(previous) = self.log.last_agreeable(last.index, last.ballot.round) else {

@@ -108,7 +108,10 @@ impl Raft {
         let is = |bug| cfg!(feature = "canary") && canary == Some(bug);
         let reads_from = if is(Canary::ReuseReadIds) { 0 } else { rng.next_u64() };
         let forgot = is(Canary::ForgetVote);
-        let found = crate::recovery::recover(recovered, now);
+        let mut found = crate::recovery::recover(recovered, now);
+        if is(Canary::DenyDamaged) {
+            (found.promised_end, found.lost) = (None, Default::default());
+        }
         let promised = if forgot {
             Ballot::new(found.log.last().ballot.round, NodeId::NONE)
         } else {

@@ -91,3 +91,8 @@ fn a_lost_state_takes_nothing_of_the_log_with_it() {
 fn what_a_lost_state_stood_for_is_not_denied() {
     (0..20).for_each(|seed| damage::what_a_lost_state_stood_for_is_not_denied(paxos, seed));
 }
+
+#[test]
+fn a_lost_state_and_a_lost_round_are_made_up_for() {
+    (0..20).for_each(|seed| damage::a_lost_state_and_a_lost_round_are_made_up_for(paxos, seed));
+}

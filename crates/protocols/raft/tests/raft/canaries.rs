@@ -2,63 +2,24 @@
 //! every interleaving, or by a transcript whose story comes out otherwise. `--nocapture` prints
 //! which.
 
+use crate::by_hand::RULES;
 use crate::{CANARY, transcripts};
-use quorate_base::{Ballot, Instant, NodeId, Position};
 use quorate_raft::Canary;
 use quorate_replicated_log::conformance::{
-    random_schedule, random_schedule_with_leases, random_schedule_with_seal,
-};
-use quorate_replicated_log::{
-    Append, Base, Body, Config, Effects, Entries, Entry, Epoch, Input, Limits, Membership, Message,
-    Payload, Recovered,
+    Factory, damage, random_schedule, random_schedule_with_leases, random_schedule_with_seal,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 /// The random schedules get this many seeds for each bug.
 const SEEDS: u64 = 300;
 
-/// A leader of round 2 tells that two entries are committed, to a follower whose second entry is
-/// of round 1 and of which it only knows the first to agree.
-fn commits_what_may_differ() -> bool {
-    let base = Base { membership: Membership::of((1..=3).map(NodeId)), ..Base::default() };
-    let first = Ballot::new(1, NodeId(2));
-    let entry = |index| Entry { index, ballot: first, payload: Payload::Noop };
-    let recovered = Recovered {
-        base: base.clone(),
-        entries: vec![Entries::new(vec![entry(1), entry(2)])],
-        applied: base,
-        ..Recovered::default()
-    };
-    let config = Config {
-        node: NodeId(1),
-        epoch: Epoch(0),
-        opens: false,
-        heartbeat: Duration::from_millis(20),
-        election_timeout: Duration::from_millis(100),
-        lease_clock_drift_ppm: None,
-        seed: 1,
-        limits: Limits::default(),
-    };
-    let mut raft = crate::raft(config, Instant::ZERO, recovered);
-    let append = Append {
-        session: 1,
-        previous: Position::new(1, first),
-        entries: Entries::default(),
-        commit: 2,
-        probe: 1,
-    };
-    let ballot = Ballot::new(2, NodeId(3));
-    let message = Message { epoch: Epoch(0), ballot, body: Body::Append(append) };
-    let mut out = Effects::default();
-    raft.step(Instant::ZERO, Input::Message { from: NodeId(3), message }, &mut out);
-    raft.commit() != 1
-}
+type Story = fn(Factory, u64);
 
-#[test]
-fn nothing_is_committed_that_may_differ() {
-    assert!(!commits_what_may_differ());
-}
+/// Stories of damage.
+const STORIES: [(&str, Story); 2] = [
+    ("disks damaged elsewhere", damage::each_disk_lost_others),
+    ("what nobody can read", damage::nobody_goes_on_without_what_nobody_can_read),
+];
 
 /// What finds the bug, if anything does.
 fn caught_by(canary: Canary) -> Vec<String> {
@@ -85,8 +46,16 @@ fn caught_by(canary: Canary) -> Vec<String> {
             found.push(path.file_stem().unwrap().to_string_lossy().into_owned());
         }
     }
-    if commits_what_may_differ() {
-        found.push("a hand-made append".to_owned());
+    for (name, breaks) in RULES {
+        // A story that comes out otherwise before its end counts as well.
+        if catch_unwind(breaks).unwrap_or(true) {
+            found.push(name.to_owned());
+        }
+    }
+    for (name, story) in STORIES {
+        if catch_unwind(|| (0..5).for_each(|seed| story(crate::raft, seed))).is_err() {
+            found.push(name.to_owned());
+        }
     }
     CANARY.set(None);
     found

@@ -3,6 +3,7 @@
 //! against the count.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod by_hand;
 mod canaries;
 mod cost;
 mod disk;
@@ -96,4 +97,9 @@ fn a_lost_state_takes_nothing_of_the_log_with_it() {
 #[test]
 fn what_a_lost_state_stood_for_is_not_denied() {
     (0..20).for_each(|seed| damage::what_a_lost_state_stood_for_is_not_denied(raft, seed));
+}
+
+#[test]
+fn a_lost_state_and_a_lost_round_are_made_up_for() {
+    (0..20).for_each(|seed| damage::a_lost_state_and_a_lost_round_are_made_up_for(raft, seed));
 }

@@ -312,6 +312,11 @@ impl Cluster {
         self.node(id).disk.damage(index, false);
     }
 
+    /// The same with its ballot.
+    pub(super) fn damage_wholly_at(&mut self, id: u64, index: Index) {
+        self.node(id).disk.damage(index, true);
+    }
+
     /// A stopped node's service loses all that it applied since the log's base.
     pub(super) fn forget_applied(&mut self, id: u64) {
         let base = self.node(id).disk.base();

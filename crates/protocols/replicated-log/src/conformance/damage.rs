@@ -136,3 +136,37 @@ pub fn what_a_lost_state_stood_for_is_not_denied(factory: Factory, seed: u64) {
         assert!(commit > Some(end), "node {id} has all {end}, and more: {commit:?}");
     }
 }
+
+/// One replica has the state and cannot read where the round changed, so that it does not know how
+/// its log goes on; one has lost its state, and all entries since; the third has the state, and was
+/// away when the last entries were committed. Between them they have everything, and go on.
+pub fn a_lost_state_and_a_lost_round_are_made_up_for(factory: Factory, seed: u64) {
+    let mut cluster = begun(factory, seed);
+    write(&mut cluster, ENTRIES);
+    let kept = cluster.chosen_up_to() - 3;
+    (1..=3).for_each(|id| drop(cluster.step(id, Input::Compact { index: kept })));
+    cluster.run_for(ELECTION_TIMEOUT);
+    let first = cluster.leader().unwrap_or_default();
+    let before = cluster.chosen_up_to();
+    cluster.crash(first);
+    cluster.run_for(ELECTION_TIMEOUT * 10);
+    let second = cluster.leader().unwrap_or_default();
+    let third = 6 - first - second;
+    cluster.start(first);
+    cluster.run_for(ELECTION_TIMEOUT * 2);
+    assert!(cluster.chosen_up_to() > before, "the new leader has committed something");
+    cluster.crash(third);
+    write(&mut cluster, 3);
+    let end = cluster.chosen_up_to();
+    [first, second].into_iter().for_each(|id| cluster.crash(id));
+    cluster.damage_wholly_at(second, before + 1);
+    cluster.forget_applied(second);
+    cluster.lose_state(first);
+    (1..=3).for_each(|id| cluster.start(id));
+    cluster.run_for(ELECTION_TIMEOUT * 60);
+    write(&mut cluster, 1);
+    for id in 1..=3 {
+        let commit = cluster.replica(id).map(|replica| replica.commit());
+        assert!(commit > Some(end), "node {id} has all {end}, and more: {commit:?}");
+    }
+}

@@ -1,0 +1,163 @@
+//! Single messages to one replica, where schedules and transcripts seldom or never tell right from
+//! wrong. Each returns whether the replica breaks the rule.
+
+use quorate_base::{Ballot, Index, Instant, NodeId, Position};
+use quorate_replicated_log::{
+    Append, Base, Body, Config, Effects, Entries, Entry, Epoch, HardState, Input, Limits,
+    Membership, Message, Payload, Recovered, ReplicatedLog, Role,
+};
+use std::time::Duration;
+
+type Rule = (&'static str, fn() -> bool);
+
+/// Every rule, by name.
+pub const RULES: [Rule; 4] = [
+    ("a hand-made append", commits_what_may_differ),
+    ("a hand-made request for a vote", votes_before_that_is_written),
+    ("a hand-made answer to a mend", mends_with_another_ballot),
+    ("a hand-made denial", cuts_what_one_denies),
+];
+
+const FIRST: Ballot = Ballot { round: 1, node: NodeId(2) };
+const SECOND: Ballot = Ballot { round: 2, node: NodeId(3) };
+
+/// Node 1 of so many, on what was recovered.
+fn replica(voters: u64, recovered: Recovered) -> Box<dyn ReplicatedLog> {
+    let base = Base { membership: Membership::of((1..=voters).map(NodeId)), ..Base::default() };
+    let config = Config {
+        node: NodeId(1),
+        epoch: Epoch(0),
+        opens: false,
+        heartbeat: Duration::from_millis(20),
+        election_timeout: Duration::from_millis(100),
+        lease_clock_drift_ppm: None,
+        seed: 1,
+        limits: Limits::default(),
+    };
+    let recovered = Recovered { base: base.clone(), applied: base, ..recovered };
+    crate::raft(config, Instant::ZERO, recovered)
+}
+
+fn entry(index: Index, ballot: Ballot) -> Entry {
+    Entry { index, ballot, payload: Payload::Noop }
+}
+
+fn step(raft: &mut dyn ReplicatedLog, now: Instant, input: Input) -> Effects {
+    let mut out = Effects::default();
+    raft.step(now, input, &mut out);
+    out
+}
+
+fn hear(
+    raft: &mut dyn ReplicatedLog,
+    at: Instant,
+    from: u64,
+    ballot: Ballot,
+    body: Body,
+) -> Effects {
+    let message = Message { epoch: Epoch(0), ballot, body };
+    step(raft, at, Input::Message { from: NodeId(from), message })
+}
+
+/// A leader of round 2 tells that two entries are committed, to a follower whose second entry is
+/// of round 1 and of which it only knows the first to agree.
+fn commits_what_may_differ() -> bool {
+    let entries = vec![Entries::new(vec![entry(1, FIRST), entry(2, FIRST)])];
+    let mut raft = replica(3, Recovered { entries, ..Recovered::default() });
+    let append = Append {
+        session: 1,
+        previous: Position::new(1, FIRST),
+        entries: Entries::default(),
+        commit: 2,
+        probe: 1,
+    };
+    hear(&mut *raft, Instant::ZERO, 3, SECOND, Body::Append(append));
+    raft.commit() != 1
+}
+
+/// A vote is given: the answer must wait for the write that remembers it.
+fn votes_before_that_is_written() -> bool {
+    let mut raft = replica(3, Recovered::default());
+    let body = Body::Vote { last: Position::default(), transfer: false };
+    let out = hear(&mut *raft, Instant::ZERO, 2, Ballot::new(1, NodeId(2)), body);
+    let vote = Body::VoteReply { granted: true };
+    let gates: Vec<_> = out.sends.iter().filter(|s| s.message.body == vote).collect();
+    assert_eq!((gates.len(), out.writes.len()), (1, 1), "the vote is given, and written");
+    gates[0].after.is_none()
+}
+
+/// One of five voters, elected by two others, whose third of four entries cannot be read.
+fn elected_with_a_hole() -> (Box<dyn ReplicatedLog>, Instant, Ballot) {
+    let recovered = Recovered {
+        hard_state: HardState { promised: SECOND, commit: 0 },
+        entries: vec![
+            Entries::new(vec![entry(1, FIRST), entry(2, FIRST)]),
+            Entries::new(vec![entry(4, SECOND)]),
+        ],
+        damaged: vec![3..=3],
+        damaged_ballots: vec![Position::new(3, SECOND)],
+        ..Recovered::default()
+    };
+    let mut raft = replica(5, recovered);
+    let now = Instant::ZERO + Duration::from_secs(1);
+    let mine = Ballot::new(3, NodeId(1));
+    step(&mut *raft, now, Input::Tick);
+    for from in [2, 3] {
+        hear(&mut *raft, now, from, mine, Body::PreVoteReply { granted: true });
+    }
+    assert_eq!(raft.role(), Role::Candidate);
+    // Whatever it has written so far is durable.
+    let written = raft.status();
+    assert_eq!(written.ballot, mine);
+    let mut asked = Effects::default();
+    for id in 1..=3 {
+        let id = quorate_replicated_log::WriteId(id);
+        raft.step(now, Input::Written { id }, &mut asked);
+    }
+    for from in [2, 3] {
+        asked = hear(&mut *raft, now, from, mine, Body::VoteReply { granted: true });
+    }
+    let mend = Body::Mend { first: 3, ballots: vec![SECOND] };
+    assert!(asked.sends.iter().any(|s| s.message.body == mend), "{:?}", asked.sends);
+    (raft, now, mine)
+}
+
+/// What a peer sends under another ballot than the lost entry's is not that entry.
+fn mends_with_another_ballot() -> bool {
+    let (mut raft, now, mine) = elected_with_a_hole();
+    let entries = vec![Entries::new(vec![entry(3, FIRST)])];
+    let body = Body::Mended { first: 3, entries, denied: false };
+    hear(&mut *raft, now, 2, mine, body);
+    let wrong = raft.role() == Role::Leader;
+    if !wrong {
+        let entries = vec![Entries::new(vec![entry(3, SECOND)])];
+        let body = Body::Mended { first: 3, entries, denied: false };
+        hear(&mut *raft, now, 2, mine, body);
+        assert_eq!(raft.role(), Role::Leader, "the lost one it takes");
+    }
+    wrong
+}
+
+/// One of five that denies an entry is no quorum.
+fn cuts_what_one_denies() -> bool {
+    let (mut raft, now, mine) = elected_with_a_hole();
+    let deny = |raft: &mut dyn ReplicatedLog, from| {
+        let body = Body::Mended { first: 3, entries: Vec::new(), denied: true };
+        hear(raft, now, from, mine, body);
+    };
+    deny(&mut *raft, 2);
+    deny(&mut *raft, 3);
+    let wrong = raft.role() == Role::Leader;
+    if !wrong {
+        deny(&mut *raft, 4);
+        assert_eq!(raft.role(), Role::Leader, "what three of five deny was never committed");
+    }
+    wrong
+}
+
+#[test]
+fn no_rule_is_broken() {
+    for (name, breaks) in RULES {
+        assert!(!breaks(), "{name}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Deliberate bugs, compiled in by the `canary` feature alone.
 
-/// One deliberate bug, of what waits for what or of a change of epochs.
+/// One deliberate bug: of what waits for what, of request identities, or of a change of epochs.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Canary {
     /// No bug.
@@ -12,9 +12,25 @@ pub enum Canary {
     ForgetPromise,
     /// Follow others into their epoch without knowing how the last one ended.
     DropTail,
+    /// Give up entries of the log that the service has applied and not yet persisted.
+    CompactUnpersisted,
+    /// Serve a read once its index is confirmed, before the service has applied it.
+    ReadBeforeApplied,
+    /// Number the requests of every run of a node alike.
+    ReuseRequestIds,
+    /// Take what an earlier run of the node asked for to be this run's.
+    AnswerOtherRuns,
 }
 
 impl Canary {
     /// Every deliberate bug.
-    pub const ALL: [Canary; 3] = [Canary::IgnoreGates, Canary::ForgetPromise, Canary::DropTail];
+    pub const ALL: [Canary; 7] = [
+        Canary::IgnoreGates,
+        Canary::ForgetPromise,
+        Canary::DropTail,
+        Canary::CompactUnpersisted,
+        Canary::ReadBeforeApplied,
+        Canary::ReuseRequestIds,
+        Canary::AnswerOtherRuns,
+    ];
 }

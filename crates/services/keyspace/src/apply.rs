@@ -148,7 +148,11 @@ impl<'a, 's, E: Engine> Execution<'a, 's, E> {
             }
             Command::LeaseGrant { id, ttl_seconds } => self.grant(id, ttl_seconds),
             Command::LeaseRevoke { id } => self.revoke(id),
-            Command::LeaseExpire { id, ballot } if ballot == self.ballot => self.revoke(id),
+            Command::LeaseExpire { id, ballot }
+                if ballot == self.ballot || self.canary.sings(Bug::ObeyDeposedLeader) =>
+            {
+                self.revoke(id)
+            }
             Command::LeaseExpire { .. } => Err(KeyspaceError::LeaseNotFound.into()),
             Command::LeaseCheckpoint { ballot, number, remaining } => {
                 self.checkpoint(ballot, number, &remaining);

@@ -17,6 +17,12 @@ pub enum Bug {
     LeaseExpiresEarly,
     /// A delete that finds nothing consumes a revision.
     EmptyDeleteConsumesRevision,
+    /// What a leader wanted ended is ended, whoever leads by now.
+    ObeyDeposedLeader,
+    /// A part of a snapshot is taken whatever its checksum says.
+    BelieveSnapshot,
+    /// A watcher that is owed what was compacted goes on with what is left and is not told.
+    WatchSkipsCompacted,
     /// Linearizable reads do not see the locks of branches.
     ReadIgnoresLocks,
     /// Commands that are not branches do not see the locks of branches.
@@ -40,14 +46,17 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// Every deliberate bug.
-    pub const ALL: [Bug; 6] = [
+    /// Every deliberate bug outside of branches.
+    pub const ALL: [Bug; 9] = [
         Bug::ApplyRetriedRequest,
         Bug::InternalEntryConsumesRevision,
         Bug::RevokeLeavesKey,
         Bug::WatchSkipsAtResync,
         Bug::LeaseExpiresEarly,
         Bug::EmptyDeleteConsumesRevision,
+        Bug::ObeyDeposedLeader,
+        Bug::BelieveSnapshot,
+        Bug::WatchSkipsCompacted,
     ];
 }
 

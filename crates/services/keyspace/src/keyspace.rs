@@ -209,7 +209,7 @@ impl<E: Engine> Service for Keyspace<E> {
     }
 
     fn receive(&mut self, base: Base) -> Result<Box<dyn SnapshotSink>, ServiceError> {
-        snapshot::receive(&self.store, base)
+        snapshot::receive(&self.store, base, self.config.canary)
     }
 
     fn install(&mut self, received: Box<dyn SnapshotSink>) -> Result<(), ServiceError> {

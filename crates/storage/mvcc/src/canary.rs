@@ -11,12 +11,18 @@ pub enum Bug {
     CompactionDropsLatest,
     /// A range at an old revision forgets the keys that were deleted since.
     OldRangeForgetsDeleted,
+    /// A received state is taken whatever its fingerprint says.
+    BelieveSnapshot,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 3] =
-        [Bug::AppliedIndexApart, Bug::CompactionDropsLatest, Bug::OldRangeForgetsDeleted];
+    pub const ALL: [Bug; 4] = [
+        Bug::AppliedIndexApart,
+        Bug::CompactionDropsLatest,
+        Bug::OldRangeForgetsDeleted,
+        Bug::BelieveSnapshot,
+    ];
 }
 
 /// Which bug is planted, if any.

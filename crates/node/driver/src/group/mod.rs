@@ -12,6 +12,7 @@ mod reads;
 mod snapshots;
 mod upkeep;
 
+use crate::canary::Canary;
 use crate::config::DriverConfig;
 use crate::event::{Done, Notice, Outputs, Request, RequestError, Token, Work};
 use crate::peer::PeerMessage;
@@ -98,6 +99,7 @@ impl Group {
         now: Instant,
     ) -> Self {
         let applied = log.applied_base();
+        let run = if config.is(Canary::ReuseRequestIds) { 1 } else { config.run };
         Group {
             id,
             check,
@@ -112,7 +114,7 @@ impl Group {
             leader: log.leader(),
             service_timeout: None,
             ticking: false,
-            proposals: Proposals::new(config.node, config.run),
+            proposals: Proposals::new(config.node, run),
             reads: Reads::new(config.run),
             queries: Queries::new(config.run),
             transfers: Vec::new(),

@@ -4,6 +4,7 @@
 //! offered again whenever it may have been lost; its request identity makes that harmless.
 
 use super::{Context, Group};
+use crate::canary::Canary;
 use crate::config::DriverConfig;
 use crate::event::{Answer, Notice, RequestError, Token};
 use crate::peer::{ForwardRefusal, PeerMessage};
@@ -410,7 +411,7 @@ impl Group {
             return; // An earlier leader's: what it refused was requeued when it was replaced.
         }
         for request in requests {
-            if (request.node, request.run) == (cx.config.node, cx.config.run) {
+            if (request.node, request.run) == (cx.config.node, self.proposals.run) {
                 self.refused(cx, request.sequence, reason);
             }
         }
@@ -447,7 +448,8 @@ impl Group {
         request: RequestId,
         reply: R,
     ) {
-        if (request.node, request.run) != (cx.config.node, cx.config.run) {
+        let any_run = cx.config.is(Canary::AnswerOtherRuns);
+        if request.node != cx.config.node || (request.run != self.proposals.run && !any_run) {
             return;
         }
         if let Some(token) = self.proposals.settle(request.sequence).and_then(|p| p.token) {

@@ -4,6 +4,7 @@
 //! fresh id, also across runs of the node; a late answer can satisfy nobody it should not.
 
 use super::{Context, Group};
+use crate::canary::Canary;
 use crate::event::{Answer, RequestError, Token};
 use quorate_base::{Index, Instant};
 use quorate_replicated_log::{Input, ReadId, ReadReady};
@@ -144,7 +145,7 @@ impl Group {
         let applied = self.applied.position.index;
         while let Some(entry) = self.reads.confirmed.first_entry() {
             let index = *entry.key();
-            if index > applied {
+            if index > applied && !cx.config.is(Canary::ReadBeforeApplied) {
                 return;
             }
             for (_, waiter) in entry.remove() {

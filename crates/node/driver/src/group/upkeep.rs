@@ -3,7 +3,8 @@
 //! Invariant: the log keeps every entry that the service has not durably persisted.
 
 use super::{Context, Group};
-use crate::config::DriverLimits;
+use crate::canary::Canary;
+use crate::config::DriverConfig;
 use crate::event::Work;
 use quorate_base::{Index, Instant};
 use quorate_replicated_log::{Entries, Input};
@@ -57,7 +58,8 @@ impl Upkeep {
     }
 
     /// The index up to which the log may go: old enough, or too much, but always persisted.
-    fn compaction_target(&self, applied: Index, limits: &DriverLimits) -> Index {
+    fn compaction_target(&self, applied: Index, config: &DriverConfig) -> Index {
+        let limits = &config.limits;
         let mut target = applied.saturating_sub(limits.catch_up_entries);
         let mut bytes = self.run_bytes;
         for (last, run) in &self.runs {
@@ -67,7 +69,11 @@ impl Upkeep {
             bytes -= run;
             target = target.max(*last);
         }
-        target.min(self.persisted).min(applied)
+        let persisted = match config.is(Canary::CompactUnpersisted) {
+            true => applied,
+            false => self.persisted,
+        };
+        target.min(persisted).min(applied)
     }
 
     fn forget(&mut self, index: Index) {
@@ -100,7 +106,7 @@ impl Group {
             keep.due = None;
             cx.outputs.work.push((self.id, Work::Persist));
         }
-        let target = self.upkeep.compaction_target(applied, limits);
+        let target = self.upkeep.compaction_target(applied, cx.config);
         let many = target >= self.upkeep.compacted + limits.compact_step_entries;
         let large = self.upkeep.run_bytes > limits.catch_up_bytes + limits.catch_up_bytes / 4;
         // An epoch that has ended is not compacted any more: its log is about to begin anew.

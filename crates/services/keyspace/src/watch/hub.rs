@@ -325,6 +325,10 @@ impl WatchHub {
             let lost: Vec<WatchId> =
                 s.behind.range(..(compacted, WatchId::MIN)).map(|(_, id)| *id).collect();
             for id in lost {
+                if self.canary.sings(Bug::WatchSkipsCompacted) {
+                    self.place((stream, id), compacted + 1);
+                    continue;
+                }
                 self.remove(stream, id);
                 self.push(stream, 0, Message::Canceled { id, compacted: Some(compacted) });
             }

@@ -7,6 +7,7 @@ use crate::script::run;
 use crate::watching::wrong;
 use quorate_keyspace::canary::{Bug, Canary};
 use quorate_keyspace::{Command, command};
+use quorate_service::Service;
 
 fn script_differs(name: &str, bug: Bug) -> bool {
     let path = format!("{}/testdata/{name}.txt", env!("CARGO_MANIFEST_DIR"));
@@ -51,6 +52,33 @@ fn a_watcher_that_skips_an_event_is_caught() {
 fn a_lease_that_ends_early_is_caught() {
     let mut lessor = leading(Canary::of(Bug::LeaseExpiresEarly));
     assert!(!tick(&mut lessor, 5_999).is_empty());
+}
+
+#[test]
+fn a_watcher_that_does_not_hear_of_compaction_is_caught() {
+    assert!((0..40).any(|s| wrong(s, 400, Canary::of(Bug::WatchSkipsCompacted)).is_err()));
+}
+
+#[test]
+fn a_deposed_leader_that_is_obeyed_is_caught() {
+    assert!(script_differs("leases", Bug::ObeyDeposedLeader));
+}
+
+/// The whole's fingerprint would find it as well, later.
+#[test]
+fn a_part_of_a_snapshot_that_is_believed_is_caught() {
+    let refuses = |canary| {
+        let mut from = Replica::new(Canary::NONE);
+        let put = command::Put { key: b("a"), ..command::Put::default() };
+        from.run(Command::Put(put));
+        let mut chunk = from.keyspace.snapshot().unwrap().next_chunk(1 << 20).unwrap();
+        chunk.checksum ^= 1;
+        let mut to = Replica::new(canary);
+        let mut sink = to.keyspace.receive(from.keyspace.base()).unwrap();
+        sink.write_chunk(chunk).is_err()
+    };
+    assert!(refuses(Canary::NONE));
+    assert!(!refuses(Canary::of(Bug::BelieveSnapshot)));
 }
 
 #[test]

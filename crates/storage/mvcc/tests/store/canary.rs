@@ -2,9 +2,10 @@
 
 use crate::random::{run, steps};
 use crate::world::InMemory;
+use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
-use quorate_mvcc::{Bug, Canary, MemoryEngine};
+use quorate_mvcc::{Bug, Canary, MemoryEngine, Store};
 
 #[test]
 fn every_planted_bug_is_caught() {
@@ -21,4 +22,24 @@ fn every_planted_bug_is_caught() {
         });
         assert!(matches!(found, Err(TestError::Fail(..))), "{bug:?} was not caught");
     }
+}
+
+/// A value in a snapshot is another than the one that was sent.
+#[test]
+fn a_snapshot_that_is_believed_is_caught() {
+    let mut source = Store::open(MemoryEngine::new()).unwrap();
+    let mut txn = source.begin();
+    txn.put(Bytes::from_static(b"key"), Bytes::from_static(b"needle"), 0).unwrap();
+    txn.commit(1).unwrap();
+    let mut chunk = source.snapshot().next_chunk(1 << 20).unwrap().unwrap();
+    let mut bytes = chunk.bytes.to_vec();
+    let at = bytes.windows(6).position(|part| part == b"needle").unwrap();
+    bytes[at] = b'n' + 1;
+    chunk.bytes = bytes.into();
+    let takes = |canary| {
+        let store = Store::open_with(MemoryEngine::new(), canary).unwrap();
+        store.receive().unwrap().write_chunk(chunk.clone()).is_ok()
+    };
+    assert!(!takes(Canary::NONE));
+    assert!(takes(Canary::of(Bug::BelieveSnapshot)));
 }

@@ -15,12 +15,12 @@ use quorate_keyspace::command::Member;
 use quorate_keyspace::{Keyspace, LessorConfig, WatchHub};
 use quorate_mvcc::MemoryEngine;
 use quorate_replicated_log::{Base, Config, Epoch, Limits, Membership, Recovered, Role, Write};
-use quorate_service::Service;
-use quorate_wal::{Batch, BatchId, Recovery, Wal, WalError, WalOptions};
+use quorate_service::{Service, ServiceError};
+use quorate_wal::{Batch, BatchId, RecoveredGroup, Recovery, Wal, WalError, WalOptions};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-fn wal_options(world: &World<'_>) -> WalOptions {
+pub fn wal_options(world: &World<'_>) -> WalOptions {
     WalOptions {
         segment_bytes: 128 << 10,
         max_record_bytes: 48 << 10,
@@ -62,13 +62,15 @@ impl World<'_> {
         node.clock = Clock::new(now, reads, node.drift_ppm);
         node.disk.set_now(now);
         let opened = Wal::open(node.disk.clone(), options);
-        let service = Keyspace::open(node.engine.clone(), keyspace);
         let engines = node.neighbours.clone();
         let (mut wal, recovery) = match opened {
             Ok(opened) => opened,
             Err(error) => return self.not_opened(id, &error),
         };
         let found = recovery.report.damaged_records + recovery.report.lost_blocks;
+        let Some(service) = self.open_state(id, recovery.groups.get(&GROUP), keyspace) else {
+            return;
+        };
         let begun = service.map_err(|error| error.to_string()).and_then(|mut service| {
             let mut writes = Vec::new();
             let recovered = put_together(GROUP, &recovery, &mut service, &first, &mut writes)?;
@@ -135,6 +137,33 @@ impl World<'_> {
         self.disk_event(id);
     }
 
+    /// Opens a node's state, or an empty one in the place of one that is damaged, as a host does;
+    /// nothing if the log cannot go on without.
+    fn open_state(
+        &mut self,
+        id: u64,
+        log: Option<&RecoveredGroup>,
+        config: quorate_keyspace::Config,
+    ) -> Option<Result<Keyspace<MemoryEngine>, ServiceError>> {
+        let opened = Keyspace::open(self.node(id).engine.clone(), config.clone());
+        if !matches!(opened, Err(ServiceError::Damaged(_))) {
+            return Some(opened);
+        }
+        let Some(log) = log.filter(|log| log.base.position.index > 0) else {
+            self.line(id, format_args!("has neither its state nor where its log begins"));
+            self.count(Happening::LogRefused);
+            self.node(id).ruined = true;
+            return None;
+        };
+        self.count(Happening::StateSetAside);
+        self.line(id, format_args!("sets its damaged state aside"));
+        let base = quorate_driver::lost_state(log);
+        let node = self.node(id);
+        (node.engine, node.state_damaged, node.applied_before) = (MemoryEngine::new(), false, 0);
+        let config = quorate_keyspace::Config { base, members: Vec::new(), ..config };
+        Some(Keyspace::open(node.engine.clone(), config))
+    }
+
     fn not_opened(&mut self, id: u64, error: &WalError) {
         self.line(id, format_args!("cannot open its log: {error}"));
         let failing = self.node(id).disk.take_failed();
@@ -143,7 +172,7 @@ impl World<'_> {
             self.node(id).disk.kill();
             let at = self.soon(Duration::from_secs(1));
             self.queue.push(at, id as u32, Happens::Boot(id));
-        } else if self.atlas.was_damaged(id) {
+        } else if self.atlas.may_be_ruined(id) {
             self.count(Happening::LogRefused);
             self.node(id).ruined = true;
         } else {
@@ -152,7 +181,7 @@ impl World<'_> {
         }
     }
 
-    fn keyspace_config(&self, first: &Base) -> quorate_keyspace::Config {
+    pub fn keyspace_config(&self, first: &Base) -> quorate_keyspace::Config {
         let members = first.membership.voters.iter().map(|id| Member {
             id: *id,
             name: format!("n{}", id.0),

@@ -19,7 +19,7 @@ pub enum Canary {
     Wal(quorate_wal::Canary),
     /// One of the versioned store.
     Store(quorate_mvcc::Bug),
-    /// One of the change of epochs.
+    /// One of what waits for what, or of the change of epochs.
     Driver(quorate_driver::Canary),
     /// One of the keyspace.
     Keyspace(quorate_keyspace::canary::Bug),
@@ -55,7 +55,8 @@ impl Canary {
         let wal = quorate_wal::Canary::ALL.into_iter().map(Canary::Wal);
         let store = quorate_mvcc::Bug::ALL.into_iter().map(Canary::Store);
         let keyspace = quorate_keyspace::canary::Bug::ALL.into_iter().map(Canary::Keyspace);
-        raft.chain(paxos).chain(wal).chain(store).chain(keyspace).collect()
+        let driver = quorate_driver::Canary::ALL.into_iter().map(Canary::Driver);
+        raft.chain(paxos).chain(wal).chain(store).chain(driver).chain(keyspace).collect()
     }
 
     /// Whether it is in the code that runs under `protocol`.

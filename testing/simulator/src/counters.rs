@@ -66,6 +66,22 @@ happenings! {
     BitRot => "bit rot",
     /// Sectors of the log were found where others belong.
     WriteMisdirected => "write misdirected",
+    /// A durable write was as if it had never been made.
+    WriteVanished => "write vanished",
+    /// A sector of a durable write was as it had been before.
+    SectorStale => "sector stale",
+    /// A segment of the log ended too early.
+    SegmentTruncated => "segment truncated",
+    /// A state could not be read any more.
+    StateDamaged => "state damaged",
+    /// A damaged state was set aside: its replica goes on without.
+    StateSetAside => "state set aside",
+    /// A part of a snapshot was not what was sent.
+    SnapshotDamaged => "snapshot damaged",
+    /// Every voter was damaged at once, each somewhere else.
+    AllDamaged => "every voter damaged",
+    /// Damage would have left too few copies, and was not done.
+    DamageSpared => "damage spared",
     /// A sync failed.
     SyncFailed => "sync failed",
     /// A write failed.

@@ -2,8 +2,12 @@
 //! was submitted afterwards completes, and *durable* only then.
 //!
 //! Invariant: a crash keeps every durable sector, and of the rest any mixture that a disk with
-//! atomic sectors of 512 bytes may leave. Damage to durable sectors happens only where the fault
-//! atlas (see `damage.rs`) allows it.
+//! atomic sectors of 512 bytes may leave. Damage to durable sectors (see `disk/damage.rs`) happens
+//! only where the fault atlas allows it.
+
+mod damage;
+
+pub use damage::Content;
 
 use crate::counters::{Counters, Happening};
 use bytes::Bytes;
@@ -16,12 +20,6 @@ use std::time::Duration;
 
 /// What a disk writes at once or not at all.
 pub const SECTOR_BYTES: usize = 512;
-
-/// Where a misdirected write lands is a multiple of this.
-const PAGE_BYTES: usize = 4096;
-
-/// Before this a log's file holds its header, which exists twice and is not damaged as a whole.
-const BLOCKS_FROM: usize = 2 * PAGE_BYTES;
 
 /// How a disk behaves.
 #[derive(Clone, Debug)]
@@ -188,54 +186,6 @@ impl SimDisk {
     pub fn take_counters(&self) -> Counters {
         std::mem::take(&mut self.state().counters)
     }
-
-    /// Flips bits in a durable write. Says where.
-    pub fn rot(&self, rng: &mut Rng) -> Option<String> {
-        let mut state = self.state();
-        let (name, write) = state.pick_synced(rng, |_, _| true)?;
-        let file = state.file_mut(&name).ok()?;
-        let bits = rng.between(1, 3);
-        for _ in 0..bits {
-            let at = write.offset + rng.below(write.new.len() as u64) as usize;
-            file.durable[at] ^= 1 << rng.below(8);
-        }
-        file.cached.clone_from(&file.durable);
-        Some(format!("{bits} bits of {} bytes at {} of {name}", write.new.len(), write.offset))
-    }
-
-    /// Undoes a durable write, as if it had never been made. A later one is durable.
-    pub fn lose(&self, rng: &mut Rng) -> Option<String> {
-        let mut state = self.state();
-        let (name, write) = state.pick_synced(rng, |write, newest| write.number < newest)?;
-        let file = state.file_mut(&name).ok()?;
-        put(&mut file.durable, write.offset as u64, &write.old);
-        file.cached.clone_from(&file.durable);
-        Some(format!("{} bytes at {} of {name} are lost", write.new.len(), write.offset))
-    }
-
-    /// Undoes a durable write and puts its bytes on another page of the file.
-    pub fn misdirect(&self, rng: &mut Rng) -> Option<String> {
-        let mut state = self.state();
-        let (name, write) = state.pick_synced(rng, |write, newest| write.number < newest)?;
-        let file = state.file_mut(&name).ok()?;
-        let pages = (file.durable.len().checked_sub(write.new.len())? / PAGE_BYTES) as u64;
-        let to = rng.between(BLOCKS_FROM as u64 / PAGE_BYTES as u64, pages) as usize * PAGE_BYTES;
-        put(&mut file.durable, write.offset as u64, &write.old);
-        let newest = file.synced.back()?;
-        let spared = newest.offset..newest.offset + newest.new.len();
-        if to == write.offset || (to < spared.end && spared.start < to + write.new.len()) {
-            file.cached.clone_from(&file.durable);
-            return Some(format!(
-                "{} bytes at {} of {name} are lost",
-                write.new.len(),
-                write.offset
-            ));
-        }
-        put(&mut file.durable, to as u64, &write.new);
-        file.cached.clone_from(&file.durable);
-        let n = write.new.len();
-        Some(format!("{n} bytes at {} of {name} went to {to}", write.offset))
-    }
 }
 
 impl Disk for SimDisk {
@@ -299,29 +249,6 @@ impl State {
         let mut pending = std::mem::take(&mut self.pending);
         pending.sort_by_key(|p| p.id);
         pending
-    }
-
-    /// A durable write that nothing has overwritten since, among those that `fits`, which is told
-    /// the number of the newest of all.
-    fn pick_synced(
-        &self,
-        rng: &mut Rng,
-        fits: impl Fn(&Synced, u64) -> bool,
-    ) -> Option<(String, Synced)> {
-        let all = self.files.values().flat_map(|file| &file.synced);
-        let newest = all.map(|write| write.number).max()?;
-        let mut found = Vec::new();
-        for (name, inode) in &self.names {
-            let Some(file) = self.files.get(inode) else { continue };
-            for write in &file.synced {
-                let end = write.offset + write.new.len();
-                let whole = file.durable.get(write.offset..end) == Some(&write.new[..]);
-                if whole && write.offset >= BLOCKS_FROM && fits(write, newest) {
-                    found.push((name, write));
-                }
-            }
-        }
-        rng.pick(&found).map(|(name, write)| ((*name).clone(), (*write).clone()))
     }
 
     fn submit(&mut self, operation: Operation) -> OperationId {

@@ -28,6 +28,7 @@ mod record;
 mod run;
 mod seats;
 mod serving;
+mod sight;
 mod trace;
 mod translate;
 mod watching;

@@ -199,18 +199,6 @@ impl World<'_> {
         }
     }
 
-    fn do_damage(&mut self) {
-        let Some(id) = self.atlas.next() else { return };
-        // With two voters left each copy may be the only spare one.
-        if self.members().voters.len() < 3 || !self.node(id).member || self.node(id).removed {
-            return;
-        }
-        self.crash(id);
-        if self.node(id).running.is_none() {
-            self.damage(id);
-        }
-    }
-
     fn admin_seat(&self) -> usize {
         self.seats.len() - 1
     }
@@ -278,9 +266,14 @@ impl World<'_> {
         self.queue.push(at, id as u32, Happens::Boot(id));
     }
 
-    /// Without this voter there is still a quorum of voters whose data was never damaged.
+    /// Without this voter there is still a quorum of voters whose data was never damaged, or that
+    /// can speak of every entry.
     fn can_be_spared(&self, voter: NodeId) -> bool {
         let voters = self.members().voters;
+        if self.atlas.is_helix() {
+            let left: Vec<NodeId> = voters.into_iter().filter(|node| *node != voter).collect();
+            return left.len() >= 2 && self.can_be_told_by(&left);
+        }
         let whole = |node: &&NodeId| **node != voter && !self.atlas.was_damaged(node.0);
         let left = voters.len() - 1;
         left >= 2 && voters.iter().filter(whole).count() * 2 > left

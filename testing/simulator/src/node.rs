@@ -43,6 +43,8 @@ pub struct Node {
     pub engine_failing: bool,
     /// What its service had applied when it last lost power.
     pub applied_before: u64,
+    /// Its state cannot be read any more, and is to be set aside.
+    pub state_damaged: bool,
     /// Its log cannot be opened any more: it needs to be replaced.
     pub ruined: bool,
     pub frozen_until: Instant,
@@ -98,6 +100,7 @@ impl Node {
             removed: false,
             engine_failing: false,
             applied_before: 0,
+            state_damaged: false,
             ruined: false,
             frozen_until: Instant::ZERO,
             hindered_until: Instant::ZERO,

@@ -62,8 +62,12 @@ pub struct Plan {
     pub think: Duration,
     /// How often leases' remaining times are replicated.
     pub checkpoints: Option<Duration>,
-    /// Nodes whose durable data may be damaged: fewer than a quorum can spare.
+    /// Nodes whose durable data may be damaged beyond reading: fewer than a quorum can spare.
     pub damageable: Vec<u64>,
+    /// Instead any voter's durable data may be damaged, as far as the others make up for it.
+    pub helix: bool,
+    /// How often a part of a snapshot is not what was sent.
+    pub snapshot_damage_ppm: u32,
     /// Further groups on the same nodes.
     pub neighbours: u64,
 }
@@ -142,15 +146,20 @@ impl Plan {
         let mut damageable: Vec<u64> = (1..=nodes).collect();
         rng.shuffle(&mut damageable);
         damageable.truncate((nodes as usize - 1) / 2);
+        let lease_drift_ppm = (rng.below(3) == 0).then_some(2 * drift_ppm + 1_000);
+        let network = draw_network(rng);
+        // Drawn from what was drawn before: so runs without any are as they always were.
+        let least = network.delay_least.as_micros();
+        let helix = least % 2 == 1;
         Plan {
             protocol: options.protocol,
             nodes,
             ids: nodes + 3,
             heartbeat,
             election,
-            lease_drift_ppm: (rng.below(3) == 0).then_some(2 * drift_ppm + 1_000),
+            lease_drift_ppm,
             drift_ppm,
-            network: draw_network(rng),
+            network,
             disk: draw_disk(rng),
             nemesis_every: ms(*rng.pick(&[200, 500, 1_000, 3_000]).unwrap_or(&500)),
             nemesis: draw_deeds(rng),
@@ -173,6 +182,8 @@ impl Plan {
             think: ms(*rng.pick(&[15, 50, 150, 400]).unwrap_or(&150)),
             checkpoints: (rng.below(2) == 0).then(|| ms(rng.between(300, 1_500))),
             damageable,
+            helix,
+            snapshot_damage_ppm: if least.is_multiple_of(3) { 20_000 } else { 0 },
             switch_ppm: *rng.pick(&[10_000, 50_000, 200_000]).unwrap_or(&0),
             // Drawn from what was drawn before: so runs without any are as they always were.
             neighbours: heartbeat.as_millis() as u64 % 3,

@@ -145,7 +145,7 @@ impl<'t> World<'t> {
         let watchers = (0..crowd.watchers as u64)
             .map(|i| Watcher::new(i, rng.between(1, plan.nodes), &mut rng))
             .collect();
-        let atlas = Atlas::new(plan.damageable.clone());
+        let atlas = Atlas::new(plan.damageable.clone(), plan.helix);
         World {
             now: Instant::ZERO,
             seed,
@@ -291,7 +291,8 @@ impl<'t> World<'t> {
             }
         }
         let Some(at) = fate.arrives else { return };
-        let message = self.through_the_codec(message);
+        let mut message = self.through_the_codec(message);
+        self.damage_snapshot(&mut message);
         if let Some(again) = fate.again {
             let message = message.clone();
             self.queue.push(again, to as u32, Happens::Peer { to, from, message });

@@ -25,6 +25,15 @@ pub use proxy::{Cut, Proxy};
 /// The password of every account that the servers are made with.
 pub const PASSWORD: &str = "only-for-tests";
 
+/// Whether both servers can be started.
+///
+/// # Errors
+/// What is not installed.
+pub fn programs_are_there() -> Result<(), String> {
+    programs::find_all(postgres::PROGRAMS, postgres::PACKAGE)?;
+    programs::find_all(mariadb::PROGRAMS, mariadb::PACKAGE).map(drop)
+}
+
 /// Whether missing servers are a failure: in CI, where `.ci/run` has installed them.
 pub fn required() -> bool {
     std::env::var_os("QUORATE_E2E_REQUIRE").is_some_and(|value| value == "1")

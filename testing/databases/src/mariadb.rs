@@ -6,6 +6,9 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+pub(crate) const PROGRAMS: [&str; 2] = ["mariadb-install-db", "mariadbd"];
+pub(crate) const PACKAGE: &str = "mariadb-server-core";
+
 static TEMPLATE: OnceLock<Template> = OnceLock::new();
 
 /// A running server. Its superuser is `root`, without a password.
@@ -20,8 +23,7 @@ impl MariaDb {
     /// # Errors
     /// What is not installed.
     pub fn start(arguments: &[&str]) -> Result<MariaDb, String> {
-        let [install, mariadbd] =
-            programs::find_all(["mariadb-install-db", "mariadbd"], "mariadb-server-core")?;
+        let [install, mariadbd] = programs::find_all(PROGRAMS, PACKAGE)?;
         let template =
             TEMPLATE.get_or_init(|| Template::new("mariadb", |folder| make(&install, folder)));
         let folder = new_folder("mariadb", Some(template.folder()));
@@ -58,6 +60,16 @@ impl MariaDb {
     pub fn start_again(&mut self) {
         let port = self.port;
         self.supervisor.start(|| serves(port));
+    }
+
+    /// Lets it stand still, with its connections open.
+    pub fn pause(&mut self) {
+        self.supervisor.pause();
+    }
+
+    /// Ends that.
+    pub fn go_on(&mut self) {
+        self.supervisor.go_on();
     }
 
     /// What it has logged.

@@ -6,6 +6,9 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+pub(crate) const PROGRAMS: [&str; 2] = ["initdb", "postgres"];
+pub(crate) const PACKAGE: &str = "postgresql-15 or later";
+
 static TEMPLATE: OnceLock<Template> = OnceLock::new();
 
 /// A running server. Its superuser is `postgres`, with the password [`PASSWORD`].
@@ -20,8 +23,7 @@ impl Postgres {
     /// # Errors
     /// What is not installed.
     pub fn start(settings: &[&str]) -> Result<Postgres, String> {
-        let [initdb, postgres] =
-            programs::find_all(["initdb", "postgres"], "postgresql-15 or later")?;
+        let [initdb, postgres] = programs::find_all(PROGRAMS, PACKAGE)?;
         let template =
             TEMPLATE.get_or_init(|| Template::new("postgres", |folder| make(&initdb, folder)));
         let folder = new_folder("postgres", Some(template.folder()));
@@ -61,6 +63,16 @@ impl Postgres {
     pub fn start_again(&mut self) {
         let port = self.port;
         self.supervisor.start(|| serves(port));
+    }
+
+    /// Lets it stand still, with its connections open.
+    pub fn pause(&mut self) {
+        self.supervisor.pause();
+    }
+
+    /// Ends that.
+    pub fn go_on(&mut self) {
+        self.supervisor.go_on();
     }
 
     /// What it has logged.

@@ -10,15 +10,20 @@ use std::time::{Duration, Instant};
 /// The unprivileged user of every Unix; by number, since its group's name differs.
 const NOBODY: u32 = 65534;
 
-/// Obeys `start` and `kill`, one a line; at the end of its input kills, cleans up and ends.
+/// Obeys `start`, `kill`, `pause` with processes, and `resume`, one a line; at the end of its input
+/// kills, cleans up and ends. What is paused goes on first: who stands still does not notice that
+/// it has been left alone.
 const SCRIPT: &str = r#"
-log=$1; folder=$2; shift 2; child=
-while read -r word; do
+log=$1; folder=$2; shift 2; child=; paused=
+while read -r word processes; do
     case $word in
+    pause) kill -STOP $processes 2>/dev/null; paused=$processes; echo paused ;;
+    resume) kill -CONT $paused 2>/dev/null; paused=; echo resumed ;;
     start) "$@" >>"$log" 2>&1 </dev/null & child=$!; echo "$child" ;;
     kill) kill -9 "$child" 2>/dev/null; wait "$child" 2>/dev/null; child=; echo dead ;;
     esac
 done
+[ -z "$paused" ] || kill -CONT $paused 2>/dev/null
 [ -z "$child" ] || kill -9 "$child" 2>/dev/null
 wait
 rm -rf "$folder"
@@ -30,6 +35,9 @@ pub(crate) struct Supervisor {
     orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     log: PathBuf,
+    /// The server's process, as it was started last.
+    server: String,
+    paused: bool,
 }
 
 impl Supervisor {
@@ -44,7 +52,7 @@ impl Supervisor {
         let mut process = command.spawn().expect("there is a shell");
         let orders = process.stdin.take();
         let answers = BufReader::new(process.stdout.take().unwrap());
-        Supervisor { process, orders, answers, log }
+        Supervisor { process, orders, answers, log, server: String::new(), paused: false }
     }
 
     fn order(&mut self, word: &str) -> String {
@@ -67,10 +75,27 @@ impl Supervisor {
                 pid = self.order("start");
             }
         }
+        self.server = pid;
+    }
+
+    /// Lets the server stand still, with all its processes, until [`Supervisor::go_on`].
+    pub(crate) fn pause(&mut self) {
+        self.go_on();
+        let processes = family(&self.server).join(" ");
+        assert_eq!(self.order(&format!("pause {processes}")), "paused");
+        self.paused = true;
+    }
+
+    /// Ends that.
+    pub(crate) fn go_on(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            assert_eq!(self.order("resume"), "resumed");
+        }
     }
 
     /// Kills the server: nothing is flushed.
     pub(crate) fn kill(&mut self) {
+        self.go_on();
         assert_eq!(self.order("kill"), "dead");
     }
 
@@ -95,6 +120,20 @@ fn has_ended(pid: &str) -> bool {
     // The state follows the name, which stands in brackets and may hold any.
     stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
         || !Path::new("/proc").join(pid).exists()
+}
+
+/// A process and its children: the server's own first, so that it begins no more of them.
+fn family(server: &str) -> Vec<String> {
+    let mut all = vec![server.to_owned()];
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // Behind the name, in brackets: the state and the parent.
+        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
+        if parent == Some(server) {
+            all.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    all
 }
 
 /// A command that does not run as root: as `nobody`, if we are root.
@@ -168,9 +207,36 @@ impl Template {
 
 #[cfg(test)]
 mod tests {
-    use super::has_ended;
+    use super::{Supervisor, has_ended, new_folder};
+    use std::path::Path;
     use std::process::Command;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_paused_server_does_nothing_with_all_its_processes_until_it_goes_on() {
+        let folder = new_folder("paused", None);
+        let file = folder.join("lines");
+        let ticks = "for n in 1 2; do (while :; do echo x >>lines; sleep 0.01; done) & done; wait";
+        let arguments = ["-c".to_owned(), ticks.to_owned()];
+        let mut server = Supervisor::new(&folder, Path::new("/bin/sh"), &arguments);
+        let length = || std::fs::metadata(&file).map_or(0, |it| it.len());
+        server.start(|| length() > 0);
+        server.pause();
+        // What was on its way is written.
+        std::thread::sleep(Duration::from_millis(50));
+        let before = length();
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(length(), before, "it goes on");
+        server.go_on();
+        let until = Instant::now() + Duration::from_secs(10);
+        while length() == before {
+            assert!(Instant::now() < until, "it stands still");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // One that is paused can be killed, and ended.
+        server.pause();
+        server.kill();
+    }
 
     #[test]
     fn a_process_that_nobody_has_waited_for_has_ended_all_the_same() {

@@ -8,18 +8,25 @@
 use crate::keyspace::transaction_of;
 use crate::outbox;
 use crate::service::Inner;
+use quorate_base::NodeId;
 use quorate_host::{KeyspaceHandle, TRANSACTIONS};
 use quorate_keyspace::BranchCommand;
 use quorate_keyspace::branch::{BranchId, BranchInfo, BranchState};
 use quorate_replicated_log::Role;
-use quorate_transactions::{Owner, Stage};
-use std::collections::BTreeMap;
+use quorate_transactions::{Owner, Record, Stage};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 /// The pause between two scans.
 const PAUSE: Duration = Duration::from_secs(2);
+/// The pause between two looks at who is away.
+const LOOK: Duration = Duration::from_millis(100);
+/// What a node asked for that has not been connected for so long is looked for at every look,
+const AWAY: Duration = Duration::from_millis(150);
+/// until so long after it was lost.
+const HURRY: Duration = Duration::from_secs(15);
 /// A branch is looked at when it was seen in so many scans in a row.
 const SCANS: u32 = 2;
 /// How many branches of a keyspace are ended in one scan.
@@ -29,23 +36,85 @@ const READ_TIMEOUT: Duration = Duration::from_secs(3);
 /// Branches and their epochs, by group, with the number of scans that have seen them.
 type Seen = BTreeMap<(u64, BranchId, u64), u32>;
 
+/// Since when which nodes have not been connected.
+#[derive(Default)]
+struct Away(BTreeMap<NodeId, Instant>);
+
+impl Away {
+    /// Those that were lost a moment ago, and not long ago.
+    fn look(
+        &mut self,
+        now: Instant,
+        peers: impl Iterator<Item = (NodeId, bool)>,
+    ) -> BTreeSet<NodeId> {
+        for (peer, connected) in peers {
+            match connected {
+                true => drop(self.0.remove(&peer)),
+                false => drop(self.0.entry(peer).or_insert(now)),
+            }
+        }
+        let lately = |since: &Instant| (AWAY..HURRY).contains(&now.duration_since(*since));
+        self.0.iter().filter(|(_, since)| lately(since)).map(|(node, _)| *node).collect()
+    }
+}
+
 /// Does so as long as the node lives, for the keyspaces that it leads.
 pub(crate) async fn watch(inner: Weak<Inner>) {
-    let mut seen = Seen::new();
+    let (mut seen, mut away, mut last) = (Seen::new(), Away::default(), Instant::now());
     loop {
-        sleep(PAUSE).await;
+        sleep(LOOK).await;
         let Some(inner) = inner.upgrade() else { return };
         if inner.node.has_ended() {
             return;
         }
-        let mut now = Seen::new();
-        for keyspace in inner.node.hosted() {
-            if keyspace.consensus().role == Role::Leader && keyspace.name() != TRANSACTIONS {
+        let peers = inner.node.peers().into_iter();
+        let lost = away.look(Instant::now(), peers.map(|(peer, stats)| (peer, stats.connected)));
+        let leads = inner.node.hosted().into_iter().filter(|keyspace| {
+            keyspace.consensus().role == Role::Leader && keyspace.name() != TRANSACTIONS
+        });
+        if last.elapsed() >= PAUSE {
+            let mut now = Seen::new();
+            for keyspace in leads {
                 scan(&inner, &keyspace, &seen, &mut now).await;
             }
+            (seen, last) = (now, Instant::now());
+        } else if !lost.is_empty() {
+            for keyspace in leads {
+                hurry(&inner, &keyspace, &lost).await;
+            }
         }
-        seen = now;
     }
+}
+
+/// Ends the branches of lost nodes that have no record: they hold locks, and nobody takes them
+/// over.
+async fn hurry(inner: &Arc<Inner>, keyspace: &KeyspaceHandle, lost: &BTreeSet<NodeId>) {
+    let Ok(branches) = keyspace.with_keyspace(|keyspace| keyspace.branches()).await else {
+        return;
+    };
+    let Some(store) = inner.store() else { return };
+    for branch in branches.iter().filter(|branch| holds(branch)).take(MOST) {
+        let Some((id, asker)) = transaction_of(&branch.id) else { continue };
+        // What has a record has somebody who sees to it.
+        let known = store.look(&id).ok().flatten();
+        let driven = known.is_some_and(|(record, _)| record.asker == asker && is_open(&record));
+        if driven || !lost.contains(&asker.node) {
+            continue;
+        }
+        if let Err(why) = end(inner, keyspace, (&id, asker), branch).await {
+            let name = keyspace.name();
+            tracing::debug!(id, name, why, "a lost node's branch could not be ended yet");
+        }
+    }
+}
+
+fn is_open(record: &Record) -> bool {
+    !matches!(record.stage, Stage::Finished(_))
+}
+
+/// Whether a branch has locks, or waits for them.
+fn holds(branch: &BranchInfo) -> bool {
+    matches!(branch.state, BranchState::Prepared { .. } | BranchState::Waiting)
 }
 
 async fn scan(inner: &Arc<Inner>, keyspace: &KeyspaceHandle, seen: &Seen, now: &mut Seen) {
@@ -83,7 +152,7 @@ async fn end(
     };
     let words = |error: crate::store::StoreError| error.to_string();
     let record = store.read(id, READ_TIMEOUT).await.map_err(words)?;
-    let holds = matches!(branch.state, BranchState::Prepared { .. } | BranchState::Waiting);
+    let holds = holds(branch);
     match record.map(|(record, _)| (record.asker == asker, record.stage)) {
         // Somebody else began a transaction of this id before: this one has no record, and never
         // gets one.
@@ -107,4 +176,25 @@ async fn end(
         false => BranchCommand::Forget { id: branch_id, epoch },
     };
     outbox::ask(inner, keyspace.id(), command).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_hurried_after_from_a_moment_after_its_loss_for_a_while() {
+        let (mut away, start) = (Away::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let look = |away: &mut Away, ms, connected| {
+            away.look(at(ms), [(NodeId(1), connected), (NodeId(2), true)].into_iter()).len()
+        };
+        assert_eq!(look(&mut away, 0, false), 0, "it may be back at once");
+        assert_eq!(look(&mut away, 160, false), 1);
+        assert_eq!(look(&mut away, 14_900, false), 1);
+        assert_eq!(look(&mut away, 15_100, false), 0, "what it asked for has been found by then");
+        assert_eq!(look(&mut away, 16_000, true), 0);
+        assert_eq!(look(&mut away, 16_100, false), 0, "it counts anew");
+        assert_eq!(look(&mut away, 16_300, false), 1);
+    }
 }

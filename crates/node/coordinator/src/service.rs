@@ -159,10 +159,10 @@ impl Inner {
             return Ok(());
         }
         let mut checked = manager.check(by).await;
-        if let Err(rm::Error::NotSetUp { .. }) = checked
-            && manager.set_up(by).await.is_ok()
-        {
-            // Where the user may make the fence table, nobody else has to.
+        if let Err(rm::Error::NotSetUp { .. }) = checked {
+            // Where the user may make the fence table, nobody else has to. That it fails may mean
+            // that somebody else has made it at the same time: what is there counts.
+            let _ = manager.set_up(by).await;
             checked = manager.check(by).await;
         }
         match checked {

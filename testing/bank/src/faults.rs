@@ -1,0 +1,156 @@
+//! Who dies, and who is only away for a while: by a seed.
+//!
+//! One member at a time, so that a quorum lives; a database meanwhile, or by itself.
+
+use crate::clients::Members;
+use crate::doubt;
+use crate::ledger::Ledger;
+use crate::outside::Outside;
+use quorate_base::Rng;
+use quorate_end_to_end::Cluster;
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// What can happen.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fault {
+    /// A member is killed, and started again.
+    NodeKilled,
+    /// A member stands still for a while.
+    NodePaused,
+    /// PostgreSQL is killed, and started again.
+    PostgresKilled,
+    /// PostgreSQL stands still for a while.
+    PostgresPaused,
+    /// MariaDB is killed, and started again.
+    MariaDbKilled,
+    /// MariaDB stands still for a while.
+    MariaDbPaused,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fault::NodeKilled => "node killed",
+            Fault::NodePaused => "node paused",
+            Fault::PostgresKilled => "PostgreSQL killed",
+            Fault::PostgresPaused => "PostgreSQL paused",
+            Fault::MariaDbKilled => "MariaDB killed",
+            Fault::MariaDbPaused => "MariaDB paused",
+        })
+    }
+}
+
+/// Lets things happen.
+pub struct Faults<'a> {
+    pub cluster: &'a mut Cluster,
+    pub outside: Option<&'a mut Outside>,
+    pub members: Members,
+    pub ledger: Arc<Ledger>,
+    pub rng: Rng,
+    pub counts: BTreeMap<Fault, u64>,
+}
+
+impl Faults<'_> {
+    /// Until then. At the end everybody is there again.
+    pub fn run(&mut self, until: Instant) {
+        // However little time there is, a coordinator dies.
+        self.pause(MS(200), MS(1_200));
+        self.kill_node();
+        while Instant::now() < until {
+            self.pause(MS(200), MS(1_200));
+            match self.rng.below(5) {
+                0..=1 => self.kill_node(),
+                2 => self.pause_node(),
+                _ if self.outside.is_some() => self.database(),
+                _ => self.kill_node(),
+            }
+        }
+    }
+
+    fn pause(&mut self, from: Duration, to: Duration) {
+        std::thread::sleep(self.rng.duration(from, to));
+    }
+
+    fn count(&mut self, fault: Fault) {
+        *self.counts.entry(fault).or_default() += 1;
+    }
+
+    fn victim(&mut self) -> usize {
+        usize::try_from(self.rng.below(self.cluster.nodes.len() as u64)).unwrap_or(0)
+    }
+
+    fn kill_node(&mut self) {
+        let victim = self.victim();
+        let mut flights = self.ledger.flights_of(victim);
+        let soon = Instant::now() + MS(2_000);
+        while flights.is_empty() && Instant::now() < soon {
+            // It is to die with something under way.
+            std::thread::sleep(MS(1));
+            flights = self.ledger.flights_of(victim);
+        }
+        self.cluster.nodes[victim].kill();
+        let since = Instant::now();
+        self.count(Fault::NodeKilled);
+        let (ledger, members) = (self.ledger.clone(), self.members.clone());
+        let watched = doubt::watch(ledger, members, victim, flights, since);
+        let watched = self.cluster.runtime.spawn(watched);
+        // It stays away until nothing of it is in doubt: the others must be able to end it.
+        self.pause(MS(300), MS(1_500));
+        self.cluster.runtime.block_on(watched).unwrap();
+        if self.outside.is_some() && self.rng.chance_ppm(300_000) {
+            // A database is away as well, with one member less to finish what it missed.
+            self.database();
+        }
+        self.cluster.nodes[victim].start_again();
+        self.cluster.settled();
+    }
+
+    fn pause_node(&mut self) {
+        let victim = self.victim();
+        self.cluster.nodes[victim].signal(Signal::STOP);
+        self.count(Fault::NodePaused);
+        self.pause(MS(300), MS(2_500));
+        self.cluster.nodes[victim].signal(Signal::CONT);
+        self.cluster.settled();
+    }
+
+    fn database(&mut self) {
+        let (kill, postgres) = (self.rng.chance_ppm(500_000), self.rng.chance_ppm(500_000));
+        let away = self.rng.duration(MS(100), MS(2_000));
+        let Some(outside) = self.outside.as_mut() else { return };
+        let sleep = || std::thread::sleep(away);
+        let fault = match (kill, postgres) {
+            (true, true) => {
+                outside.postgres.kill();
+                sleep();
+                outside.postgres.start_again();
+                Fault::PostgresKilled
+            }
+            (true, false) => {
+                outside.mariadb.kill();
+                sleep();
+                outside.mariadb.start_again();
+                Fault::MariaDbKilled
+            }
+            (false, true) => {
+                outside.postgres.pause();
+                sleep();
+                outside.postgres.go_on();
+                Fault::PostgresPaused
+            }
+            (false, false) => {
+                outside.mariadb.pause();
+                sleep();
+                outside.mariadb.go_on();
+                Fault::MariaDbPaused
+            }
+        };
+        self.count(fault);
+    }
+}

@@ -1,0 +1,46 @@
+//! A small bank, with everything that the large one has; and that a bank without transactions is
+//! found out.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use quorate_bank::{Fault, Trial};
+use quorate_databases::{missing, programs_are_there};
+use quorate_end_to_end::alone;
+use std::time::Duration;
+
+fn small() -> Trial {
+    Trial {
+        accounts: 1_200,
+        keyspaces: 4,
+        databases: false,
+        time: Duration::from_secs(8),
+        seed: 1,
+        clients: 9,
+        readers: 2,
+        faults: true,
+        broken: false,
+    }
+}
+
+#[test]
+fn the_money_is_whole_whoever_dies() {
+    let _turn = alone(env!("CARGO_BIN_EXE_bank"));
+    let databases = programs_are_there();
+    if let Err(why) = &databases {
+        missing("a bank in databases", why);
+    }
+    let report = Trial { databases: databases.is_ok(), ..small() }.run().unwrap();
+    println!("{report}");
+    assert_eq!(report.wrong, Vec::<String>::new());
+    let killed = report.faults.get(&Fault::NodeKilled).copied().unwrap_or(0);
+    assert!(killed > 0 && !report.doubts.is_empty(), "no member died under load");
+    assert!(report.committed > 50 && report.audits > 20, "too little happened");
+}
+
+#[test]
+fn without_transactions_readers_see_half_a_transfer() {
+    let _turn = alone(env!("CARGO_BIN_EXE_bank"));
+    let time = Duration::from_secs(3);
+    let trial = Trial { accounts: 40, time, faults: false, broken: true, ..small() };
+    let report = trial.run().unwrap();
+    assert!(report.wrong.iter().any(|what| what.contains("a reader saw")), "{report}");
+}

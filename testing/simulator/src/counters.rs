@@ -98,6 +98,8 @@ happenings! {
     DamageFound => "damage found",
     /// The log was so damaged that it refused to be opened.
     LogRefused => "log refused",
+    /// Nobody went on where more was lost than can be made up for, and somebody said what.
+    StoodStill => "stood still beyond repair",
     /// A replica said which entries keep its group from going on.
     GroupBlocked => "group blocked by damage",
     /// A learner joined.

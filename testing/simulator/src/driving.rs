@@ -222,7 +222,10 @@ impl World<'_> {
                 let text = format!("node {id} could not read a command of {from}: {reason}");
                 self.check(Err(Violation::new("command codec", text)));
             }
-            Notice::Blocked { .. } => self.count(Happening::GroupBlocked),
+            Notice::Blocked { first, last, .. } => {
+                self.record.blocked.push((first, last));
+                self.count(Happening::GroupBlocked);
+            }
             Notice::Retried { .. } => self.count(Happening::RequestRetried),
             Notice::Fatal { reason } => {
                 let node = self.node(id);

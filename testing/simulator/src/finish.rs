@@ -34,6 +34,9 @@ impl World<'_> {
         if self.violation.is_none() {
             self.judge();
         }
+        if self.violation.is_none() {
+            self.go_beyond_repair();
+        }
     }
 
     fn heal(&mut self) {

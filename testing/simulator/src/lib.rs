@@ -8,6 +8,7 @@
 //! Invariant: the same seed and options give the same run, whatever else the machine does.
 //! `docs/fault-model.md` lists the faults and what is promised under each.
 
+mod beyond;
 mod boot;
 mod canary;
 mod clients;

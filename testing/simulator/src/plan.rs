@@ -66,6 +66,8 @@ pub struct Plan {
     pub damageable: Vec<u64>,
     /// Instead any voter's durable data may be damaged, as far as the others make up for it.
     pub helix: bool,
+    /// In the end every voter loses its state.
+    pub beyond: bool,
     /// How often a part of a snapshot is not what was sent.
     pub snapshot_damage_ppm: u32,
     /// Further groups on the same nodes.
@@ -183,6 +185,7 @@ impl Plan {
             checkpoints: (rng.below(2) == 0).then(|| ms(rng.between(300, 1_500))),
             damageable,
             helix,
+            beyond: least % 4 == 1,
             snapshot_damage_ppm: if least.is_multiple_of(3) { 20_000 } else { 0 },
             switch_ppm: *rng.pick(&[10_000, 50_000, 200_000]).unwrap_or(&0),
             // Drawn from what was drawn before: so runs without any are as they always were.

@@ -39,6 +39,8 @@ pub struct Record {
     tails: Vec<Option<(Index, u64)>>,
     /// The epoch of each node's log.
     epochs: Vec<Epoch>,
+    /// The entries that replicas said to be missing.
+    pub blocked: Vec<(Index, Index)>,
     /// The latest epoch that anybody opened, and its protocol.
     pub latest: (Epoch, Protocol),
 }
@@ -59,6 +61,7 @@ impl Record {
             neighbourhood: Neighbourhood::default(),
             tails: vec![None; ids as usize],
             epochs: vec![Epoch(0); ids as usize],
+            blocked: Vec::new(),
             latest: (Epoch(0), protocol),
         }
     }

@@ -24,8 +24,8 @@ const OUT_OF_SIGHT: [Canary; 5] = [
 
 /// What is too rare for a test's bound: three leaders have to fail in a row, each at one of a few
 /// moments (Raft, figure 8); an entry has to be overruled on a follower before the leader's commit
-/// reaches it; a read's answer has to outlive two quick restarts of its asker; a voter has to lose
-/// power between its answer and its write, and be asked by another right after; a hard state must
+/// reaches it; a read's answer has to outlive two quick restarts of its asker; a candidate has to
+/// have lost what one of those it asks never had, and another of them has; a hard state must
 /// be the only thing of a recycled segment that nothing newer repeats; a leader has to be cut off
 /// just when it has ended an epoch, and be asked while its lease lasts (the engines' own schedules
 /// show it); a sync has to fail, and power right after it; a lease has to be kept alive with a new
@@ -34,7 +34,7 @@ const RARE: [Canary; 8] = [
     Canary::Raft(Raft::CommitEarlierRound),
     Canary::Raft(Raft::CommitUnmatched),
     Canary::Raft(Raft::ReuseReadIds),
-    Canary::Raft(Raft::VoteBeforeWritten),
+    Canary::Raft(Raft::CutAtOneDenial),
     Canary::Raft(Raft::ReadAfterSeal),
     Canary::Wal(quorate_wal::Canary::ForgetHardState),
     Canary::Wal(quorate_wal::Canary::RetrySync),

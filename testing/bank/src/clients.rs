@@ -17,14 +17,19 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How often a transfer without an answer is asked for again, under its id.
 const TRIES: usize = 10;
 
-/// The members' addresses.
+/// The members.
 #[derive(Clone)]
-pub struct Members(pub Vec<String>);
+pub struct Members {
+    /// Their addresses.
+    pub addresses: Vec<String>,
+    /// Their ids, in the same order.
+    pub ids: Vec<u64>,
+}
 
 impl Members {
     /// A client of some of them.
     pub fn client(&self, of: &[usize], keyspace: Option<&str>, timeout: Duration) -> Client {
-        let mut config = Config::of(of.iter().map(|i| self.0[*i].as_str())).unwrap();
+        let mut config = Config::of(of.iter().map(|i| self.addresses[*i].as_str())).unwrap();
         config.keyspace = keyspace.map(str::to_owned);
         config.timeout = timeout;
         config.attempt_timeout = timeout / 2;
@@ -33,7 +38,7 @@ impl Members {
 
     /// A client of all.
     pub fn any(&self, keyspace: Option<&str>) -> Client {
-        let all: Vec<usize> = (0..self.0.len()).collect();
+        let all: Vec<usize> = (0..self.addresses.len()).collect();
         self.client(&all, keyspace, Duration::from_secs(10))
     }
 }
@@ -71,7 +76,7 @@ impl Mover {
         mut rng: Rng,
         broken: bool,
     ) -> Mover {
-        let node = usize::try_from(me).unwrap_or(0) % members.0.len();
+        let node = usize::try_from(me).unwrap_or(0) % members.addresses.len();
         let keyspaces = ledger.map.places.iter().enumerate().filter_map(|(index, place)| {
             let Place::Keyspace(name) = place else { return None };
             Some((index, members.any(Some(name))))

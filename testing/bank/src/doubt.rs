@@ -20,6 +20,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The survivors, as clients see them.
 struct Survivors {
+    /// The member that died.
+    dead: u64,
     records: Client,
     keyspaces: BTreeMap<usize, Client>,
 }
@@ -32,13 +34,14 @@ pub async fn watch(
     flights: Vec<(String, Flight)>,
     since: Instant,
 ) {
-    let alive: Vec<usize> = (0..members.0.len()).filter(|node| *node != dead).collect();
+    let alive: Vec<usize> = (0..members.addresses.len()).filter(|node| *node != dead).collect();
     let client = |keyspace| members.client(&alive, keyspace, Duration::from_secs(2));
     let keyspaces = ledger.map.places.iter().enumerate().filter_map(|(index, place)| {
         let Place::Keyspace(name) = place else { return None };
         Some((index, client(Some(name))))
     });
-    let it = Survivors { records: client(None), keyspaces: keyspaces.collect() };
+    let (dead, keyspaces) = (members.ids[dead], keyspaces.collect());
+    let it = Survivors { dead, records: client(None), keyspaces };
     let each = flights.iter().map(|(id, flight)| over(&it, id, flight, since));
     let each: Vec<Duration> = join_all(each).await;
     for ((id, _), took) in flights.iter().zip(&each) {
@@ -55,7 +58,10 @@ async fn over(it: &Survivors, id: &str, flight: &Flight, since: Instant) -> Dura
         let over = match it.records.transaction_show(request).await {
             Ok(shown) => {
                 use TransactionState::{Committed, RolledBack};
-                shown.transaction.is_some_and(|it| matches!(it.state(), Committed | RolledBack))
+                let told = shown.transaction.unwrap_or_default();
+                // Whom the dead member had not heard of yet began anew elsewhere.
+                let anew = told.epoch == 1 && told.coordinator != it.dead;
+                anew || matches!(told.state(), Committed | RolledBack)
             }
             // There is none, so nothing was decided; a branch may have a lock all the same.
             Err(Error::Refused(_)) => true,

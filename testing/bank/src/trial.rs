@@ -70,7 +70,7 @@ impl Trial {
         }
         let arguments = ["--participants", file.to_str().unwrap()];
         let mut cluster = Cluster::start_with(NODES, &arguments);
-        let members = Members(cluster.nodes.iter().map(|node| node.client.clone()).collect());
+        let members = members(&cluster);
         let ledger = Arc::new(Ledger::new(map));
         open_accounts(&cluster, &members, &ledger.map);
 
@@ -125,6 +125,21 @@ impl Trial {
         }));
         all
     }
+}
+
+/// Who they are.
+fn members(cluster: &Cluster) -> Members {
+    let addresses = cluster.nodes.iter().map(|node| node.client.clone()).collect();
+    let id = |node| cluster.status(node).and_then(|it| it.header).map(|it| it.member_id);
+    let ids = (0..cluster.nodes.len()).map(|node| {
+        let mut found = None;
+        eventually("a member says who it is", PATIENCE, || {
+            found = id(node);
+            found.is_some()
+        });
+        found.unwrap_or_default()
+    });
+    Members { addresses, ids: ids.collect() }
 }
 
 /// The figures.

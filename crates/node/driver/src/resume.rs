@@ -83,7 +83,7 @@ fn begin_after_state(group: RecoveredGroup, applied: Base) -> (Recovered, Option
     let clipped = damaged.into_iter().map(|range| *range.start().max(&(ends + 1))..=*range.end());
     let damaged = clipped.filter(|range| !range.is_empty()).collect();
     damaged_ballots.retain(|position| position.index > ends);
-    let write = Write { reset: None, compact: Some(applied.clone()), ..Write::forget() };
+    let write = Write { reset: None, compact: Some(Box::new(applied.clone())), ..Write::forget() };
     let recovered = Recovered {
         base: applied.clone(),
         applied,
@@ -139,7 +139,7 @@ mod tests {
     fn a_state_in_the_next_epoch_begins_the_log_anew() {
         let (recovered, write) = resume(group(), base(5, 1)).unwrap();
         let write = write.unwrap();
-        assert_eq!((write.reset, &recovered.base), (Some(base(5, 1)), &base(5, 1)));
+        assert_eq!((write.reset, &recovered.base), (Some(Box::new(base(5, 1))), &base(5, 1)));
         let promised = Ballot::new(4, NodeId(3));
         assert_eq!(write.hard_state, Some(HardState { promised, commit: 5 }));
         assert_eq!(recovered.hard_state, HardState { promised, commit: 5 });
@@ -165,7 +165,10 @@ mod tests {
         );
         assert_eq!(recovered.damaged_ballots, lost.damaged_ballots[1..]);
         let write = write.unwrap();
-        assert_eq!((write.compact, write.reset, write.hard_state), (Some(state), None, None));
+        assert_eq!(
+            (write.compact, write.reset, write.hard_state),
+            (Some(Box::new(state)), None, None)
+        );
         // What the state covers is dropped, damaged or not.
         let (recovered, _) = resume(lost, base(6, 0)).unwrap();
         assert_eq!((recovered.entries.len(), recovered.damaged), (0, vec![7..=7]));
@@ -176,7 +179,10 @@ mod tests {
     fn a_log_that_was_not_told_of_a_received_state_begins_after_it() {
         let nothing = RecoveredGroup { base: Base::default(), ..RecoveredGroup::default() };
         let (recovered, write) = resume(nothing.clone(), base(4, 0)).unwrap();
-        assert_eq!((recovered.base, write.unwrap().compact), (base(4, 0), Some(base(4, 0))));
+        assert_eq!(
+            (recovered.base, write.unwrap().compact),
+            (base(4, 0), Some(Box::new(base(4, 0))))
+        );
         let (recovered, write) = resume(nothing, Base::default()).unwrap();
         assert_eq!((recovered.base, write), (Base::default(), None));
     }
@@ -192,7 +198,7 @@ mod tests {
         let (recovered, write) = resume(lost, state.clone()).unwrap();
         assert_eq!((&recovered.base, &recovered.applied), (&state, &state));
         assert_eq!(recovered.hard_state, hard_state);
-        assert_eq!(write.unwrap().compact, Some(state));
+        assert_eq!(write.unwrap().compact, Some(Box::new(state)));
     }
 
     /// What was promised is kept, and all that the state stood for is to be had from a peer.

@@ -23,6 +23,7 @@ impl Raft {
             resting_until: _,
             heartbeat_at: _,
             led_since: _,
+            steady_until: _,
             progress_at: _,
             // The rest counts.
             promised,

@@ -127,6 +127,7 @@ impl Raft {
         if index <= self.commit {
             return;
         }
+        self.steady_until = Instant::ZERO;
         self.repair_from = self.repair_from.max(index + 1);
         if self.log.holds(base.position) {
             self.log.compact(index);

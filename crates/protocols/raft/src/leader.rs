@@ -45,6 +45,7 @@ impl Raft {
             nodes.dedup();
         }
         nodes.retain(|&n| n != self.me());
+        self.steady_until = Instant::ZERO; // Others are to be heard from.
         self.next_session += 1;
         self.followers.set(&nodes, self.next_session, self.log.last_index() + 1);
     }
@@ -123,6 +124,9 @@ impl Raft {
 
     /// Commits what a quorum holds, if it is of this leader's round (Raft section 5.4.2).
     pub(crate) fn advance_commit(&mut self, now: Instant, out: &mut Effects) {
+        if self.commit >= self.log.last_index() {
+            return;
+        }
         let own = if self.is(Canary::CountBeforeWritten) {
             self.log.last_index()
         } else {
@@ -131,9 +135,12 @@ impl Raft {
         let reached = self.spec.reached(&self.deciding(), 0, |node| {
             if node == self.me() { own } else { self.followers.get(node).map_or(0, |p| p.matched) }
         });
+        if reached <= self.commit {
+            return;
+        }
         let round = self.log.ballot_at(reached).map(|b| b.round);
         let own_round = round == Some(self.promised.round);
-        if reached <= self.commit || !(own_round || self.is(Canary::CommitEarlierRound)) {
+        if !(own_round || self.is(Canary::CommitEarlierRound)) {
             return;
         }
         // What follows the end of the epoch is agreed on too, though it counts for nothing.
@@ -154,7 +161,9 @@ impl Raft {
 
     /// At least every heartbeat interval.
     pub(crate) fn tick_leading(&mut self, now: Instant, out: &mut Effects) {
-        if let Some(reason) = self.must_step_down(now) {
+        if now > self.steady_until
+            && let Some(reason) = self.must_step_down(now)
+        {
             self.step_down(now, reason, out);
             return;
         }
@@ -171,7 +180,8 @@ impl Raft {
         }
     }
 
-    fn must_step_down(&self, now: Instant) -> Option<StepDown> {
+    /// Whether a leader can go on; and if so, until when it need not be asked again.
+    fn must_step_down(&mut self, now: Instant) -> Option<StepDown> {
         let others = !self.followers.is_empty() && !self.is_only_voter();
         if !others {
             return None;
@@ -183,10 +193,16 @@ impl Raft {
                 self.followers.get(node).and_then(|p| p.heard).unwrap_or(self.led_since)
             }
         });
+        let silent = heard + self.config.election_timeout;
+        // Followers are only ever heard from later than that, and a wait that is yet to begin
+        // begins after now.
+        let progress = if self.uncommitted.is_empty() { now } else { self.progress_at };
+        let waiting = self.journal.waiting_since().unwrap_or(now).min(progress);
+        self.steady_until = silent.min(waiting + self.stall_timeout());
         let stalled = now - self.stall_timeout();
         // A follower that takes in a snapshot moves on unseen; a new leader would only start over.
         let catching_up = self.followers.iter().any(|p| p.mode == Mode::Snapshot);
-        if heard + self.config.election_timeout < now {
+        if silent < now {
             Some(StepDown::NoQuorum)
         } else if self.journal.waiting_since().is_some_and(|at| at < stalled) {
             Some(StepDown::DiskStalled)

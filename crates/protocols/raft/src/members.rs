@@ -32,7 +32,7 @@ impl Raft {
             Refusal::Outdated
         } else if let Some(membership) = next.filter(|_| !self.is_behind(change)) {
             let ballot = self.own_ballot();
-            let payload = Payload::Members { membership, context };
+            let payload = Payload::members(membership, context);
             let first = self.append_own(now, [payload], out);
             self.note_members();
             out.events.push(Event::Proposed { id, first, ballot });
@@ -111,7 +111,7 @@ impl Raft {
         }
         if self.membership().is_joint() {
             let membership = self.membership().leave_joint();
-            let payload = Payload::Members { membership, context: Bytes::new() };
+            let payload = Payload::members(membership, Bytes::new());
             self.append_own(now, [payload], out);
             self.note_members();
             return;

@@ -67,6 +67,8 @@ pub struct Raft {
     pub(crate) next_session: u64,
     pub(crate) heartbeat_at: Instant,
     pub(crate) led_since: Instant,
+    /// Until then, whatever happens meanwhile, there is no reason to step down.
+    pub(crate) steady_until: Instant,
     /// Index of the first entry of this leadership.
     pub(crate) first_own: Index,
     pub(crate) ready: bool,
@@ -152,6 +154,7 @@ impl Raft {
             next_session: 0,
             heartbeat_at: now,
             led_since: now,
+            steady_until: Instant::ZERO,
             first_own: 0,
             ready: false,
             transfer: None,
@@ -299,8 +302,8 @@ impl Raft {
         self.hand_out(out);
         if self.journal.has_staged() {
             self.remember();
+            self.journal.close(now, out);
         }
-        self.journal.close(now, out);
         let state = (self.role, self.promised.round, self.leader);
         if state != self.announced {
             self.announced = state;
@@ -315,7 +318,9 @@ impl Raft {
 
     fn hand_out(&mut self, out: &mut Effects) {
         if self.commit > self.handed_out {
-            out.committed.extend(self.log.runs(self.handed_out + 1, self.commit));
+            for run in self.log.runs(self.handed_out + 1, self.commit) {
+                out.committed.push(run);
+            }
             self.handed_out = self.commit;
         }
     }

@@ -19,11 +19,8 @@ impl Raft {
 
     fn send_append(&self, progress: &mut Progress, out: &mut Effects) {
         let last = self.log.last_index();
-        while progress.may_send(&self.config.limits) {
-            let probing = progress.mode != Mode::Replicate;
-            if progress.next > last && !probing {
-                return;
-            }
+        let done = |progress: &Progress| progress.next > last && progress.mode == Mode::Replicate;
+        while !done(progress) && progress.may_send(&self.config.limits) {
             let before = progress.next - 1;
             let Some(ballot) = self.log.ballot_at(before) else {
                 // The log no longer reaches back so far.

@@ -4,6 +4,7 @@ use crate::entry::{Base, Entries, HardState};
 use crate::input::{ProposalId, ReadId};
 use crate::message::Message;
 use crate::status::Role;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use quorate_base::{Ballot, Index, NodeId};
 
@@ -12,14 +13,15 @@ use quorate_base::{Ballot, Index, NodeId};
 pub struct WriteId(pub u64);
 
 /// One change of a group's durable log. Its parts take effect together, in field order.
+// What is rare is boxed: a write is moved several times on its way to the disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Write {
     /// Its number.
     pub id: WriteId,
     /// Forget all entries; the log now begins after this base (a snapshot was installed).
-    pub reset: Option<Base>,
+    pub reset: Option<Box<Base>>,
     /// Forget entries up to the base's index; the rest stays (the log was compacted).
-    pub compact: Option<Base>,
+    pub compact: Option<Box<Base>>,
     /// Forget the entries from this index on: a new leader overruled them.
     pub truncate_from: Option<Index>,
     /// Remember these, which follow what is left.
@@ -37,7 +39,7 @@ impl Write {
     pub fn forget() -> Write {
         Write {
             id: WriteId(0),
-            reset: Some(Base::default()),
+            reset: Some(Box::default()),
             compact: None,
             truncate_from: None,
             entries: Entries::default(),
@@ -49,12 +51,16 @@ impl Write {
     /// The log begins after `base`, perhaps nowhere yet, and from now on there is one: that nothing
     /// was promised is said in so many words, so that this is no [`Write::forget`].
     pub fn begin(base: Base) -> Write {
-        Write { reset: Some(base), hard_state: Some(HardState::default()), ..Write::forget() }
+        Write {
+            reset: Some(Box::new(base)),
+            hard_state: Some(HardState::default()),
+            ..Write::forget()
+        }
     }
 
     /// Whether it is [`Write::forget`].
     pub fn is_forget(&self) -> bool {
-        let resets = self.reset.as_ref().is_some_and(|base| *base == Base::default());
+        let resets = self.reset.as_ref().is_some_and(|base| **base == Base::default());
         let keeps = self.hard_state.is_some() || !self.entries.is_empty() || !self.slots.is_empty();
         resets && !keeps
     }

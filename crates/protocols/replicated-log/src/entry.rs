@@ -3,6 +3,7 @@
 use crate::epoch::Epoch;
 use crate::interface::Protocol;
 use crate::membership::Membership;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use core::ops::{Deref, Range};
 use quorate_base::{Ballot, Index, Position};
 
 /// What an entry holds.
+// Members are boxed for the sake of all the commands, which are smaller.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Payload {
     /// Nothing: a filled gap.
@@ -22,7 +24,7 @@ pub enum Payload {
     /// From this entry on (not from its commit on) the group has these members.
     Members {
         /// The members.
-        membership: Membership,
+        membership: Box<Membership>,
         /// For the service alone, which sees it when the entry is applied: names, addresses.
         context: Bytes,
     },
@@ -37,6 +39,11 @@ pub enum Payload {
 }
 
 impl Payload {
+    /// A change of members.
+    pub fn members(membership: Membership, context: Bytes) -> Payload {
+        Payload::Members { membership: Box::new(membership), context }
+    }
+
     /// The ballot of the leader that it names, if it is one that services go by.
     pub fn named_ballot(&self) -> Option<Ballot> {
         match self {

@@ -6,6 +6,7 @@
 
 use crate::effects::{Effects, Write, WriteId};
 use crate::entry::{Base, Entries, HardState};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use quorate_base::{Index, Instant};
@@ -79,7 +80,7 @@ impl Journal {
         self.close(now, effects);
         self.cut(0);
         self.end = base.position.index;
-        self.staged.reset = Some(base);
+        self.staged.reset = Some(Box::new(base));
         self.has_staged = true;
     }
 
@@ -93,7 +94,7 @@ impl Journal {
         }
         // The base itself is durable elsewhere.
         self.end = self.end.max(base.position.index);
-        self.staged.compact = Some(base);
+        self.staged.compact = Some(Box::new(base));
         self.has_staged = true;
     }
 

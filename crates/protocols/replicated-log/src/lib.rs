@@ -25,6 +25,7 @@ mod progress;
 mod quorum;
 mod ranges;
 mod reads;
+mod search;
 mod status;
 
 pub use config::{Config, Limits};
@@ -43,4 +44,5 @@ pub use progress::{Followers, Mode, Progress};
 pub use quorum::{QuorumSizes, QuorumSpec, VoteResult};
 pub use ranges::Cover;
 pub use reads::{AnswerReads, FollowerReads, LeaderReads, Reader, Reads, Standing};
+pub use search::partition_from_back;
 pub use status::{PeerStatus, Role, Status};

@@ -6,6 +6,7 @@
 
 use crate::entry::{Base, Entries, Entry, Payload};
 use crate::membership::Membership;
+use crate::search::partition_from_back;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use quorate_base::{Ballot, Index, Position};
@@ -107,7 +108,7 @@ impl Log {
         match self.runs.back() {
             // Nearly every lookup concerns the newest run.
             Some(run) if run.first <= index => self.runs.len() - 1,
-            _ => self.runs.partition_point(|run| run.first <= index) - 1,
+            _ => partition_from_back(&self.runs, |run| run.first <= index) - 1,
         }
     }
 
@@ -145,7 +146,7 @@ impl Log {
             return None;
         }
         // Rounds never fall along the log: search the runs, then the one run.
-        let runs = self.runs.partition_point(|run| {
+        let runs = partition_from_back(&self.runs, |run| {
             run.first <= index && run.entries.first().is_some_and(|e| e.ballot.round <= round)
         });
         let Some(run) = runs.checked_sub(1).map(|at| &self.runs[at]) else {
@@ -168,7 +169,7 @@ impl Log {
             bytes += entry.weight();
             match &entry.payload {
                 Payload::Members { membership, .. } => {
-                    self.memberships.push((entry.index, membership.clone()));
+                    self.memberships.push((entry.index, (**membership).clone()));
                 }
                 Payload::Seal { .. } if self.seal.is_none() => self.seal = Some(entry.index),
                 _ => {}
@@ -410,10 +411,10 @@ mod tests {
         let members = |index, voters: &[u64]| Entry {
             index,
             ballot: Ballot::new(1, NodeId(1)),
-            payload: Payload::Members {
-                membership: Membership::of(voters.iter().map(|&n| NodeId(n))),
-                context: Bytes::new(),
-            },
+            payload: Payload::members(
+                Membership::of(voters.iter().map(|&n| NodeId(n))),
+                Bytes::new(),
+            ),
         };
         let mut log = Log::new(Base { membership: Membership::of([NodeId(1)]), ..Base::default() });
         log.append(Entries::new(vec![entry(1, 1), members(2, &[1, 2]), members(3, &[1, 2, 3])]));

@@ -39,7 +39,7 @@ impl<'s, E: Engine> Batch<'_, 's, E> {
             Payload::Noop | Payload::Lead(_) | Payload::Seal { .. } => (None, None),
             Payload::Command(bytes) => (Some(bytes), None),
             Payload::Members { membership, context } => {
-                (Some(context).filter(|context| !context.is_empty()), Some(membership))
+                (Some(context).filter(|context| !context.is_empty()), Some(&**membership))
             }
         };
         self.state.base.apply(entry.index, &entry.payload);

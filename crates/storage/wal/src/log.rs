@@ -476,7 +476,7 @@ impl<D: Disk> Wal<D> {
             (place.end, first) = (base.position.index, base.position.index.saturating_add(1));
         }
         for base in write.reset.iter().chain(&write.compact) {
-            place.base = base.clone();
+            place.base.clone_from(base);
             place.base_segment = self.active;
             place.end = place.end.max(base.position.index);
         }

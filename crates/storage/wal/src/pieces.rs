@@ -81,7 +81,7 @@ pub(crate) fn check(batch: &Batch, options: &WalOptions) -> Result<(), WalError>
     let limit = options.max_record_bytes;
     for (_, write) in &batch.writes {
         let entries = entries(write).map(|entry| payload_bytes(&entry.payload));
-        let bases = write.reset.iter().chain(&write.compact).map(base_bytes);
+        let bases = write.reset.iter().chain(&write.compact).map(|base| base_bytes(base));
         if let Some(bytes) = entries.chain(bases).map(|n| n as u64).find(|n| *n > limit) {
             return Err(WalError::TooLarge { bytes, limit });
         }

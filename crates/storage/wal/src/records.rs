@@ -120,7 +120,7 @@ pub fn read_entry(row: &Row, payload: Bytes) -> Result<Entry, DecodeError> {
         Kind::Members | Kind::SlotMembers => {
             let mut r = Reader::new(payload);
             let membership = read_membership(&mut r)?;
-            Payload::Members { membership, context: r.rest() }
+            Payload::members(membership, r.rest())
         }
         other => return Err(DecodeError::Unknown { field: "entry kind", value: other as u64 }),
     };

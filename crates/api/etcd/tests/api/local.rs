@@ -100,7 +100,7 @@ impl Local {
         let request = RequestId { node: MEMBER, run: 1, sequence, settled: sequence };
         let bytes = Envelope::encode(request, &body);
         let payload = match members {
-            Some(membership) => Payload::Members { membership, context: bytes },
+            Some(membership) => Payload::members(membership, bytes),
             None => Payload::Command(bytes),
         };
         let index = state.keyspace.base().position.index + 1;

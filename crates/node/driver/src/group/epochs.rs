@@ -378,7 +378,7 @@ impl Group {
 pub(crate) fn beginning(base: &Base, promised: Ballot, last: WriteId) -> Write {
     Write {
         id: WriteId(last.0 + 1),
-        reset: Some(base.clone()),
+        reset: Some(Box::new(base.clone())),
         compact: None,
         truncate_from: None,
         entries: Entries::default(),

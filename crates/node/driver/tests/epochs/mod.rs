@@ -133,7 +133,7 @@ fn the_log_begins_anew_once_the_end_of_the_epoch_is_durable() {
     let mut out = bench.event(persisted(5));
     let begins = beginning(&mut out);
     let hard_state = HardState { promised: PROMISED, commit: 5 };
-    assert_eq!((begins.id, &begins.reset), (WriteId(5), &Some(next.clone())));
+    assert_eq!((begins.id, &begins.reset), (WriteId(5), &Some(Box::new(next.clone()))));
     assert_eq!(begins.hard_state, Some(hard_state));
     assert!(begins.entries.is_empty() && begins.truncate_from.is_none());
     let (recovered, _) = made.last();
@@ -189,7 +189,7 @@ fn a_crash_between_the_durable_state_and_the_beginning_changes_nothing() {
     driver.poll(bench.now, &mut out);
     let writes = out.batch.unwrap().writes;
     assert_eq!(writes.iter().map(|(_, write)| write.id.0).collect::<Vec<_>>(), [0, 1]);
-    assert_eq!(writes[0].1.reset.as_ref(), Some(&next));
+    assert_eq!(writes[0].1.reset.as_deref(), Some(&next));
 
     // A crash before the state was durable: the epoch goes on, and ends again.
     let (recovered, first) = resume(log(), base(4, 0, Protocol::Raft)).unwrap();
@@ -260,7 +260,7 @@ fn a_second_seal_ends_the_second_epoch_and_no_request_ends_two() {
     let again = beginning(&mut go_on(&mut bench, &second));
     assert!(again.id > begins.id, "writes are numbered on");
     assert_eq!(again.hard_state.unwrap().promised, higher);
-    assert_eq!(again.reset, Some(second));
+    assert_eq!(again.reset, Some(Box::new(second)));
     assert_eq!(bench.driver.epoch(GROUP), Some((Epoch(2), Protocol::Raft)));
 }
 
@@ -324,7 +324,7 @@ fn the_state_of_a_later_epoch_opens_it_however_many_it_skips() {
         state: ReceiveState::Installed,
     };
     let mut out = bench.event(Event::ServiceDone { group: GROUP, done: installed });
-    assert_eq!(beginning(&mut out).reset, Some(state.clone()));
+    assert_eq!(beginning(&mut out).reset, Some(Box::new(state.clone())));
     assert_eq!((made.count(), &made.last().0.base), (1, &state));
     assert_eq!(bench.driver.applied(GROUP), Some(&state));
     let told = |input: &Input| matches!(input, Input::SnapshotInstalled { .. });

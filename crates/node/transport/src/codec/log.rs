@@ -301,7 +301,7 @@ fn entry(r: &mut Reader, index: Index, last: &mut Ballot) -> Result<Entry, Decod
         LEAD => Payload::Lead(ballot(r)?),
         SEAL => Payload::Seal { next: protocol(r)?, ballot: ballot(r)? },
         COMMAND => Payload::Command(r.bytes(u64::MAX)?),
-        MEMBERS => Payload::Members { membership: membership(r)?, context: r.bytes(u64::MAX)? },
+        MEMBERS => Payload::members(membership(r)?, r.bytes(u64::MAX)?),
         other => return Err(DecodeError::Unknown { field: "entry kind", value: other.into() }),
     };
     Ok(Entry { index, ballot: *last, payload })

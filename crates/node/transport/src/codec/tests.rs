@@ -40,7 +40,7 @@ fn golden_append() {
     let entries = vec![
         Entry { index: 8, ballot: Ballot::new(4, NodeId(1)), payload: Payload::Noop },
         Entry { index: 9, ballot, payload: Payload::Command(Bytes::from_static(b"hi")) },
-        Entry { index: 10, ballot, payload: Payload::Members { membership, context } },
+        Entry { index: 10, ballot, payload: Payload::members(membership, context) },
     ];
     let append = log(Body::Append(Append {
         session: 300,
@@ -362,7 +362,7 @@ fn any_payload() -> impl Strategy<Value = Payload> {
         (any_protocol(), any_ballot()).prop_map(|(next, ballot)| Payload::Seal { next, ballot }),
         any_bytes().prop_map(Payload::Command),
         (any_membership(), any_bytes())
-            .prop_map(|(membership, context)| Payload::Members { membership, context }),
+            .prop_map(|(membership, context)| Payload::members(membership, context)),
     ]
 }
 

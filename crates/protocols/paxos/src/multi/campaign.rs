@@ -129,7 +129,7 @@ impl MultiPaxos {
         if counted || !self.journal.is_done(self.promise_write) {
             return;
         }
-        let entries = self.slots.runs(campaign.from, self.slots.last_index());
+        let entries = self.slots.runs(campaign.from, self.slots.last_index()).collect();
         let promise = Promise {
             from: campaign.from,
             commit: self.commit,
@@ -290,7 +290,7 @@ impl Campaign {
         self.found.insert(entry.index, new);
         self.memberships.retain(|(index, _)| *index != entry.index);
         if let Payload::Members { membership, .. } = &entry.payload {
-            self.memberships.push((entry.index, membership.clone()));
+            self.memberships.push((entry.index, (**membership).clone()));
         }
     }
 

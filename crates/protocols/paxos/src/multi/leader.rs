@@ -169,7 +169,7 @@ impl MultiPaxos {
     pub(super) fn advance_commit(&mut self, now: Instant, out: &mut Effects) {
         let before = self.commit;
         let mut changed = false;
-        loop {
+        while self.commit < self.slots.last_index() {
             let reached = self.chosen_from(self.commit + 1).min(self.slots.last_index());
             let reached = self.committed(reached);
             if reached <= self.commit {
@@ -178,6 +178,9 @@ impl MultiPaxos {
             let change = self.slots.changes(self.commit + 1, reached).first().map(|(i, _)| *i);
             changed |= change.is_some();
             self.learn_chosen(change.unwrap_or(reached));
+            if change.is_none() && self.covers.is_empty() {
+                break; // The same voters have reached no more.
+            }
         }
         if self.commit == before {
             return;
@@ -201,7 +204,9 @@ impl MultiPaxos {
 
     /// At least every heartbeat interval.
     pub(super) fn tick_leading(&mut self, now: Instant, out: &mut Effects) {
-        if let Some(reason) = self.must_step_down(now) {
+        if now > self.steady_until
+            && let Some(reason) = self.must_step_down(now)
+        {
             self.step_down(now, reason, out);
             return;
         }
@@ -218,7 +223,8 @@ impl MultiPaxos {
         }
     }
 
-    fn must_step_down(&self, now: Instant) -> Option<StepDown> {
+    /// Whether a leader can go on; and if so, until when it need not be asked again.
+    fn must_step_down(&mut self, now: Instant) -> Option<StepDown> {
         let others = !self.followers.is_empty() && !self.is_only_voter();
         if !others {
             return None;
@@ -230,10 +236,16 @@ impl MultiPaxos {
                 self.followers.get(node).and_then(|p| p.heard).unwrap_or(self.led_since)
             }
         });
+        let silent = heard + self.config.election_timeout;
+        // Followers are only ever heard from later than that, and a wait that is yet to begin
+        // begins after now.
+        let progress = if self.uncommitted.is_empty() { now } else { self.progress_at };
+        let waiting = self.journal.waiting_since().unwrap_or(now).min(progress);
+        self.steady_until = silent.min(waiting + self.stall_timeout());
         let stalled = now - self.stall_timeout();
         // A follower that takes in a snapshot moves on unseen; a new leader would only start over.
         let catching_up = self.followers.iter().any(|p| p.mode == Mode::Snapshot);
-        if heard + self.config.election_timeout < now {
+        if silent < now {
             Some(StepDown::NoQuorum)
         } else if self.journal.waiting_since().is_some_and(|at| at < stalled) {
             Some(StepDown::DiskStalled)

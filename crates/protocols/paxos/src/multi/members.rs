@@ -36,7 +36,7 @@ impl MultiPaxos {
             Refusal::Outdated
         } else if let Some(membership) = next.filter(|_| !self.is_behind(change)) {
             let ballot = self.own_ballot();
-            let first = self.propose_own(now, [Payload::Members { membership, context }]);
+            let first = self.propose_own(now, [Payload::members(membership, context)]);
             self.note_members();
             out.events.push(Event::Proposed { id, first, ballot });
             return;

@@ -141,6 +141,7 @@ impl MultiPaxos {
         // What was accepted beyond must not be forgotten, whatever the snapshot holds.
         self.slots.compact(base.position);
         self.members = Members::new(&base);
+        self.steady_until = Instant::ZERO;
         self.leads = Leads::new(base.position.ballot);
         self.commit = index;
         self.cover.raise(index);

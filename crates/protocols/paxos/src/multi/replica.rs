@@ -84,6 +84,8 @@ pub struct MultiPaxos {
     pub(super) next_session: u64,
     pub(super) heartbeat_at: Instant,
     pub(super) led_since: Instant,
+    /// Until then, whatever happens meanwhile, there is no reason to step down.
+    pub(super) steady_until: Instant,
     /// What was found in phase 1 ends here.
     pub(super) repaired_to: Index,
     /// It has proposed, or proposed again, that the epoch end.
@@ -170,6 +172,7 @@ impl MultiPaxos {
             next_session: 0,
             heartbeat_at: now,
             led_since: now,
+            steady_until: Instant::ZERO,
             repaired_to: 0,
             proposed_seal: false,
             ready: false,
@@ -281,12 +284,16 @@ impl MultiPaxos {
 
     /// Every slot up to `index` is chosen, and held.
     pub(super) fn learn_chosen(&mut self, index: Index) {
+        if index <= self.commit {
+            return;
+        }
         let index = self.committed(index);
         if index <= self.commit {
             return;
         }
         for (at, members) in self.slots.changes(self.commit + 1, index) {
             self.members.chosen(at, members);
+            self.steady_until = Instant::ZERO; // Others are to be heard from.
         }
         self.leads.chosen(self.slots.named(self.commit + 1, index));
         self.commit = index;
@@ -305,13 +312,15 @@ impl MultiPaxos {
         }
         self.flush_follower_reads(now, out);
         if self.commit > self.handed_out {
-            out.committed.extend(self.slots.runs(self.handed_out + 1, self.commit));
+            for run in self.slots.runs(self.handed_out + 1, self.commit) {
+                out.committed.push(run);
+            }
             self.handed_out = self.commit;
         }
         if self.journal.has_staged() {
             self.remember();
+            self.journal.close(now, out);
         }
-        self.journal.close(now, out);
         let state = (self.role, self.promised.round, self.leader);
         if state != self.announced {
             self.announced = state;

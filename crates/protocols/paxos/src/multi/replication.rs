@@ -19,11 +19,8 @@ impl MultiPaxos {
 
     fn send_accept(&self, progress: &mut Progress, out: &mut Effects) {
         let last = self.slots.last_index();
-        while progress.may_send(&self.config.limits) {
-            let probing = progress.mode != Mode::Replicate;
-            if progress.next > last && !probing {
-                return;
-            }
+        let done = |progress: &Progress| progress.next > last && progress.mode == Mode::Replicate;
+        while !done(progress) && progress.may_send(&self.config.limits) {
             if progress.next <= self.slots.base().index {
                 // The log no longer reaches back so far.
                 progress.await_snapshot();
@@ -178,6 +175,7 @@ impl MultiPaxos {
         nodes.sort_unstable();
         nodes.dedup();
         nodes.retain(|&node| node != self.me());
+        self.steady_until = Instant::ZERO; // Others are to be heard from.
         self.next_session += 1;
         self.followers.set(&nodes, self.next_session, last + 1);
         let followers = &self.followers;

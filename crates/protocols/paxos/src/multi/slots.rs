@@ -7,12 +7,14 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use quorate_base::{Ballot, Index, Position};
-use quorate_replicated_log::{Base, Entries, Entry, Membership, Payload};
+use quorate_replicated_log::{Base, Entries, Entry, Membership, Payload, partition_from_back};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slots {
     base: Position,
     last: Index,
+    /// Nothing beyond it changes the members, ends the epoch or names its leader: most of the log.
+    plain_after: Index,
     runs: VecDeque<Run>,
 }
 
@@ -57,7 +59,7 @@ impl Run {
 impl Slots {
     /// No entry after `base`.
     pub fn new(base: Position) -> Self {
-        Slots { base, last: base.index, runs: VecDeque::new() }
+        Slots { base, last: base.index, plain_after: base.index, runs: VecDeque::new() }
     }
 
     /// What the slots begin after.
@@ -76,7 +78,7 @@ impl Slots {
             Some(run) if run.first <= index => run,
             _ => self
                 .runs
-                .get(self.runs.partition_point(|run| run.first <= index).checked_sub(1)?)?,
+                .get(partition_from_back(&self.runs, |run| run.first <= index).checked_sub(1)?)?,
         };
         Some(run).filter(|run| index < run.end())
     }
@@ -101,12 +103,16 @@ impl Slots {
             return;
         };
         assert!(first > self.base.index, "what was compacted is not accepted again");
+        let put = Run::new(first, entries);
+        if put.changes || put.seals || put.names {
+            self.plain_after = self.plain_after.max(last);
+        }
         if first > self.last {
-            self.runs.push_back(Run::new(first, entries));
+            self.runs.push_back(put);
             self.last = last;
             return;
         }
-        let at = self.runs.partition_point(|run| run.end() <= first);
+        let at = partition_from_back(&self.runs, |run| run.end() <= first);
         let overlaid = self.runs.split_off(at);
         let mut after = Vec::new();
         for run in overlaid {
@@ -117,7 +123,7 @@ impl Slots {
                 after.push(run.part(run.first.max(last + 1), run.end()));
             }
         }
-        self.runs.push_back(Run::new(first, entries));
+        self.runs.push_back(put);
         self.runs.extend(after);
         self.last = self.last.max(last);
     }
@@ -140,7 +146,7 @@ impl Slots {
     /// that one is.
     pub fn filled_from(&self, from: Index) -> Index {
         let mut end = from;
-        let at = self.runs.partition_point(|run| run.end() <= from);
+        let at = partition_from_back(&self.runs, |run| run.end() <= from);
         for run in self.runs.range(at..) {
             if run.first > end {
                 break;
@@ -154,8 +160,8 @@ impl Slots {
     pub fn filled_under(&self, ballot: Ballot, from: Index) -> Index {
         let filled = self.filled_from(from);
         let other = |entry: &&Entry| entry.ballot != ballot;
-        let runs = self.runs(from, filled);
-        let first = runs.iter().find_map(|run| run.iter().find(other).map(|e| e.index));
+        let mut runs = self.runs(from, filled);
+        let first = runs.find_map(|run| run.iter().find(other).map(|e| e.index));
         first.map_or(filled, |index| index - 1)
     }
 
@@ -174,7 +180,7 @@ impl Slots {
         }
         let (mut gathered, mut bytes) = (Vec::new(), 0);
         let mut next = from;
-        let at = self.runs.partition_point(|run| run.end() <= from);
+        let at = partition_from_back(&self.runs, |run| run.end() <= from);
         for run in self.runs.range(at..) {
             if run.first > next {
                 break;
@@ -193,24 +199,25 @@ impl Slots {
     }
 
     /// What was accepted from `from` to `to`, in the runs that it is in.
-    pub fn runs(&self, from: Index, to: Index) -> Vec<Entries> {
-        let at = self.runs.partition_point(|run| run.end() <= from);
-        let within = self.runs.range(at..).take_while(|run| run.first <= to);
-        within
-            .map(|run| {
-                let (first, end) = (run.first.max(from), run.end().min(to.saturating_add(1)));
-                if first == run.first && end == run.end() {
-                    run.entries.clone()
-                } else {
-                    run.part(first, end).entries
-                }
-            })
-            .collect()
+    pub fn runs(&self, from: Index, to: Index) -> impl Iterator<Item = Entries> + '_ {
+        let at = partition_from_back(&self.runs, |run| run.end() <= from);
+        let within = self.runs.range(at..).take_while(move |run| run.first <= to);
+        within.map(move |run| {
+            let (first, end) = (run.first.max(from), run.end().min(to.saturating_add(1)));
+            if first == run.first && end == run.end() {
+                run.entries.clone()
+            } else {
+                run.part(first, end).entries
+            }
+        })
     }
 
     /// The first entry from `from` to `to` that ends the epoch.
     pub fn first_seal(&self, from: Index, to: Index) -> Option<Index> {
-        let at = self.runs.partition_point(|run| run.end() <= from);
+        if from > self.plain_after {
+            return None;
+        }
+        let at = partition_from_back(&self.runs, |run| run.end() <= from);
         let within = self.runs.range(at..).take_while(|run| run.first <= to);
         let mut entries = within.filter(|run| run.seals).flat_map(|run| run.entries.iter());
         let seals = |entry: &&Entry| entry.payload.is_seal() && (from..=to).contains(&entry.index);
@@ -219,7 +226,10 @@ impl Slots {
 
     /// The leaders' ballots that are named in what was accepted from `from` to `to`.
     pub fn named(&self, from: Index, to: Index) -> Vec<(Index, Ballot)> {
-        let at = self.runs.partition_point(|run| run.end() <= from);
+        if from > self.plain_after {
+            return Vec::new();
+        }
+        let at = partition_from_back(&self.runs, |run| run.end() <= from);
         let within = self.runs.range(at..).take_while(|run| run.first <= to);
         let entries = within.filter(|run| run.names).flat_map(|run| run.entries.iter());
         entries
@@ -230,13 +240,16 @@ impl Slots {
 
     /// The changes of members that were accepted from `from` to `to`.
     pub fn changes(&self, from: Index, to: Index) -> Vec<(Index, Membership)> {
-        let at = self.runs.partition_point(|run| run.end() <= from);
+        if from > self.plain_after {
+            return Vec::new();
+        }
+        let at = partition_from_back(&self.runs, |run| run.end() <= from);
         let within = self.runs.range(at..).take_while(|run| run.first <= to);
         let entries = within.filter(|run| run.changes).flat_map(|run| run.entries.iter());
         entries
             .filter(|entry| (from..=to).contains(&entry.index))
             .filter_map(|entry| match &entry.payload {
-                Payload::Members { membership, .. } => Some((entry.index, membership.clone())),
+                Payload::Members { membership, .. } => Some((entry.index, (**membership).clone())),
                 _ => None,
             })
             .collect()
@@ -323,7 +336,7 @@ mod tests {
                 let to = from + rng.below(12);
                 assert_eq!(slots.get(from), map.get(&from));
                 let wanted: Vec<Entry> = map.range(from..=to).map(|(_, e)| e.clone()).collect();
-                let runs: Vec<_> = slots.runs(from, to).iter().flat_map(|r| r.to_vec()).collect();
+                let runs: Vec<_> = slots.runs(from, to).flat_map(|r| r.to_vec()).collect();
                 assert_eq!(runs, wanted);
                 let filled = (from..).find(|i| !map.contains_key(i)).map_or(0, |i| i - 1);
                 assert_eq!(slots.filled_from(from), filled);

@@ -22,11 +22,11 @@ impl Disk {
         if let Some(base) = &write.reset {
             self.entries.clear();
             self.damaged = None;
-            self.base = base.clone();
+            self.base.clone_from(base);
         }
         if let Some(base) = &write.compact {
             self.keep(|index| index > base.position.index);
-            self.base = base.clone();
+            self.base.clone_from(base);
         }
         if let Some(from) = write.truncate_from {
             self.keep(|index| index < from);

@@ -34,7 +34,7 @@ fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         Just(Payload::Noop),
         Just(Payload::Command(Bytes::from_static(b"x"))),
-        members.prop_map(|membership| Payload::Members { membership, context: Bytes::new() }),
+        members.prop_map(|membership| Payload::members(membership, Bytes::new())),
     ]
 }
 

@@ -53,11 +53,11 @@ impl Disk {
         if let Some(base) = write.reset {
             self.entries.clear();
             self.damaged.clear();
-            self.base = base;
+            self.base = *base;
         }
         if let Some(base) = write.compact {
             self.drop_entries(|index| index <= base.position.index);
-            self.base = base;
+            self.base = *base;
         }
         if let Some(from) = write.truncate_from {
             self.drop_entries(|index| index >= from);

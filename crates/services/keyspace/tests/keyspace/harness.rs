@@ -101,7 +101,7 @@ impl Replica {
     /// Applies a change of members together with the log's.
     pub fn change(&mut self, change: MemberChange, membership: Membership) -> Reply {
         let context = self.envelope(&Command::Member(change));
-        let mut replies = self.push(Payload::Members { membership, context });
+        let mut replies = self.push(Payload::members(membership, context));
         assert_eq!(replies.len(), 1, "one request, one reply");
         replies.remove(0).1
     }

@@ -22,7 +22,7 @@ fn what_was_written_is_there_after_a_crash() {
     let members = quorate_replicated_log::Entry {
         index: 3,
         ballot: ballot(2),
-        payload: Payload::Members { membership: base(0, 0).membership, context: "ctx".into() },
+        payload: Payload::members(base(0, 0).membership, "ctx".into()),
     };
     put(&mut wal, 1, vec![(1, entries(1, 2, 1, 300)), (2, entries(1, 1, 1, 5_000))]);
     let with_members = Write { entries: vec![members.clone()].into(), ..nothing() };
@@ -44,9 +44,13 @@ fn truncated_entries_stay_away_and_bases_move() {
     let (mut wal, _) = open(MemoryDisk::new());
     put(&mut wal, 1, vec![(1, entries(1, 9, 1, 10))]);
     put(&mut wal, 2, vec![(1, Write { truncate_from: Some(5), ..entries(5, 2, 3, 10) })]);
-    put(&mut wal, 3, vec![(1, Write { compact: Some(base(3, 1)), ..nothing() })]);
+    put(&mut wal, 3, vec![(1, Write { compact: Some(Box::new(base(3, 1))), ..nothing() })]);
     put(&mut wal, 4, vec![(2, entries(1, 4, 1, 10))]);
-    put(&mut wal, 5, vec![(2, Write { reset: Some(base(50, 4)), ..entries(51, 1, 4, 10) })]);
+    put(
+        &mut wal,
+        5,
+        vec![(2, Write { reset: Some(Box::new(base(50, 4))), ..entries(51, 1, 4, 10) })],
+    );
     let (_, recovery) = open(wal.into_disk());
     let one = &recovery.groups[&GroupId(1)];
     assert_eq!((positions(one), &one.base), (vec![(4, 1), (5, 3), (6, 3)], &base(3, 1)));
@@ -58,14 +62,18 @@ fn truncated_entries_stay_away_and_bases_move() {
 fn segments_are_recycled_and_what_lives_is_carried_forward() {
     let (mut wal, _) = open(MemoryDisk::new());
     // A quiet group whose promise and base are only in the first segment.
-    let quiet = Write { reset: Some(base(7, 2)), hard_state: Some(hard_state(9, 7)), ..nothing() };
+    let quiet = Write {
+        reset: Some(Box::new(base(7, 2))),
+        hard_state: Some(hard_state(9, 7)),
+        ..nothing()
+    };
     put(&mut wal, 1, vec![(2, quiet)]);
     let mut id = 1;
     for round in 0..400 {
         let from = 1 + round * 10;
         id += 2;
         put(&mut wal, id, vec![(1, entries(from, 10, 1, 400))]);
-        let compact = Write { compact: Some(base(from + 4, 1)), ..nothing() };
+        let compact = Write { compact: Some(Box::new(base(from + 4, 1))), ..nothing() };
         put(&mut wal, id + 1, vec![(1, compact)]);
     }
     let stats = wal.stats();
@@ -109,7 +117,8 @@ fn a_forgotten_group_is_gone_and_holds_no_segment_back() {
     assert_eq!(recovery.groups.keys().collect::<Vec<_>>(), [&GroupId(1)]);
     // The other group's log moves on, and the segments come free.
     for id in 4..200 {
-        let write = Write { compact: Some(base(id - 3, 1)), ..entries(id - 2, 1, 1, 700) };
+        let write =
+            Write { compact: Some(Box::new(base(id - 3, 1))), ..entries(id - 2, 1, 1, 700) };
         put(&mut wal, id, vec![(1, write)]);
     }
     let stats = wal.stats();

@@ -77,7 +77,8 @@ fn forgetting_the_hard_state_breaks_a_promise() {
         let (mut wal, _) = Wal::open(MemoryDisk::new(), options.clone()).unwrap();
         put(&mut wal, 1, vec![(2, Write { hard_state: Some(hard_state(9, 0)), ..nothing() })]);
         for id in 2..200 {
-            let compact = Write { compact: Some(base(id, 1)), ..entries(id, 1, 1, 8_000) };
+            let compact =
+                Write { compact: Some(Box::new(base(id, 1))), ..entries(id, 1, 1, 8_000) };
             put(&mut wal, id, vec![(1, compact)]);
         }
         let (_, found) = Wal::open(wal.into_disk(), options).unwrap();

@@ -33,7 +33,7 @@ struct Known {
 fn small_log() -> (MemoryDisk, BTreeMap<u64, Known>, usize) {
     let (mut wal, _) = Wal::open(MemoryDisk::new(), options()).unwrap();
     let begin = |round| Write {
-        reset: Some(base(0, 0)),
+        reset: Some(Box::new(base(0, 0))),
         hard_state: Some(hard_state(round, 0)),
         ..entries(1, 3, round, 40)
     };
@@ -41,7 +41,7 @@ fn small_log() -> (MemoryDisk, BTreeMap<u64, Known>, usize) {
     put(&mut wal, 2, vec![(1, entries(4, 2, 1, 2_500))]);
     put(&mut wal, 3, vec![(2, Write { truncate_from: Some(3), ..entries(3, 2, 4, 60) })]);
     put(&mut wal, 4, vec![(1, Write { hard_state: Some(hard_state(5, 4)), ..nothing() })]);
-    put(&mut wal, 5, vec![(2, Write { compact: Some(base(1, 2)), ..nothing() })]);
+    put(&mut wal, 5, vec![(2, Write { compact: Some(Box::new(base(1, 2))), ..nothing() })]);
     let last = Write { hard_state: Some(hard_state(6, 5)), ..entries(6, 1, 6, 700) };
     put(&mut wal, 6, vec![(1, last)]);
     let pages = wal.stats().bytes as usize;

@@ -78,7 +78,7 @@ fn a_full_disk_refuses_entries_keeps_promises_and_recovers() {
     assert!(matches!(wal.submit(refused.clone()), Err(WalError::Full { .. })));
     // What waited may go with the compaction that frees segments.
     let mut joined = refused;
-    let compact = Write { compact: Some(base(end - 1, 1)), ..nothing() };
+    let compact = Write { compact: Some(Box::new(base(end - 1, 1))), ..nothing() };
     joined.writes.push((GroupId(1), compact));
     wal.submit(joined).unwrap();
     wal.poll().unwrap().1.unwrap();

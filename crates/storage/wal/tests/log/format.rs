@@ -25,14 +25,18 @@ fn opened(index: u64, round: u64) -> Base {
 /// Every kind of record, a block of more than one page, and two runs.
 fn write_v2() -> Vec<u8> {
     let (mut wal, _) = Wal::open(MemoryDisk::new(), options()).unwrap();
-    let begin = Write { reset: Some(base(0, 0)), hard_state: Some(hard_state(1, 0)), ..nothing() };
+    let begin = Write {
+        reset: Some(Box::new(base(0, 0))),
+        hard_state: Some(hard_state(1, 0)),
+        ..nothing()
+    };
     put(&mut wal, 1, vec![(1, begin.clone()), (2, begin)]);
     let one = |index, payload| Entry { index, ballot: ballot(1), payload };
     let mut membership = base(0, 0).membership;
     membership.outgoing = vec![NodeId(1), NodeId(4)];
     membership.learners = vec![NodeId(5)];
     let context = b"http://10.0.0.5:2380".to_vec().into();
-    let members = one(2, Payload::Members { membership, context });
+    let members = one(2, Payload::members(membership, context));
     let lead = one(3, Payload::Lead(ballot(1)));
     let seal = one(4, Payload::Seal { next: Protocol::Paxos, ballot: ballot(1) });
     let run = vec![one(1, Payload::Noop), members, lead, seal];
@@ -41,12 +45,12 @@ fn write_v2() -> Vec<u8> {
     let (mut wal, _) = Wal::open(wal.into_disk(), options()).unwrap();
     let overruled = Write { truncate_from: Some(2), ..entries(2, 1, 2, 16) };
     put(&mut wal, 1, vec![(2, Write { hard_state: Some(hard_state(2, 1)), ..overruled })]);
-    let reset = Write { reset: Some(opened(4, 1)), ..nothing() };
+    let reset = Write { reset: Some(Box::new(opened(4, 1))), ..nothing() };
     put(&mut wal, 2, vec![(1, Write { hard_state: Some(hard_state(1, 4)), ..reset })]);
     let slots = (6..).zip(run).map(|(index, entry)| Entry { index, ..entry });
     let slots = Write { slots: vec![slots.collect::<Vec<_>>().into()], ..nothing() };
     put(&mut wal, 3, vec![(1, slots)]);
-    put(&mut wal, 4, vec![(1, Write { compact: Some(opened(6, 1)), ..nothing() })]);
+    put(&mut wal, 4, vec![(1, Write { compact: Some(Box::new(opened(6, 1))), ..nothing() })]);
     let end = 2 * 4096 + 4096 + wal.stats().bytes as usize + 2 * 4096 + 4096;
     let content = wal.disk().content(FILE).unwrap();
     assert!(content[end..].iter().all(|byte| *byte == 0));

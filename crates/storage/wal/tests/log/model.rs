@@ -25,11 +25,11 @@ impl Group {
         }
         if let Some(base) = &write.reset {
             self.entries.clear();
-            self.base = base.clone();
+            self.base.clone_from(base);
         }
         if let Some(base) = &write.compact {
             self.entries = self.entries.split_off(&(base.position.index + 1));
-            self.base = base.clone();
+            self.base.clone_from(base);
         }
         if let Some(from) = write.truncate_from {
             self.entries.split_off(&from);
@@ -134,7 +134,7 @@ fn random_slots(known: &Group, rng: &mut Rng) -> Write {
     let mut write = nothing();
     if end >= first && rng.below(3) == 0 {
         let to = rng.between(first, end);
-        write.compact = Some(base(to, round));
+        write.compact = Some(Box::new(base(to, round)));
         first = to + 1;
     }
     for _ in 0..rng.below(4) {
@@ -155,12 +155,12 @@ fn random_write(known: &Group, rng: &mut Rng) -> Write {
     let mut write = nothing();
     if rng.below(12) == 0 {
         end += rng.between(1, 20);
-        write.reset = Some(base(end, round));
+        write.reset = Some(Box::new(base(end, round)));
     } else {
         if end >= first && rng.below(3) == 0 {
             // Compaction follows the log closely, so that segments come free.
             let to = rng.between(first, end);
-            write.compact = Some(base(to, known.entries[&to].ballot.round));
+            write.compact = Some(Box::new(base(to, known.entries[&to].ballot.round)));
         }
         let kept = write.compact.as_ref().map_or(first, |base| base.position.index + 1);
         if end >= kept && rng.below(6) == 0 {

@@ -208,6 +208,7 @@ impl World<'_> {
             opens: false,
             heartbeat: self.plan.heartbeat,
             election_timeout: self.plan.election,
+            patience: self.plan.election,
             lease_clock_drift_ppm: self.plan.lease_drift_ppm,
             seed: self.seed ^ id << 32 ^ life << 48,
             limits: Limits {
@@ -227,6 +228,7 @@ impl World<'_> {
             retry_interval: self.plan.election * 2,
             persist_interval: self.plan.persist_interval,
             leading_grid: self.plan.heartbeat,
+            calm_grid: (GROUP, self.plan.heartbeat),
             limits: DriverLimits {
                 pending_proposals: 256,
                 pending_reads: 256,

@@ -2,7 +2,7 @@
 
 use crate::canary::Canary;
 use core::time::Duration;
-use quorate_base::NodeId;
+use quorate_base::{GroupId, NodeId};
 
 /// Settings of one node's driver.
 #[derive(Clone, Debug)]
@@ -20,6 +20,9 @@ pub struct DriverConfig {
     /// The timers of groups that this node leads come at multiples of this (zero: when they are
     /// due), so that the heartbeats of all of them leave together, in one frame for each peer.
     pub leading_grid: Duration,
+    /// The same for the groups from this one on, whose heartbeats are rarer. A little more than
+    /// the time between two of them: a timer that fires late must not miss the next multiple.
+    pub calm_grid: (GroupId, Duration),
     /// The limits.
     pub limits: DriverLimits,
     /// A deliberate bug. Takes effect only with the feature `canary`.
@@ -55,6 +58,12 @@ pub struct DriverLimits {
 }
 
 impl DriverConfig {
+    /// The grid of a group's timers where this node leads it.
+    pub(crate) fn grid_of(&self, group: GroupId) -> Duration {
+        let (first, calm) = self.calm_grid;
+        if group < first { self.leading_grid } else { calm }
+    }
+
     /// Whether a deliberate bug is to take effect.
     pub(crate) fn is(&self, bug: Canary) -> bool {
         cfg!(feature = "canary") && self.canary == bug

@@ -226,7 +226,7 @@ impl<R> Driver<R> {
             effects: &mut self.effects,
             engines: self.engines.as_ref(),
         });
-        let grid = self.config.leading_grid;
+        let grid = self.config.grid_of(id);
         let leads = slot.group.role() == Role::Leader;
         let timer = slot.group.next_timeout().map(|at| if leads { on_grid(at, grid) } else { at });
         if timer != slot.timer {

@@ -140,6 +140,7 @@ impl Bench {
             retry_interval: Duration::from_millis(100),
             persist_interval: Duration::from_secs(1),
             leading_grid: Duration::ZERO,
+            calm_grid: (GROUP, Duration::ZERO),
             limits,
             canary: Canary::None,
         }

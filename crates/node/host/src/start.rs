@@ -11,7 +11,7 @@ use crate::error::StartError;
 use crate::handle::{DEFAULT, HostedKeyspace, KEYSPACE, NodeHandle, Shared};
 use crate::hosted::{Hosted, Table};
 use crate::inbox::{Door, Inbox};
-use crate::keyspaces::{self, Opener, OpenerWork};
+use crate::keyspaces::{self, FIRST_GROUP, Opener, OpenerWork};
 use crate::log_thread::LogThread;
 use crate::mailbox::Mailbox;
 use crate::node::{APPLY, DRIVER, LOG, Node, OPEN, PERSIST, thread};
@@ -39,6 +39,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use tokio::runtime::Handle;
+
+/// The heartbeats of a keyspace that is not the default one are so many times rarer.
+const CALM: u32 = 4;
 
 /// Makes the replica of a log from its settings and what was found on disk.
 pub type LogEngine = fn(Protocol, Config, Recovered, Instant) -> Box<dyn ReplicatedLog>;
@@ -276,7 +279,7 @@ fn engines(engine: LogEngine, settings: Config) -> Engines {
     Box::new(move |now, group, recovered| {
         let epoch = recovered.base.epoch;
         let seed = settings.seed ^ group.0.rotate_left(24) ^ u64::from(epoch.0).rotate_left(32);
-        let config = Config { epoch, opens: true, seed, ..settings.clone() };
+        let config = Config { epoch, opens: true, seed, ..timed(settings.clone(), group) };
         engine(recovered.base.protocol, config, recovered, now)
     })
 }
@@ -288,10 +291,22 @@ pub(crate) fn log_config(config: &NodeConfig, seed: u64) -> Config {
         opens: false,
         heartbeat: config.heartbeat,
         election_timeout: config.election_timeout,
+        patience: config.election_timeout,
         lease_clock_drift_ppm: config.lease_clock_drift_ppm,
         seed,
         limits: Limits::default(),
     }
+}
+
+/// The times of a group. There may be hundreds of keyspaces beside the default one, so each of
+/// them has its heartbeats less often, and more patience with a leader that says nothing. A leader
+/// whose process is gone is not waited for so long: its connections break, and that is told at
+/// once.
+pub(crate) fn timed(config: Config, group: GroupId) -> Config {
+    if group.0 < FIRST_GROUP {
+        return config;
+    }
+    Config { heartbeat: config.heartbeat * CALM, patience: config.patience * CALM, ..config }
 }
 
 fn driver_config(config: &NodeConfig, run: u64) -> DriverConfig {
@@ -301,6 +316,7 @@ fn driver_config(config: &NodeConfig, run: u64) -> DriverConfig {
         retry_interval: config.election_timeout,
         persist_interval: std::time::Duration::from_secs(1),
         leading_grid: config.heartbeat,
+        calm_grid: (GroupId(FIRST_GROUP), config.heartbeat * (CALM + 1)),
         limits: config.limits,
         canary: Canary::None,
     }

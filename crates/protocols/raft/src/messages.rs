@@ -111,8 +111,8 @@ impl Raft {
         }
         self.follow(now, round, from, out);
         self.lost.vain = 0;
-        self.sticky_until = now + self.config.election_timeout;
-        self.reset_election(now);
+        self.sticky_until = now + self.config.patience;
+        self.await_leader(now);
         true
     }
 }

@@ -121,7 +121,7 @@ impl Raft {
         };
         // With leases on, an earlier run may have promised a leader not to vote for another.
         let sticky = if config.lease_clock_drift_ppm.is_some() && !config.opens {
-            now + config.election_timeout
+            now + config.patience
         } else {
             Instant::ZERO
         };
@@ -223,8 +223,19 @@ impl Raft {
     }
 
     pub(crate) fn reset_election(&mut self, now: Instant) {
-        let timeout = self.config.election_timeout;
-        self.election_at = now + self.rng.duration(timeout, timeout + timeout / 2);
+        self.wait_for_election(now, self.config.election_timeout);
+    }
+
+    /// A leader was heard from.
+    pub(crate) fn await_leader(&mut self, now: Instant) {
+        self.wait_for_election(now, self.config.patience);
+    }
+
+    fn wait_for_election(&mut self, now: Instant, timeout: Duration) {
+        let at = now + self.rng.duration(timeout, timeout + timeout / 2);
+        // A leader's lease rests on this replica's patience, whatever came in between.
+        let leases = self.config.lease_clock_drift_ppm.is_some();
+        self.election_at = if leases { at.max(self.sticky_until) } else { at };
     }
 
     /// Remembers the promise and the commit index; returns what must be durable first.
@@ -410,7 +421,7 @@ impl ReplicatedLog for Raft {
             node: p.node,
             matched: p.matched,
             next: p.next,
-            active: p.active_since(self.heartbeat_at - self.config.election_timeout),
+            active: p.active_since(self.heartbeat_at - self.config.patience),
             snapshot: p.mode == quorate_replicated_log::Mode::Snapshot,
         });
         Status {

@@ -17,8 +17,13 @@ pub struct Config {
     /// The leader is silent for at most this long.
     pub heartbeat: Duration,
     /// Base of the election timeout; each wait is drawn from one to one and a half times this.
-    /// A leader that hears no quorum for this long steps down.
     pub election_timeout: Duration,
+    /// What a follower waits, in place of the election timeout, for a leader that it has heard
+    /// from, and a leader for a quorum: the election timeout itself or, where heartbeats are rare
+    /// and somebody else tells when a node falls silent ([`Input::PeerLost`]), more than that.
+    ///
+    /// [`Input::PeerLost`]: crate::Input::PeerLost
+    pub patience: Duration,
     /// A declared bound on how much faster one node's clock may run than another's, in parts per
     /// million. `Some` turns leader leases on: reads without a quorum round.
     pub lease_clock_drift_ppm: Option<u32>,

@@ -11,6 +11,7 @@ pub mod cost;
 pub mod damage;
 mod disk;
 pub mod partitions;
+pub mod patience;
 mod schedule;
 mod sealing;
 

@@ -179,7 +179,7 @@ impl Opener {
         let hosted = Arc::new(Hosted::new(group, name, keyspace.reader(), apply));
         let seed = self.seed ^ group.0.rotate_left(17);
         let applied = recovered.applied.clone();
-        let config = start::log_config(&self.config, seed);
+        let config = start::timed(start::log_config(&self.config, seed), group);
         let (protocol, epoch) = (recovered.base.protocol, recovered.base.epoch);
         tracing::info!(%group, name, %protocol, known, founding, "a keyspace is opened");
         let config = Config { epoch, ..config };

@@ -236,7 +236,7 @@ impl MultiPaxos {
                 self.followers.get(node).and_then(|p| p.heard).unwrap_or(self.led_since)
             }
         });
-        let silent = heard + self.config.election_timeout;
+        let silent = heard + self.config.patience;
         // Followers are only ever heard from later than that, and a wait that is yet to begin
         // begins after now.
         let progress = if self.uncommitted.is_empty() { now } else { self.progress_at };

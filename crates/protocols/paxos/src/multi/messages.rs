@@ -116,8 +116,8 @@ impl MultiPaxos {
             };
             self.cover = Cover::new(held);
         }
-        self.sticky_until = now + self.config.election_timeout;
-        self.reset_election(now);
+        self.sticky_until = now + self.config.patience;
+        self.await_leader(now);
         true
     }
 }

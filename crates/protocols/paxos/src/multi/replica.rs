@@ -137,7 +137,7 @@ impl MultiPaxos {
         let promised = if is(Canary::ForgetPromise) { Ballot::ZERO } else { found.promised };
         // With leases on, an earlier run may have promised a leader not to promise another.
         let sticks = config.lease_clock_drift_ppm.is_some() && !config.opens;
-        let sticky = if sticks { now + config.election_timeout } else { Instant::ZERO };
+        let sticky = if sticks { now + config.patience } else { Instant::ZERO };
         let mut replica = MultiPaxos {
             spec: QuorumSpec::majority(),
             rng,
@@ -219,8 +219,19 @@ impl MultiPaxos {
     }
 
     pub(super) fn reset_election(&mut self, now: Instant) {
-        let timeout = self.config.election_timeout;
-        self.election_at = now + self.rng.duration(timeout, timeout + timeout / 2);
+        self.wait_for_election(now, self.config.election_timeout);
+    }
+
+    /// A leader was heard from.
+    pub(super) fn await_leader(&mut self, now: Instant) {
+        self.wait_for_election(now, self.config.patience);
+    }
+
+    fn wait_for_election(&mut self, now: Instant, timeout: Duration) {
+        let at = now + self.rng.duration(timeout, timeout + timeout / 2);
+        // A leader's lease rests on this replica's patience, whatever came in between.
+        let leases = self.config.lease_clock_drift_ppm.is_some();
+        self.election_at = if leases { at.max(self.sticky_until) } else { at };
     }
 
     /// Remembers the promise and the commit index; returns what must be durable first.
@@ -456,7 +467,7 @@ impl ReplicatedLog for MultiPaxos {
             node: p.node,
             matched: p.matched,
             next: p.next,
-            active: p.active_since(self.heartbeat_at - self.config.election_timeout),
+            active: p.active_since(self.heartbeat_at - self.config.patience),
             snapshot: p.mode == Mode::Snapshot,
         });
         let last = self.slots.last_index();

@@ -9,7 +9,7 @@ mod partitions;
 
 use quorate_base::Instant;
 use quorate_paxos::{Canary, MultiPaxos};
-use quorate_replicated_log::conformance::damage;
+use quorate_replicated_log::conformance::{damage, patience};
 use quorate_replicated_log::conformance::{
     random_schedule, random_schedule_with_clocks, random_schedule_with_leases,
     random_schedule_with_seal,
@@ -67,6 +67,25 @@ fn random_schedules_with_a_seal_are_safe_and_end() {
         committed += run.unwrap_or_else(|_| panic!("seed {seed} failed"));
     }
     assert!(committed > seeds * 10, "the schedules get something done: {committed}");
+}
+
+fn patient(config: Config, now: Instant, recovered: Recovered) -> Box<dyn ReplicatedLog> {
+    paxos(patience::patient(config), now, recovered)
+}
+
+#[test]
+fn a_silent_leader_is_missed_when_patience_ends() {
+    patience::a_silent_leader_is_missed(patient);
+}
+
+#[test]
+fn random_schedules_of_patient_groups_are_safe_and_heal() {
+    for seed in 0..200 {
+        let run = std::panic::catch_unwind(|| random_schedule(patient, seed));
+        assert!(run.is_ok(), "seed {seed} failed");
+        let run = std::panic::catch_unwind(|| random_schedule_with_leases(patient, seed));
+        assert!(run.is_ok(), "seed {seed} with leases failed");
+    }
 }
 
 #[test]

@@ -30,6 +30,7 @@ fn replica(voters: u64, recovered: Recovered) -> Box<dyn ReplicatedLog> {
         opens: false,
         heartbeat: Duration::from_millis(20),
         election_timeout: Duration::from_millis(100),
+        patience: Duration::from_millis(100),
         lease_clock_drift_ppm: None,
         seed: 1,
         limits: Limits::default(),

@@ -135,6 +135,7 @@ fn replica(lease_clock_drift_ppm: Option<u32>) -> Raft {
         opens: false,
         heartbeat: Duration::from_millis(20),
         election_timeout: Duration::from_millis(100),
+        patience: Duration::from_millis(100),
         lease_clock_drift_ppm,
         seed: 1,
         limits: Limits { inflight_messages: 2, append_bytes: 64, ..Limits::default() },

@@ -117,6 +117,7 @@ impl Lab {
             opens: false,
             heartbeat: Duration::from_millis(20),
             election_timeout: Duration::from_millis(100),
+            patience: Duration::from_millis(100),
             lease_clock_drift_ppm: self.options.lease_clock_drift_ppm,
             seed: id * 100 + self.node(id).run,
             limits: self.options.limits,

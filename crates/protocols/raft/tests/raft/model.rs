@@ -169,6 +169,7 @@ impl Bounds {
             opens: false,
             heartbeat: Duration::from_millis(20),
             election_timeout: ELECTION_TIMEOUT,
+            patience: ELECTION_TIMEOUT,
             lease_clock_drift_ppm: None,
             seed: id,
             limits: Limits { append_bytes: self.append_bytes, ..Limits::default() },

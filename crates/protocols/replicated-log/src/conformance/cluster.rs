@@ -275,6 +275,7 @@ impl Cluster {
             opens: false,
             heartbeat: Duration::from_millis(20),
             election_timeout: ELECTION_TIMEOUT,
+            patience: ELECTION_TIMEOUT,
             lease_clock_drift_ppm,
             seed: id * 1_000 + node.run,
             limits: Limits { inflight_messages: 8, append_bytes: 400, ..Limits::default() },

@@ -190,12 +190,12 @@ pub trait AnswerReads {
         self.reads().leader = leader;
     }
 
-    /// Leader: a quorum will not elect another until an election timeout after it answered. This
+    /// Leader: a quorum will not elect another until its patience ends after it answered. This
     /// clock may be slow and theirs fast by the declared bound: the lease is that much shorter.
     fn extend_lease(&mut self, now: Instant, confirmed: u64) {
         let config = self.settings();
         let Some(drift_ppm) = config.lease_clock_drift_ppm else { return };
-        let timeout = config.election_timeout;
+        let timeout = config.patience;
         let drift = timeout.as_nanos() as u64 / 1_000_000 * u64::from(drift_ppm);
         let lease = timeout.saturating_sub(Duration::from_nanos(drift));
         let hands_over = self.standing().hands_over;

@@ -2,7 +2,7 @@
 //! never been: nobody leads, nothing is acknowledged or applied, and the replicas say which entries
 //! are missing.
 //!
-//! Every voter loses its state, which stands for all entries up to its log's base; of these nobody
+//! Everybody loses their state, which stands for all entries up to its log's base; of these nobody
 //! can speak any more.
 
 use crate::clients::Wish;
@@ -28,12 +28,12 @@ impl World<'_> {
         if voters.iter().any(|id| self.nodes[*id as usize - 1].running.is_none()) {
             return; // One is ruined, or retires.
         }
-        self.line(0, format_args!("every voter loses its state"));
+        self.line(0, format_args!("everybody loses their state"));
         for id in 1..=self.plan.ids {
             self.crash(id);
         }
-        for &id in &voters {
-            let node = self.node(id);
+        // Learners and those that were removed have a state as well, and could give it.
+        for node in self.nodes.iter_mut().filter(|node| node.run > 0) {
             node.engine.damage();
             node.state_damaged = true;
         }

@@ -18,10 +18,11 @@ pub struct DriverConfig {
     /// The service is asked to persist at least this often while entries are applied.
     pub persist_interval: Duration,
     /// The timers of groups that this node leads come at multiples of this (zero: when they are
-    /// due), so that the heartbeats of all of them leave together, in one frame for each peer.
+    /// due), so that the heartbeats of all of them leave together, in one frame for each peer. A
+    /// little more than the time between two: a timer that fires late must not miss the next
+    /// multiple.
     pub leading_grid: Duration,
-    /// The same for the groups from this one on, whose heartbeats are rarer. A little more than
-    /// the time between two of them: a timer that fires late must not miss the next multiple.
+    /// The same for the groups from this one on, whose heartbeats are rarer.
     pub calm_grid: (GroupId, Duration),
     /// The limits.
     pub limits: DriverLimits,

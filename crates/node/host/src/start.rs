@@ -38,6 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// The heartbeats of a keyspace that is not the default one are so many times rarer.
@@ -309,14 +310,20 @@ pub(crate) fn timed(config: Config, group: GroupId) -> Config {
     Config { heartbeat: config.heartbeat * CALM, patience: config.patience * CALM, ..config }
 }
 
+/// The moments at which heartbeats leave. A timer fires a little late, and the next heartbeat is due
+/// a whole interval after that: were the moments no further apart, every second would be missed.
+fn grid(heartbeat: Duration) -> Duration {
+    heartbeat + heartbeat / 4
+}
+
 fn driver_config(config: &NodeConfig, run: u64) -> DriverConfig {
     DriverConfig {
         node: config.me.id,
         run,
         retry_interval: config.election_timeout,
-        persist_interval: std::time::Duration::from_secs(1),
-        leading_grid: config.heartbeat,
-        calm_grid: (GroupId(FIRST_GROUP), config.heartbeat * (CALM + 1)),
+        persist_interval: Duration::from_secs(1),
+        leading_grid: grid(config.heartbeat),
+        calm_grid: (GroupId(FIRST_GROUP), grid(config.heartbeat * CALM)),
         limits: config.limits,
         canary: Canary::None,
     }

@@ -216,8 +216,10 @@ mod tests {
     fn a_paused_server_does_nothing_with_all_its_processes_until_it_goes_on() {
         let folder = new_folder("paused", None);
         let file = folder.join("lines");
-        let ticks = "for n in 1 2; do (while :; do echo x >>lines; sleep 0.01; done) & done; wait";
-        let arguments = ["-c".to_owned(), ticks.to_owned()];
+        // They end with their parent, which alone is killed.
+        let tick = "while kill -0 $$ 2>/dev/null; do echo x >>lines; sleep 0.01; done";
+        let ticks = format!("for n in 1 2; do ({tick}) & done; wait");
+        let arguments = ["-c".to_owned(), ticks];
         let mut server = Supervisor::new(&folder, Path::new("/bin/sh"), &arguments);
         let length = || std::fs::metadata(&file).map_or(0, |it| it.len());
         server.start(|| length() > 0);

@@ -1,5 +1,5 @@
 //! Power failures and kills at every point: what was acknowledged stays, what was not is all or
-//! nothing, and what was truncated never comes back.
+//! nothing (as far as it fits one block), and what was truncated never comes back.
 
 use crate::fault_disk::FaultDisk;
 use crate::model::{Model, random_batch};
@@ -88,6 +88,12 @@ proptest! {
 #[test]
 fn a_group_may_have_nothing_left() {
     chain_of_crashes(5_632_799_132_987_608_029, 4);
+}
+
+/// Power fails between the two blocks of a batch that does not fit one.
+#[test]
+fn a_batch_that_is_split_may_be_found_in_part() {
+    chain_of_crashes(3_039_310_187_797_534_033, 7);
 }
 
 fn chain_of_crashes(seed: u64, lives: usize) {

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use quorate_base::{Ballot, GroupId, Index, NodeId, Rng};
-use quorate_replicated_log::{Base, Entry, HardState, Write};
+use quorate_replicated_log::{Base, Entry, HardState, Payload, Write};
 use quorate_wal::{Batch, BatchId, RecoveredGroup};
 use std::collections::BTreeMap;
 
@@ -43,16 +43,23 @@ impl Group {
 
 pub(crate) type State = BTreeMap<GroupId, Group>;
 
+/// A batch with more payload may not fit one block of these tests, beside what a block repeats, and
+/// is split between its groups then.
+const WHOLE_BYTES: usize = 8 << 10;
+
 /// The states after each batch, and how many batches were acknowledged.
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     pub states: Vec<State>,
     pub acknowledged: usize,
+    /// What a crash may leave of the batches that are split: the number of the state before, and
+    /// the state after some of its groups.
+    parts: Vec<(usize, State)>,
 }
 
 impl Model {
     pub(crate) fn new() -> Self {
-        Model { states: vec![State::new()], acknowledged: 0 }
+        Model { states: vec![State::new()], acknowledged: 0, parts: Vec::new() }
     }
 
     pub(crate) fn latest(&self) -> &State {
@@ -60,12 +67,18 @@ impl Model {
     }
 
     pub(crate) fn submit(&mut self, batch: &Batch) {
+        let before = self.states.len() - 1;
+        let splits = batch.writes.iter().map(|(_, write)| payload_bytes(write)).sum::<usize>();
+        let splits = splits > WHOLE_BYTES;
         let mut state = self.latest().clone();
         for (group, write) in &batch.writes {
             state.entry(*group).or_default().apply(write);
+            // A group of which nothing was ever said is not in the log.
+            state.retain(|_, group| *group != Group::default());
+            if splits {
+                self.parts.push((before, state.clone()));
+            }
         }
-        // A group of which nothing was ever said is not in the log.
-        state.retain(|_, group| *group != Group::default());
         self.states.push(state);
     }
 
@@ -76,18 +89,29 @@ impl Model {
         // Nor is one in this model whose every entry was truncated again; the log still knows it.
         found.retain(|_, group| *group != Group::default());
         let whole = &self.states[self.acknowledged..];
-        let matching = whole.iter().position(|state| *state == found);
+        let is_part =
+            |(before, state): &(usize, State)| *before >= self.acknowledged && *state == found;
+        let matches = whole.contains(&found) || self.parts.iter().any(is_part);
         let acknowledged = brief(&self.states[self.acknowledged]);
         let all = self.states.len() - 1;
         assert!(
-            matching.is_some(),
+            matches,
             "found {}\nacknowledged {acknowledged} ({} of {all})\nsubmitted {}",
             brief(&found),
             self.acknowledged,
             brief(self.latest()),
         );
-        *self = Model { states: vec![found], acknowledged: 0 };
+        *self = Model { states: vec![found], ..Model::new() };
     }
+}
+
+fn payload_bytes(write: &Write) -> usize {
+    let runs = write.slots.iter().chain([&write.entries]);
+    let bytes = |entry: &Entry| match &entry.payload {
+        Payload::Command(bytes) => bytes.len(),
+        _ => 0,
+    };
+    runs.flat_map(|run| run.iter()).map(bytes).sum()
 }
 
 fn brief(state: &State) -> String {

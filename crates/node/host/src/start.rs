@@ -310,8 +310,8 @@ pub(crate) fn timed(config: Config, group: GroupId) -> Config {
     Config { heartbeat: config.heartbeat * CALM, patience: config.patience * CALM, ..config }
 }
 
-/// The moments at which heartbeats leave. A timer fires a little late, and the next heartbeat is due
-/// a whole interval after that: were the moments no further apart, every second would be missed.
+/// How far apart heartbeats leave. A timer fires a little late, and the next heartbeat is due a
+/// whole interval after that: were it no more than the interval, every second would be missed.
 fn grid(heartbeat: Duration) -> Duration {
     heartbeat + heartbeat / 4
 }

@@ -8,7 +8,8 @@ use quorate_coordinator::{
 use quorate_etcd::branch::txn_response;
 use quorate_resource_managers::Kind;
 use quorate_transactions::{
-    Alarm, BranchRecord, BranchState, MAX_BRANCHES, Stage, Verdict, check_id, content_hash,
+    Alarm, BranchRecord, BranchState, MAX_BRANCHES, Stage, Verdict, check_id, check_known_id,
+    content_hash,
 };
 use quorate_wire::quorate as pb;
 use quorate_wire::quorate::TransactionState as State;
@@ -74,7 +75,7 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
         "" => usual_protocol(&branches),
         name => name.parse().map_err(|why| invalid(format!("protocol {name:?}: {why}")))?,
     };
-    Ok(Wanted { id: request.id, content, patience, protocol, branches })
+    Ok(Wanted { id: request.id, content, bytes, patience, protocol, branches })
 }
 
 fn branch_status(branch: &BranchRecord) -> pb::BranchStatus {
@@ -135,6 +136,7 @@ fn wire(report: &Report) -> pb::Transaction {
         began_ms: record.began_ms,
         changed_ms: record.changed_ms,
         branches: record.branches.iter().map(branch_status).collect(),
+        bundle: report.bundle.clone().unwrap_or_default(),
     }
 }
 
@@ -155,7 +157,7 @@ impl Transactions for Service {
         });
         let answers = report.answers.into_iter().zip(revisions);
         let answers = answers.map(|(answer, revision)| pb::BranchAnswer {
-            txn: answer.map(|answer| txn_response(revision, answer)),
+            txn: answer.map(|answer| txn_response(revision, answer.outcome)),
         });
         let answers = answers.collect();
         Ok(Response::new(pb::RunTransactionResponse { transaction, answers }))
@@ -179,7 +181,7 @@ impl Transactions for Service {
         request: Request<pb::ShowTransactionRequest>,
     ) -> Result<Response<pb::ShowTransactionResponse>, Status> {
         let id = request.into_inner().id;
-        check_id(&id).map_err(|why| invalid(why.to_string()))?;
+        check_known_id(&id).map_err(|why| invalid(why.to_string()))?;
         match self.node.show(&id).await.map_err(|error| status(&error))? {
             Some(report) => {
                 let transaction = Some(wire(&report));
@@ -196,7 +198,7 @@ impl Transactions for Service {
         request: Request<pb::CancelTransactionRequest>,
     ) -> Result<Response<pb::CancelTransactionResponse>, Status> {
         let id = request.into_inner().id;
-        check_id(&id).map_err(|why| invalid(why.to_string()))?;
+        check_known_id(&id).map_err(|why| invalid(why.to_string()))?;
         let report = self.node.cancel(&id).await.map_err(|error| status(&error))?;
         let transaction = Some(wire(&report));
         Ok(Response::new(pb::CancelTransactionResponse { transaction }))
@@ -240,7 +242,7 @@ impl Transactions for Service {
         request: Request<pb::AcknowledgeAlarmsRequest>,
     ) -> Result<Response<pb::AcknowledgeAlarmsResponse>, Status> {
         let it = request.into_inner();
-        check_id(&it.transaction).map_err(|why| invalid(why.to_string()))?;
+        check_known_id(&it.transaction).map_err(|why| invalid(why.to_string()))?;
         let branch = (!it.branch.is_empty()).then_some(it.branch.as_str());
         let ended = self.node.acknowledge(&it.transaction, branch).await;
         let alarms = ended.map_err(|error| status(&error))?.into_iter().map(alarm).collect();

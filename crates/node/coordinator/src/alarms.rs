@@ -102,6 +102,9 @@ impl Transactions {
         branch: Option<&str>,
     ) -> Result<Vec<Alarm>, RunError> {
         let store = self.store().await?;
+        let known = store.find(id, READ_TIMEOUT).await.map_err(store_error)?;
+        // An alarm about one that a bundle carries is about the bundle.
+        let id = known.as_ref().map_or(id, |known| &known.id);
         let meant = |alarm: &Alarm| {
             alarm.transaction == id && branch.is_none_or(|branch| alarm.branch == branch)
         };

@@ -9,6 +9,7 @@ use crate::report::Report;
 use crate::service::{Transactions, store_error};
 use crate::takeover::{Why, take};
 use quorate_resource_managers::Deadline;
+use quorate_transactions::CANCELLED;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -26,13 +27,20 @@ impl Transactions {
     pub async fn cancel(&self, id: &str) -> Result<Report, RunError> {
         let (inner, deadline) = (&self.0, Deadline::within(LIMIT));
         let store = self.store().await?;
+        let mut carried = false;
         loop {
-            let kept = store.read(id, READ_TIMEOUT).await.map_err(store_error)?;
-            let Some((record, revision)) = kept else {
-                return Err(RunError::Unknown(format!("there is no transaction {id:?}")));
+            let known = match store.find(id, READ_TIMEOUT).await.map_err(store_error)? {
+                Some(known) => known,
+                // Its bundle was taken apart: it has no record of its own yet, and gets none.
+                None if carried => {
+                    inner.bury(id, CANCELLED).await.map_err(store_error)?;
+                    continue;
+                }
+                None => return Err(RunError::Unknown(format!("there is no transaction {id:?}"))),
             };
-            if record.stage.verdict().is_some() {
-                return Ok(Report::of(id, record));
+            carried |= known.carried;
+            if known.is_settled() {
+                return Ok(Report::known(id, known));
             }
             if deadline.left().is_zero() {
                 return Err(RunError::InDoubt(format!(
@@ -40,9 +48,13 @@ impl Transactions {
                      Ask for it by `quorate txn show {id}`"
                 )));
             }
-            match inner.live.get(id) {
+            // A bundle is cancelled whole: those whom it carried besides go alone.
+            match inner.live.get(&known.id) {
                 Some(live) => live.cancel(),
-                None => drop(take(inner, id.to_owned(), (record, revision), Why::Cancelled)),
+                None => {
+                    let kept = (known.record, known.revision);
+                    drop(take(inner, known.id, kept, Why::Cancelled));
+                }
             }
             sleep(PAUSE).await;
         }

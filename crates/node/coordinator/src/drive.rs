@@ -151,9 +151,9 @@ impl Drive {
         self.tasks.push(Box::pin(async move {
             let it = &work[usize::from(branch)];
             let vote = match &it.work {
-                BranchWork::Keyspace { txn, or_else } => {
+                BranchWork::Keyspace { txns, or_else } => {
                     let participant = Participant { inner: &inner, live: &live, group, branch };
-                    participant.prepare(txn, *or_else, (epoch, priority), alone).await
+                    participant.prepare(txns, *or_else, (epoch, priority), alone).await
                 }
                 BranchWork::Manager(_, work) => {
                     match outside(&inner, &live, branch, epoch, (kind, it)) {

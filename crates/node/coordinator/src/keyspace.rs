@@ -9,7 +9,7 @@ use crate::service::Inner;
 use bytes::{BufMut, BytesMut};
 use quorate_base::GroupId;
 use quorate_driver::RequestError;
-use quorate_keyspace::branch::{BranchError, No};
+use quorate_keyspace::branch::{BranchError, Done, No};
 use quorate_keyspace::command::Txn;
 use quorate_keyspace::{BranchCommand, BranchId, BranchOutcome, Prepare};
 use quorate_transactions::{End, Found, Owner, Vote};
@@ -98,7 +98,7 @@ impl Participant<'_> {
     /// Asks for a vote, again and again, until there is one or it is not wanted any more.
     pub async fn prepare(
         &self,
-        txn: &Txn,
+        txns: &[Txn],
         or_else: bool,
         (epoch, priority): (u32, u64),
         alone: bool,
@@ -107,7 +107,7 @@ impl Participant<'_> {
             id: self.id(),
             epoch: epoch.into(),
             priority,
-            txn: txn.clone(),
+            txns: txns.to_vec(),
             or_else,
             one_phase: alone,
         };
@@ -130,18 +130,22 @@ impl Participant<'_> {
         None
     }
 
+    fn answered(&self, done: Option<Vec<Done>>) {
+        if let Some(done) = done {
+            self.live.answered(self.branch, done);
+        }
+    }
+
     /// What an outcome says as a vote; nothing, if it has to be asked for again.
     fn vote(&self, outcome: BranchOutcome, alone: bool) -> Option<Vote> {
         let no = |reason: String| Some(Vote::No { reason, again: None });
         match outcome {
-            BranchOutcome::Prepared(answer) => {
-                self.live.answered(self.branch, answer);
+            BranchOutcome::Prepared(done) => {
+                self.live.answered(self.branch, done);
                 Some(Vote::Yes)
             }
-            BranchOutcome::Committed { revision, outcome } if alone => {
-                if let Some(answer) = outcome {
-                    self.live.answered(self.branch, answer);
-                }
+            BranchOutcome::Committed { revision, done } if alone => {
+                self.answered(done);
                 Some(Vote::Done(revision))
             }
             BranchOutcome::Committed { revision, .. } => {
@@ -182,10 +186,8 @@ impl Participant<'_> {
 
     fn end(&self, outcome: BranchOutcome, commit: bool) -> Result<End, String> {
         Ok(match outcome {
-            BranchOutcome::Committed { revision, outcome } => {
-                if let Some(answer) = outcome {
-                    self.live.answered(self.branch, answer);
-                }
+            BranchOutcome::Committed { revision, done } => {
+                self.answered(done);
                 End::Committed(revision)
             }
             BranchOutcome::RolledBack(_) => End::RolledBack,

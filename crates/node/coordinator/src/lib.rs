@@ -3,7 +3,9 @@
 //!
 //! | part | what it does |
 //! | --- | --- |
-//! | `service` | what clients ask: run, list, show |
+//! | `service` | the node's transactions, and what clients ask about them: list, show |
+//! | `run` | what becomes of a request to run one |
+//! | `bundles` | requests that come at the same time, carried by one transaction |
 //! | `drive` | one transaction: gives the coordinator what happens, and does what it says |
 //! | `keyspace`, `manager` | the participants |
 //! | `outbox` | what is asked of keyspaces, as much at once as there is |
@@ -21,6 +23,7 @@
 //! again until there is an answer.
 
 mod alarms;
+mod bundles;
 mod cancel;
 mod drive;
 mod error;
@@ -34,6 +37,7 @@ mod outbox;
 mod own;
 mod report;
 mod request;
+mod run;
 mod service;
 mod store;
 mod takeover;

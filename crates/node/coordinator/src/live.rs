@@ -1,7 +1,7 @@
 //! The transactions that this node drives at the moment, and who waits for them.
 
 use parking_lot::Mutex;
-use quorate_keyspace::reply::TxnOutcome;
+use quorate_keyspace::branch::Done;
 use quorate_transactions::{Input, Owner, Record};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ pub(crate) struct Live {
     /// Whose name its branches in keyspaces bear.
     pub asker: Owner,
     pub record: Mutex<Record>,
-    /// What its keyspace branches answered.
-    pub answers: Mutex<Vec<Option<TxnOutcome>>>,
+    /// What its keyspace branches answered, each of its transactions.
+    answers: Mutex<Vec<Vec<Done>>>,
     /// What is waited for, by branch, in words: the latest of each.
     troubles: Mutex<BTreeMap<u16, String>>,
     progress: watch::Sender<Progress>,
@@ -44,7 +44,7 @@ pub(crate) struct Live {
 
 impl Live {
     pub fn new(id: &str, record: Record) -> Arc<Live> {
-        let answers = vec![None; record.branches.len()];
+        let answers = vec![Vec::new(); record.branches.len()];
         Arc::new(Live {
             id: id.to_owned(),
             content: record.content,
@@ -69,10 +69,15 @@ impl Live {
         self.asks.store(epoch.unwrap_or(0), Relaxed);
     }
 
-    pub fn answered(&self, branch: u16, answer: TxnOutcome) {
+    pub fn answered(&self, branch: u16, answers: Vec<Done>) {
         if let Some(slot) = self.answers.lock().get_mut(usize::from(branch)) {
-            *slot = Some(answer);
+            *slot = answers;
         }
+    }
+
+    /// What its branches answered to the transaction at this place.
+    pub fn answers(&self, place: usize) -> Vec<Option<Done>> {
+        self.answers.lock().iter().map(|branch| branch.get(place).cloned()).collect()
     }
 
     /// A participant does not answer, or not as hoped.

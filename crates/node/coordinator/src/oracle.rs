@@ -3,11 +3,14 @@
 use crate::service::Inner;
 use crate::store::StoreError;
 use quorate_resource_managers::{Answer, BranchName, Decision, Heuristic, Oracle, TransactionName};
-use quorate_transactions::{BranchRecord, Owner, Record, Stage, StoreRequest, Stored, Verdict};
+use quorate_transactions::{Owner, Record, Stage, StoreRequest, Stored, Verdict};
 use std::sync::Weak;
 use std::time::Duration;
 
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
+/// Why a transaction is void whose record is made for a branch of it.
+pub(crate) const ORPHANED: &str =
+    "a branch of it was found prepared, and nobody had begun it or handed the branch in in time";
 
 /// The records, as the managers' recovery sees them.
 pub(crate) struct Records(pub Weak<Inner>);
@@ -26,8 +29,9 @@ fn decided(record: &Record, epoch: u64) -> Decision {
 }
 
 impl Inner {
-    /// Makes a record that says that a transaction of which there was none is void.
-    pub(crate) async fn bury(&self, id: &str) -> Result<(), StoreError> {
+    /// Makes a record that says that a transaction of which there was none is void: why. Whether
+    /// there was none, so that there is this one now, or another is being made.
+    pub(crate) async fn bury(&self, id: &str, why: &str) -> Result<bool, StoreError> {
         let wall_ms = self.moment().wall_ms;
         let record = Record {
             content: 0,
@@ -39,39 +43,35 @@ impl Inner {
             began_ms: wall_ms,
             patience_ms: 0,
             changed_ms: wall_ms,
-            stage: Stage::Finished(Verdict::Abort {
-                branch: None,
-                reason: "a branch of it was found prepared, and nobody had begun it or handed \
-                         the branch in in time"
-                    .to_owned(),
-            }),
-            branches: Vec::<BranchRecord>::new(),
+            stage: Stage::Finished(Verdict::Abort { branch: None, reason: why.to_owned() }),
+            branches: Vec::new(),
+            carried: Vec::new(),
         };
-        let Some(store) = self.store() else { return Ok(()) };
-        match store.write(id, &StoreRequest { number: 1, at: None, record }).await? {
-            Stored::Done(_) => tracing::info!(id, "a transaction without a record is void"),
-            // There is one by now.
-            Stored::Lost => {}
+        let store = self.store().ok_or(StoreError::Away)?;
+        let stored = store.write(id, &StoreRequest { number: 1, at: None, record }).await?;
+        let done = matches!(stored, Stored::Done(_));
+        if done {
+            tracing::info!(id, why, "a transaction without a record is void");
         }
-        Ok(())
+        Ok(done)
     }
 
     async fn decision(&self, id: &str, epoch: u64, orphaned: bool) -> Result<Decision, String> {
         let store = self.store().ok_or("the records cannot be reached from this node yet")?;
-        let read = store.read(id, READ_TIMEOUT).await;
-        match read.map_err(|error| error.to_string())? {
-            Some((record, _)) => Ok(decided(&record, epoch)),
-            // Its application may have prepared it, and be about to hand it in.
-            None if !orphaned => Ok(Decision::Undecided),
-            None => {
-                self.bury(id).await.map_err(|error| error.to_string())?;
-                // Whoever was first with a record: it says how it is.
-                match store.read(id, READ_TIMEOUT).await.map_err(|error| error.to_string())? {
-                    Some((record, _)) => Ok(decided(&record, epoch)),
-                    None => Ok(Decision::Undecided),
-                }
-            }
+        let words = |error: StoreError| error.to_string();
+        let mut known = store.find(id, READ_TIMEOUT).await.map_err(words)?;
+        // Its application may have prepared it, and be about to hand it in.
+        if known.is_none() && orphaned {
+            self.bury(id, ORPHANED).await.map_err(words)?;
+            // Whoever was first with a record: it says how it is.
+            known = store.find(id, READ_TIMEOUT).await.map_err(words)?;
         }
+        Ok(match known {
+            // A bundle has no branches outside: somebody else's transaction bears the same id.
+            Some(known) if known.carried && known.is_settled() => Decision::Abort,
+            Some(known) if !known.carried => decided(&known.record, epoch),
+            _ => Decision::Undecided,
+        })
     }
 }
 
@@ -116,6 +116,7 @@ mod tests {
             changed_ms: 0,
             stage,
             branches: Vec::new(),
+            carried: Vec::new(),
         };
         let abort = || Verdict::Abort { branch: None, reason: String::new() };
         for (stage, asked, other) in [

@@ -6,6 +6,7 @@
 //! the branch is a second beginner's, who can never commit it.
 
 use crate::keyspace::transaction_of;
+use crate::oracle::ORPHANED;
 use crate::outbox;
 use crate::service::Inner;
 use quorate_base::NodeId;
@@ -151,9 +152,14 @@ async fn end(
         return Err("the records cannot be reached from this node yet".to_owned());
     };
     let words = |error: crate::store::StoreError| error.to_string();
-    let record = store.read(id, READ_TIMEOUT).await.map_err(words)?;
+    let known = store.find(id, READ_TIMEOUT).await.map_err(words)?;
     let holds = holds(branch);
-    match record.map(|(record, _)| (record.asker == asker, record.stage)) {
+    // What a bundle has carried gets no record any more; what one carries may be let go.
+    if known.as_ref().is_some_and(|known| known.carried && !known.is_settled()) {
+        return Ok(());
+    }
+    let own = known.map(|known| (!known.carried && known.record.asker == asker, known.record));
+    match own.map(|(own, record)| (own, record.stage)) {
         // Somebody else began a transaction of this id before: this one has no record, and never
         // gets one.
         Some((false, _)) => {}
@@ -163,7 +169,8 @@ async fn end(
             Stage::Finished(_) if !holds => return Ok(()),
             Stage::Finished(_) => {}
         },
-        None if holds => inner.bury(id).await.map_err(words)?,
+        // Somebody has begun one at this moment: it is looked at again.
+        None if holds && !inner.bury(id, ORPHANED).await.map_err(words)? => return Ok(()),
         None => {}
     }
     let (branch_id, epoch) = (branch.id.clone(), branch.epoch);

@@ -25,6 +25,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const AT_A_TIME: usize = 1;
 /// Bytes that go together: far less than a command may have.
 const MOST_BYTES: usize = 512 << 10;
+/// Before something is sent everybody else has had a turn so many times without asking for more,
+const QUIET_TURNS: usize = 4;
+/// or so many times in all.
+const MOST_TURNS: usize = 32;
 /// How long what is to be forgotten may wait for company.
 const FORGET_PAUSE: Duration = Duration::from_millis(250);
 
@@ -43,6 +47,8 @@ struct Outbox {
     /// To be forgotten: goes along with what else goes.
     idle: Vec<Waiting>,
     under_way: usize,
+    /// Counts what has come.
+    posted: u64,
 }
 
 impl Outbox {
@@ -118,15 +124,34 @@ fn post(inner: &Arc<Inner>, group: GroupId, waiting: Waiting) {
     let mut all = inner.outboxes.0.lock();
     let outbox = all.entry(group).or_default();
     outbox.waiting.push(waiting);
+    outbox.posted += 1;
     if outbox.under_way < AT_A_TIME {
         outbox.under_way += 1;
         tokio::spawn(send(inner.clone(), group));
     }
 }
 
+/// Lets everybody who is about to ask do so: one answer lets go many, and a commit and the next
+/// prepare should be one entry.
+async fn gather(inner: &Inner, group: GroupId) {
+    let posted = || inner.outboxes.0.lock().get(&group).map(|outbox| outbox.posted);
+    let mut before = posted();
+    let mut quiet = 0;
+    for _ in 0..MOST_TURNS {
+        tokio::task::yield_now().await;
+        let now = posted();
+        quiet = if now == before { quiet + 1 } else { 0 };
+        before = now;
+        if quiet == QUIET_TURNS {
+            return;
+        }
+    }
+}
+
 /// Sends what waits for one keyspace, until nothing does.
 async fn send(inner: Arc<Inner>, group: GroupId) {
     loop {
+        gather(&inner, group).await;
         let taken = {
             let mut all = inner.outboxes.0.lock();
             let Some(outbox) = all.get_mut(&group) else { return };

@@ -1,6 +1,7 @@
 //! What is told of a transaction.
 
-use quorate_keyspace::reply::TxnOutcome;
+use crate::store::Known;
+use quorate_keyspace::branch::Done;
 use quorate_transactions::{Record, Stage};
 
 /// A transaction as it stands.
@@ -8,16 +9,24 @@ use quorate_transactions::{Record, Stage};
 pub struct Report {
     /// Its id.
     pub id: String,
-    /// Its record.
+    /// Its record, or that of the bundle that carries it.
     pub record: Record,
+    /// The bundle that carries it, if one does.
+    pub bundle: Option<String>,
     /// What its keyspace branches read and did, in order of the branches: for whoever runs it at
     /// this node, and for nobody later.
-    pub answers: Vec<Option<TxnOutcome>>,
+    pub answers: Vec<Option<Done>>,
 }
 
 impl Report {
     pub(crate) fn of(id: &str, record: Record) -> Report {
-        Report { id: id.to_owned(), record, answers: Vec::new() }
+        Report { id: id.to_owned(), record, bundle: None, answers: Vec::new() }
+    }
+
+    /// What is known of a client's transaction.
+    pub(crate) fn known(id: &str, known: Known) -> Report {
+        let bundle = known.carried.then_some(known.id);
+        Report { bundle, ..Report::of(id, known.record) }
     }
 
     /// Whether it is over at every participant.

@@ -23,6 +23,8 @@ pub struct Request {
     pub id: String,
     /// The hash of everything else.
     pub content: u128,
+    /// Bytes of it.
+    pub bytes: usize,
     /// How long it may stay undecided.
     pub patience: Duration,
     /// How its participants agree.
@@ -47,13 +49,23 @@ pub struct Branch {
 pub enum BranchWork {
     /// In a keyspace: compares, then operations.
     Keyspace {
-        /// These.
-        txn: Txn,
+        /// These: a client's one, or one of each client that a bundle carries.
+        txns: Vec<Txn>,
         /// Whether the other list is done where a compare does not hold; otherwise that is a no.
         or_else: bool,
     },
     /// At a participant outside.
     Manager(Kind, Work),
+}
+
+impl BranchWork {
+    /// What is done in a keyspace.
+    pub(crate) fn txns(&self) -> &[Txn] {
+        match self {
+            BranchWork::Keyspace { txns, .. } => txns,
+            BranchWork::Manager(..) => &[],
+        }
+    }
 }
 
 /// How the participants of these branches agree, where nobody says: their votes decide if all of
@@ -135,11 +147,11 @@ impl Branch {
             return wrong(format!("a participant's name has 1 to {limit} bytes"));
         }
         match &self.work {
-            BranchWork::Keyspace { txn, or_else } => {
-                if reads_old(txn) {
+            BranchWork::Keyspace { txns, or_else } => {
+                if txns.iter().any(reads_old) {
                     return wrong("a branch reads the present: name no revision".to_owned());
                 }
-                if !or_else && !txn.failure.is_empty() {
+                if !or_else && txns.iter().any(|txn| !txn.failure.is_empty()) {
                     return wrong("operations for \"else\" need or_else".to_owned());
                 }
                 Ok(())
@@ -164,7 +176,7 @@ mod tests {
     use super::*;
 
     fn request(names: &[(&str, &str)]) -> Request {
-        let work = BranchWork::Keyspace { txn: Txn::default(), or_else: false };
+        let work = BranchWork::Keyspace { txns: vec![Txn::default()], or_else: false };
         let branch = |(name, participant): &(&str, &str)| Branch {
             name: (*name).to_owned(),
             participant: (*participant).to_owned(),
@@ -173,6 +185,7 @@ mod tests {
         Request {
             id: "t".to_owned(),
             content: 1,
+            bytes: 1,
             patience: Duration::from_secs(1),
             protocol: Protocol::TwoPhase,
             branches: names.iter().map(branch).collect(),

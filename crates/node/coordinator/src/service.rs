@@ -1,12 +1,12 @@
-//! What clients ask of transactions at this node: run one, list them, show one.
+//! Transactions at this node: their participants, their records, and what clients ask about them.
 
-use crate::drive::Drive;
+use crate::bundles::Bundles;
 use crate::error::RunError;
-use crate::live::{AllLive, Live, Progress};
+use crate::live::AllLive;
 use crate::oracle::Records;
 use crate::outbox::{self, Outboxes};
 use crate::report::Report;
-use crate::request::{Branch, BranchWork, Request};
+use crate::request::{Branch, BranchWork};
 use crate::store::{FINISHED, Kept, OPEN, Store, StoreError};
 use crate::writer::{self, Writer};
 use crate::{orphans, takeover, tidy};
@@ -17,25 +17,15 @@ use quorate_resource_managers as rm;
 use quorate_resource_managers::{
     Deadline, Participants, Recovery, RecoverySettings, ResourceManager,
 };
-use quorate_transactions::{
-    BranchRecord, BranchState, Coordinator, Kind, Moment, Owner, Record, Settings as Pure, Stage,
-    Start, SuspicionSettings, content_hash,
-};
+use quorate_transactions::{Carried, Kind, Moment, Owner, SuspicionSettings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
 
 /// How long the records' keyspace may take to be there.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a client waits longer than its transaction may stay undecided.
-const GRACE: Duration = Duration::from_secs(5);
-/// How often whoever waits for another node's transaction looks.
-const LOOK: Duration = Duration::from_millis(20);
-/// Transactions that one node drives at a time.
-const MOST_LIVE: usize = 4_096;
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// For how long a participant that was found fit is taken for fit.
 const FIT: Duration = Duration::from_secs(10);
 
@@ -68,6 +58,7 @@ pub(crate) struct Inner {
     pub node: NodeHandle,
     pub me: Owner,
     pub live: AllLive,
+    pub bundles: Bundles,
     pub writer: Writer,
     pub outboxes: Outboxes,
     pub recovery: Recovery,
@@ -115,7 +106,7 @@ impl Inner {
     }
 
     /// Finds a branch's participant, and whether it is fit.
-    async fn find(
+    pub(crate) async fn find(
         &self,
         transaction: &str,
         branch: &Branch,
@@ -214,6 +205,7 @@ impl Transactions {
                 node,
                 me,
                 live: AllLive::default(),
+                bundles: Bundles::default(),
                 writer: Writer::default(),
                 outboxes: Outboxes::default(),
                 recovery: Recovery::new(all, oracle, settings.recovery),
@@ -245,118 +237,6 @@ impl Transactions {
         &self.0.managers
     }
 
-    /// Runs a transaction, or tells how the one of this id and content ended that was run before.
-    /// Answers once the decision is on record; with `applied`, once it is carried out everywhere,
-    /// or the time is up.
-    ///
-    /// # Errors
-    /// [`RunError`]
-    pub async fn run(&self, request: Request, applied: bool) -> Result<Report, RunError> {
-        request.check()?;
-        let inner = &self.0;
-        if let Some(live) = inner.live.get(&request.id) {
-            return self.join(&live, &request, applied).await;
-        }
-        if inner.live.len() >= MOST_LIVE {
-            let why = format!("this node drives {MOST_LIVE} transactions already: try again");
-            return Err(RunError::Unavailable(why));
-        }
-        let store = self.store().await?;
-        if let Some(known) = store.look(&request.id).map_err(store_error)? {
-            return self.wait_for_other(&store, &request, known).await;
-        }
-        let deadline = Deadline::within(request.patience);
-        let mut branches = Vec::with_capacity(request.branches.len());
-        for branch in &request.branches {
-            let (kind, group) = inner.find(&request.id, branch, deadline).await?;
-            branches.push(BranchRecord {
-                name: branch.name.clone(),
-                kind,
-                participant: branch.participant.clone(),
-                group,
-                state: BranchState::Asked,
-                trouble: String::new(),
-            });
-        }
-        let start = Start {
-            content: request.content,
-            protocol: request.protocol,
-            owner: inner.me,
-            patience: request.patience,
-            branches,
-        };
-        let (id, moment, mut effects) = (&request.id, inner.moment(), Vec::new());
-        let hash = content_hash(id.as_bytes());
-        let coordinator = Coordinator::begin(Pure::default(), hash, start, moment, &mut effects);
-        let live = Live::new(id, coordinator.record().clone());
-        if let Err(known) = inner.live.add(&live) {
-            return self.join(&known, &request, applied).await;
-        }
-        let work = Some(Arc::new(request.branches.clone()));
-        let drive = Drive::new(inner.clone(), live.clone(), coordinator, work);
-        tokio::spawn(drive.run(effects));
-        self.join(&live, &request, applied).await
-    }
-
-    /// Waits for a transaction that this node drives.
-    async fn join(
-        &self,
-        live: &Arc<Live>,
-        request: &Request,
-        applied: bool,
-    ) -> Result<Report, RunError> {
-        same(&request.id, live.content, request)?;
-        let limit = request.patience + GRACE;
-        let decided = tokio::time::timeout(limit, live.reached(Progress::Decided)).await;
-        let told = |record: Record| Report {
-            id: live.id.clone(),
-            record,
-            answers: live.answers.lock().clone(),
-        };
-        if decided.is_ok() && applied {
-            // Else it is told as it stands: decided.
-            let _ = tokio::time::timeout(limit, live.reached(Progress::Applied)).await;
-        }
-        let record = live.record.lock().clone();
-        match record.stage {
-            Stage::Open if decided == Ok(Progress::Left) => {
-                let store = self.store().await?;
-                match store.read(&request.id, READ_TIMEOUT).await.map_err(store_error)? {
-                    Some(known) => self.wait_for_other(&store, request, known).await,
-                    None => Err(in_doubt(&request.id)),
-                }
-            }
-            Stage::Open => Err(in_doubt(&request.id)),
-            _ => Ok(told(record)),
-        }
-    }
-
-    /// Waits for a transaction that another node, or an earlier life of this one, drives or drove.
-    async fn wait_for_other(
-        &self,
-        store: &Store,
-        request: &Request,
-        mut known: Kept,
-    ) -> Result<Report, RunError> {
-        let deadline = Deadline::within(request.patience + GRACE);
-        loop {
-            // A void one has no content: whatever was to be run under its id is rolled back.
-            if !known.0.is_void() {
-                same(&request.id, known.0.content, request)?;
-            }
-            if known.0.stage.verdict().is_some() {
-                return Ok(Report::of(&request.id, known.0));
-            }
-            if deadline.left().is_zero() {
-                return Err(in_doubt(&request.id));
-            }
-            sleep(LOOK).await;
-            if let Some(now) = store.look(&request.id).map_err(store_error)? {
-                known = now;
-            }
-        }
-    }
-
     pub(crate) async fn store(&self) -> Result<Store, RunError> {
         let made = self.0.node.transactions(STORE_TIMEOUT).await;
         made.map(Store).map_err(|error| match error {
@@ -375,9 +255,13 @@ impl Transactions {
     pub async fn list(&self, limit: u64) -> Result<Vec<Report>, RunError> {
         let store = self.store().await?;
         store.0.read(READ_TIMEOUT).await.map_err(|e| store_error(StoreError::Request(e)))?;
-        let mut all = store.list(OPEN, "", true, limit).map_err(store_error)?;
-        all.extend(store.list(FINISHED, "", true, limit).map_err(store_error)?);
-        Ok(all.into_iter().map(|(id, (record, _))| Report::of(&id, record)).collect())
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut all = Vec::new();
+        for prefix in [OPEN, FINISHED] {
+            let records = store.list(prefix, "", true, limit).map_err(store_error)?;
+            all.extend(records.into_iter().flat_map(|(id, kept)| reports(&id, kept)).take(most));
+        }
+        Ok(all)
     }
 
     /// One transaction; nothing, if there is none of this id, or none any more.
@@ -386,23 +270,22 @@ impl Transactions {
     /// [`RunError`]
     pub async fn show(&self, id: &str) -> Result<Option<Report>, RunError> {
         let store = self.store().await?;
-        let found = store.read(id, READ_TIMEOUT).await.map_err(store_error)?;
-        Ok(found.map(|(record, _)| Report::of(id, record)))
+        let found = store.find(id, READ_TIMEOUT).await.map_err(store_error)?;
+        Ok(found.map(|known| Report::known(id, known)))
     }
 }
 
-fn same(id: &str, content: u128, request: &Request) -> Result<(), RunError> {
-    match content == request.content {
-        true => Ok(()),
-        false => Err(RunError::OtherContent(format!(
-            "there was another transaction of the id {id:?}: an id is for one transaction, for ever"
-        ))),
+/// What a record tells: of a bundle, how those stand that it carries. An aborted one carries nobody
+/// any more.
+fn reports(id: &str, (record, _): Kept) -> Vec<Report> {
+    match record.stage.verdict() {
+        _ if record.carried.is_empty() => vec![Report::of(id, record)],
+        Some(verdict) if !verdict.commits() => Vec::new(),
+        _ => {
+            let bundle = || Some(id.to_owned());
+            let one =
+                |it: &Carried| Report { bundle: bundle(), ..Report::of(&it.id, record.clone()) };
+            record.carried.iter().map(one).collect()
+        }
     }
-}
-
-fn in_doubt(id: &str) -> RunError {
-    RunError::InDoubt(format!(
-        "the transaction {id:?} is in doubt: ask for it by `quorate txn show {id}`, or run it \
-         again under the same id"
-    ))
 }

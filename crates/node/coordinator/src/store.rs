@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `o/` and an id | the record of a transaction that is not over |
 //! | `f/` and an id | of one that is |
+//! | `c/` and an id | the id of the bundle that carries it |
 //! | `a/` and a branch's name | an alarm about it, which people have not acknowledged |
 //!
 //! Invariant: a record is only ever changed on the condition that it is still as of a revision,
@@ -20,7 +21,7 @@ use quorate_keyspace::command::{
 use quorate_keyspace::reply::{OperationOutcome, Outcome, TxnOutcome};
 use quorate_keyspace::{KeyspaceError, ReadError, codec};
 use quorate_mvcc::{KeyRange, Revision};
-use quorate_transactions::{Alarm, Record, Stage, StoreRequest, Stored};
+use quorate_transactions::{Alarm, Change, Key, Record, StoreRequest, Stored, Verdict, Write};
 use std::time::Duration;
 
 /// How long one write may take before it is made again.
@@ -32,9 +33,32 @@ pub(crate) const OPEN: &str = "o/";
 pub(crate) const ALARM: &str = "a/";
 /// What finished records begin with.
 pub(crate) const FINISHED: &str = "f/";
+/// What the ids of those begin with that a bundle carries.
+const CARRIED: &str = "c/";
+/// Records, and whom they carry, that are removed with one command.
+const MOST_REMOVED: usize = 500;
 
 /// A record and its revision.
 pub(crate) type Kept = (Record, Revision);
+
+/// What is known of a client's transaction: its own record, or that of the bundle that carries it.
+pub(crate) struct Known {
+    /// Whose record it is.
+    pub id: String,
+    pub record: Record,
+    pub revision: Revision,
+    /// The hash of what the client asked for.
+    pub content: u128,
+    /// Whether the record is a bundle's.
+    pub carried: bool,
+}
+
+impl Known {
+    /// Whether it is decided. A bundle that is aborted has let go whom it carried.
+    pub fn is_settled(&self) -> bool {
+        self.record.stage.verdict().is_some_and(|verdict| !self.carried || verdict.commits())
+    }
+}
 
 /// The records.
 #[derive(Clone)]
@@ -61,24 +85,46 @@ fn read(key: Bytes) -> Operation {
     Operation::Range(Range::of(KeyRange::One(key)))
 }
 
+fn place(key_: &Key) -> Bytes {
+    match key_ {
+        Key::Open(id) => key(OPEN, id),
+        Key::Finished(id) => key(FINISHED, id),
+        Key::Carried(id) => key(CARRIED, id),
+    }
+}
+
+fn put(key: Bytes, value: Bytes) -> Operation {
+    Operation::Put(Put { key, value, ..Put::default() })
+}
+
+fn delete(key: Bytes) -> Operation {
+    Operation::Delete(Delete { range: KeyRange::One(key), prev_kv: false })
+}
+
 /// The write of one record.
 fn one(id: &str, request: &StoreRequest, value: &Bytes) -> Txn {
-    let (open, finished) = (key(OPEN, id), key(FINISHED, id));
-    let compare = match request.at {
-        Some(revision) => vec![as_of(open.clone(), revision)],
-        None => vec![as_of(open.clone(), 0), as_of(finished.clone(), 0)],
+    let Write { conditions, changes } = request.write(id);
+    let own = || Bytes::copy_from_slice(id.as_bytes());
+    let change = |change| match change {
+        Change::Keep(at) => put(place(&at), value.clone()),
+        Change::Remove(at) => delete(place(&at)),
+        Change::Carry(id) => put(key(CARRIED, &id), own()),
+        Change::LetGo(id) => {
+            let at = key(CARRIED, &id);
+            let by_this = Compare {
+                range: KeyRange::One(at.clone()),
+                operator: CompareOperator::Equal,
+                target: CompareTarget::Value(own()),
+            };
+            let success = vec![delete(at)];
+            Operation::Txn(Txn { compare: vec![by_this], success, failure: Vec::new() })
+        }
     };
-    let put = |key: &Bytes| {
-        Operation::Put(Put { key: key.clone(), value: value.clone(), ..Put::default() })
-    };
-    let delete =
-        |key: Bytes| Operation::Delete(Delete { range: KeyRange::One(key), prev_kv: false });
-    let success = match request.record.stage {
-        Stage::Finished(_) if request.at.is_some() => vec![delete(open.clone()), put(&finished)],
-        Stage::Finished(_) => vec![put(&finished)],
-        _ => vec![put(&open)],
-    };
-    Txn { compare, success, failure: vec![read(open), read(finished)] }
+    Txn {
+        compare: conditions.iter().map(|(key, at)| as_of(place(key), *at)).collect(),
+        success: changes.into_iter().map(change).collect(),
+        failure: vec![read(key(OPEN, id)), read(key(FINISHED, id))],
+    }
 }
 
 /// What a write came to whose condition did not hold: an earlier try of the same write may have
@@ -172,9 +218,38 @@ impl Store {
         self.look(id)
     }
 
+    /// What is known of a client's transaction as of everything acknowledged before the call.
+    pub async fn find(&self, id: &str, timeout: Duration) -> Result<Option<Known>, StoreError> {
+        self.0.read(timeout).await.map_err(StoreError::Request)?;
+        self.look_for(id)
+    }
+
+    /// What is known of a client's transaction as far as this node knows.
+    pub fn look_for(&self, id: &str) -> Result<Option<Known>, StoreError> {
+        if let Some((record, revision)) = self.look(id)? {
+            let content = record.content;
+            let (id, carried) = (id.to_owned(), false);
+            return Ok(Some(Known { id, record, revision, content, carried }));
+        }
+        let range = Range::of(KeyRange::One(key(CARRIED, id)));
+        let found = self.0.reader().range(&range).map_err(unread)?;
+        let Some(kv) = found.kvs.into_iter().next() else { return Ok(None) };
+        let bundle = String::from_utf8_lossy(&kv.value).into_owned();
+        let Some((record, revision)) = self.look(&bundle)? else { return Ok(None) };
+        let carried = record.carried.iter().find(|carried| carried.id == id);
+        Ok(carried.map(|it| it.content).map(|content| Known {
+            id: bundle,
+            record,
+            revision,
+            content,
+            carried: true,
+        }))
+    }
+
     /// The record of this id as far as this node knows.
     pub fn look(&self, id: &str) -> Result<Option<Kept>, StoreError> {
-        for prefix in [FINISHED, OPEN] {
+        // In this order: it may go from the one to the other between the two.
+        for prefix in [OPEN, FINISHED] {
             let range = Range::of(KeyRange::One(key(prefix, id)));
             let found = self.0.reader().range(&range).map_err(unread)?;
             if let Some(kv) = found.kvs.into_iter().next() {
@@ -237,31 +312,40 @@ impl Store {
         Ok(found.kvs.into_iter().map(|kv| (id(&kv.key), kv.value, kv.mod_revision)).collect())
     }
 
-    /// Removes finished records, each if it is still as of its revision.
-    pub async fn remove(&self, finished: &[(String, Revision)]) -> Result<(), StoreError> {
-        let one = |(id, revision): &(String, Revision)| {
-            let key = key(FINISHED, id);
-            Operation::Txn(Txn {
-                compare: vec![as_of(key.clone(), *revision)],
-                success: vec![Operation::Delete(Delete {
-                    range: KeyRange::One(key),
-                    prev_kv: false,
-                })],
-                failure: Vec::new(),
-            })
+    /// Removes finished records, each if it is still as of its revision, and forgets whom they
+    /// carried.
+    pub async fn remove(&self, finished: &[(String, Kept)]) -> Result<(), StoreError> {
+        let one = |(id, (record, revision)): &(String, Kept)| {
+            let at = key(FINISHED, id);
+            let commits = record.stage.verdict().is_some_and(Verdict::commits);
+            let carried = record.carried.iter().filter(|_| commits);
+            let mut success = vec![delete(at.clone())];
+            success.extend(carried.map(|carried| delete(key(CARRIED, &carried.id))));
+            let compare = vec![as_of(at, *revision)];
+            Operation::Txn(Txn { compare, success, failure: Vec::new() })
         };
-        let success = finished.iter().map(one).collect();
-        let command = Command::Txn(Txn { success, ..Txn::default() });
-        self.propose(&command, WRITE_TIMEOUT).await.map(drop)
+        let mut rest = finished;
+        while !rest.is_empty() {
+            let mut room = MOST_REMOVED;
+            let fits = |(_, (record, _)): &&(String, Kept)| {
+                let wanted = 1 + record.carried.len();
+                room.checked_sub(wanted).map(|left| room = left).is_some()
+            };
+            let (some, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            rest = others;
+            let success = some.iter().map(one).collect();
+            let command = Command::Txn(Txn { success, ..Txn::default() });
+            self.propose(&command, WRITE_TIMEOUT).await?;
+        }
+        Ok(())
     }
 
     /// Keeps an alarm about the branch of this name, if there is none yet.
     pub async fn note_alarm(&self, name: &str, alarm: &Alarm) -> Result<(), StoreError> {
         let key = key(ALARM, name);
-        let put = Put { key: key.clone(), value: alarm.encode(), ..Put::default() };
         let command = Command::Txn(Txn {
-            compare: vec![as_of(key, 0)],
-            success: vec![Operation::Put(put)],
+            compare: vec![as_of(key.clone(), 0)],
+            success: vec![put(key, alarm.encode())],
             failure: Vec::new(),
         });
         self.propose(&command, WRITE_TIMEOUT).await.map(drop)
@@ -283,10 +367,7 @@ impl Store {
     /// Removes alarms, by the names of their branches.
     pub async fn remove_alarms(&self, names: &[String]) -> Result<(), StoreError> {
         for some in names.chunks(64) {
-            let delete = |name: &String| {
-                Operation::Delete(Delete { range: KeyRange::One(key(ALARM, name)), prev_kv: false })
-            };
-            let success = some.iter().map(delete).collect();
+            let success = some.iter().map(|name| delete(key(ALARM, name))).collect();
             self.propose(&Command::Txn(Txn { success, ..Txn::default() }), WRITE_TIMEOUT).await?;
         }
         Ok(())

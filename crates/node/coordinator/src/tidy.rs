@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 /// The pause between two rounds.
 const PAUSE: Duration = Duration::from_secs(30);
-/// Records in one page, and removed by one command.
+/// Records in one page.
 const PAGE: u64 = 500;
 /// How long a participant may take to forget a page's branches.
 const FORGET_LIMIT: Duration = Duration::from_secs(10);
@@ -68,8 +68,6 @@ async fn forget(inner: &Inner, store: &Store, old: Revision) {
         let due: Vec<(String, Kept)> =
             page.into_iter().filter(|(_, (_, revision))| *revision <= old).collect();
         let due = forgotten_outside(inner, due).await;
-        let due: Vec<(String, Revision)> =
-            due.into_iter().map(|(id, (_, revision))| (id, revision)).collect();
         if !due.is_empty()
             && let Err(error) = store.remove(&due).await
         {

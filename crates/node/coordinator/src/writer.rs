@@ -1,15 +1,20 @@
 //! Writes records, all that wait with one command of their keyspace: what a transaction's record
-//! costs is shared by as many as are under way. While one is under way, the next ones gather.
+//! costs is shared by as many as are under way. While one is under way, the next ones gather. Ends,
+//! which nobody waits for, wait a moment for a beginning to go with.
 //!
 //! Invariant: every write gets exactly one answer, or an error, after which it is made again.
 
 use crate::service::Inner;
 use crate::store::StoreError;
 use parking_lot::Mutex;
-use quorate_transactions::{StoreRequest, Stored};
+use quorate_transactions::{Stage, StoreRequest, Stored};
 use std::sync::Weak;
+use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 
+/// How long an end may wait for company.
+const END_PAUSE: Duration = Duration::from_millis(5);
 /// Records in one command,
 const MOST: usize = 64;
 /// and their bytes: far less than a command may have, and more than any record has.
@@ -27,6 +32,8 @@ struct Waiting {
 pub(crate) struct Writer {
     waiting: Mutex<Vec<Waiting>>,
     wake: Notify,
+    /// The same, for ends.
+    wake_later: Notify,
 }
 
 impl Writer {
@@ -36,8 +43,21 @@ impl Writer {
         let bytes = request.record.encode().len();
         let waiting = Waiting { id: id.to_owned(), request: request.clone(), bytes, reply };
         self.waiting.lock().push(waiting);
-        self.wake.notify_one();
+        match request.at.is_some() && matches!(request.record.stage, Stage::Finished(_)) {
+            true => self.wake_later.notify_one(),
+            false => self.wake.notify_one(),
+        }
         answer.await.unwrap_or(Err(StoreError::Away))
+    }
+
+    /// Waits until something is to be written.
+    async fn due(&self) {
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = self.wake_later.notified() => {
+                let _ = timeout(END_PAUSE, self.wake.notified()).await;
+            }
+        }
     }
 
     fn take(&self) -> Vec<Waiting> {
@@ -66,7 +86,7 @@ async fn write(inner: Weak<Inner>) {
     loop {
         let Some(inner) = inner.upgrade() else { return };
         tokio::select! {
-            () = inner.writer.wake.notified() => {}
+            () = inner.writer.due() => {}
             _ = inner.node.ended() => return,
         }
         let taken = inner.writer.take();

@@ -1,14 +1,14 @@
 //! Carries out commands: the keyspace as a function of its state and an entry.
 //!
 //! Invariant: a command that is refused has changed nothing, and a command makes at most one
-//! revision, none if it changes no key.
+//! revision, a branch one for each of its transactions; none where no key changes.
 
-use crate::branch::{No, Prepare};
+use crate::branch::{Done, No, Prepare};
 use crate::canary::{Bug, Canary};
 use crate::command::{Alarm, Command, Delete, MemberChange, Operation, Put, Txn};
 use crate::leases::Lease;
 use crate::lessor::{Lessor, MAX_TTL_SECONDS};
-use crate::reply::{DeleteOutcome, KeyspaceError, Outcome, PutOutcome, TxnOutcome};
+use crate::reply::{DeleteOutcome, KeyspaceError, Outcome, PutOutcome};
 use crate::state::{self, State, failed};
 use bytes::Bytes;
 use quorate_base::{Ballot, NodeId};
@@ -96,7 +96,7 @@ impl<'a, 's, E: Engine> Execution<'a, 's, E> {
         mut self,
         prepare: &Prepare,
         alarms: bool,
-    ) -> Result<Result<TxnOutcome, No>, ServiceError> {
+    ) -> Result<Result<Vec<Done>, No>, ServiceError> {
         self.txn.begin_command();
         let done = self.branch(prepare, alarms);
         self.txn.roll_back_command();
@@ -108,7 +108,7 @@ impl<'a, 's, E: Engine> Execution<'a, 's, E> {
         mut self,
         prepare: &Prepare,
         alarms: bool,
-    ) -> Result<Result<TxnOutcome, No>, ServiceError> {
+    ) -> Result<Result<Vec<Done>, No>, ServiceError> {
         self.txn.begin_command();
         let done = self.branch(prepare, alarms);
         match &done {
@@ -123,9 +123,12 @@ impl<'a, 's, E: Engine> Execution<'a, 's, E> {
         &mut self,
         prepare: &Prepare,
         alarms: bool,
-    ) -> Result<Result<TxnOutcome, No>, ServiceError> {
+    ) -> Result<Result<Vec<Done>, No>, ServiceError> {
         let allowed = match alarms {
-            true => self.check_alarms_for(true, puts(&prepare.txn)).map_err(Stop::from),
+            true => {
+                let adds = prepare.txns.iter().any(puts);
+                self.check_alarms_for(true, adds).map_err(Stop::from)
+            }
             false => Ok(()),
         };
         match allowed.and_then(|()| self.transact_branch(prepare)) {

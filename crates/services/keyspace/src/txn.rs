@@ -3,7 +3,7 @@
 //! each seeing what the ones before it did, all at one revision.
 
 use crate::apply::{Execution, Stop};
-use crate::branch::{No, Prepare};
+use crate::branch::{Done, No, Prepare};
 use crate::command::{Compare, CompareTarget, Operation, Put, Txn};
 use crate::range;
 use crate::reply::{KeyspaceError, OperationOutcome, TxnOutcome};
@@ -21,19 +21,25 @@ impl<E: Engine> Execution<'_, '_, E> {
         self.carry_out(txn, &mut path.into_iter())
     }
 
-    /// Does a branch. One whose compares do not hold is refused, unless it has something else to
-    /// do.
+    /// Does a branch: its transactions in order, each at a revision of its own. One whose compares
+    /// do not hold refuses all of it, unless it has something else to do.
     pub(crate) fn transact_branch(
         &mut self,
         prepare: &Prepare,
-    ) -> Result<Result<TxnOutcome, No>, Stop> {
-        let mut path = Vec::new();
-        self.decide(&prepare.txn, &mut path)?;
-        if !prepare.or_else && path.first() == Some(&false) {
-            return Ok(Err(No::CompareFailed));
+    ) -> Result<Result<Vec<Done>, No>, Stop> {
+        let mut all = Vec::with_capacity(prepare.txns.len());
+        for txn in &prepare.txns {
+            self.txn.next_revision();
+            let mut path = Vec::new();
+            self.decide(txn, &mut path)?;
+            if !prepare.or_else && path.first() == Some(&false) {
+                return Ok(Err(No::CompareFailed));
+            }
+            self.check(txn, &mut path.clone().into_iter())?;
+            let outcome = self.carry_out(txn, &mut path.into_iter())?;
+            all.push(Done { revision: self.txn.revision(), outcome });
         }
-        self.check(&prepare.txn, &mut path.clone().into_iter())?;
-        self.carry_out(&prepare.txn, &mut path.into_iter()).map(Ok)
+        Ok(Ok(all))
     }
 
     fn decide(&self, txn: &Txn, path: &mut Vec<bool>) -> Result<(), Stop> {

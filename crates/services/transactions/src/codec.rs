@@ -1,7 +1,11 @@
-//! The bytes of a record. `docs/transactions.md` has the table. Version 2 is written; version 1,
-//! which knew no asker, is read.
+//! The bytes of a record. `docs/transactions.md` has the table. Version 2 is written, and version 3
+//! of a bundle; version 1, which knew no asker, is read.
 
-use crate::record::{BranchRecord, BranchState, Kind, MAX_BRANCHES, Owner, Record, Stage, Verdict};
+use crate::id::MAX_ID_BYTES;
+use crate::record::{
+    BranchRecord, BranchState, Carried, Kind, MAX_BRANCHES, MAX_CARRIED, Owner, Record, Stage,
+    Verdict,
+};
 use bytes::Bytes;
 use quorate_atomic_commit::Protocol;
 use quorate_base::codec::{DecodeError, Reader, Writer};
@@ -9,14 +13,16 @@ use quorate_base::{GroupId, NodeId};
 
 const VERSION: u8 = 2;
 const WITHOUT_ASKER: u8 = 1;
+const BUNDLE: u8 = 3;
 const MAX_NAME_BYTES: u64 = 256;
 const MAX_TEXT_BYTES: u64 = 4_096;
 
 impl Record {
     /// Its bytes.
     pub fn encode(&self) -> Bytes {
-        let mut w = Writer::with_capacity(64 + 64 * self.branches.len());
-        w.u8(VERSION);
+        let bytes = 64 + 64 * self.branches.len() + 56 * self.carried.len();
+        let mut w = Writer::with_capacity(bytes);
+        w.u8(if self.carried.is_empty() { VERSION } else { BUNDLE });
         w.u64(wide(self.content >> 64)).u64(wide(self.content));
         w.u8(protocol_code(self.protocol));
         w.u64(self.owner.node.0).u64(self.owner.run);
@@ -37,6 +43,13 @@ impl Record {
             write_state(&mut w, &branch.state);
             write_text(&mut w, &branch.trouble);
         }
+        if !self.carried.is_empty() {
+            w.varint(self.carried.len() as u64);
+        }
+        for carried in &self.carried {
+            w.bytes(carried.id.as_bytes());
+            w.u64(wide(carried.content >> 64)).u64(wide(carried.content));
+        }
         w.into_bytes()
     }
 
@@ -47,10 +60,10 @@ impl Record {
     pub fn decode(bytes: Bytes) -> Result<Record, DecodeError> {
         let mut r = Reader::new(bytes);
         let version = r.u8()?;
-        if version != VERSION && version != WITHOUT_ASKER {
+        if ![WITHOUT_ASKER, VERSION, BUNDLE].contains(&version) {
             return unknown("version of a transaction's record", version);
         }
-        let content = (u128::from(r.u64()?) << 64) | u128::from(r.u64()?);
+        let content = read_content(&mut r)?;
         let protocol = protocol_of(r.u8()?)?;
         let owner = read_owner(&mut r)?;
         let asker = match version {
@@ -67,6 +80,11 @@ impl Record {
         };
         let n = r.count(MAX_BRANCHES as u64, 6)?;
         let branches = (0..n).map(|_| read_branch(&mut r)).collect::<Result<_, _>>()?;
+        let n = match version {
+            BUNDLE => r.count(MAX_CARRIED as u64, 17)?,
+            _ => 0,
+        };
+        let carried = (0..n).map(|_| read_carried(&mut r)).collect::<Result<_, _>>()?;
         r.finish()?;
         Ok(Record {
             content,
@@ -80,8 +98,17 @@ impl Record {
             changed_ms,
             stage,
             branches,
+            carried,
         })
     }
+}
+
+fn read_content(r: &mut Reader) -> Result<u128, DecodeError> {
+    Ok((u128::from(r.u64()?) << 64) | u128::from(r.u64()?))
+}
+
+fn read_carried(r: &mut Reader) -> Result<Carried, DecodeError> {
+    Ok(Carried { id: text(r, MAX_ID_BYTES as u64)?, content: read_content(r)? })
 }
 
 /// The lower half.
@@ -246,6 +273,7 @@ mod tests {
                 branch("a", Kind::Keyspace, 16, BranchState::Prepared),
                 branch("b", Kind::Postgres, 0, BranchState::Refused("no".to_owned())),
             ],
+            carried: Vec::new(),
         }
     }
 
@@ -268,6 +296,15 @@ mod tests {
         let first = Bytes::from([&[1][..], &head, &owner, &rest].concat());
         let known = Record { asker: Owner::default(), ..record() };
         assert_eq!(Record::decode(first), Ok(known), "version 1");
+        let carried = vec![Carried { id: "x".to_owned(), content: (1 << 64) | 2 }];
+        let bundle = Record { carried, ..record() };
+        let bytes = bundle.encode();
+        let carried = [1, 1, b'x', 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(bytes, [&[3][..], &head, &owner, &asker, &rest, &carried].concat());
+        assert_eq!(Record::decode(bytes.clone()), Ok(bundle));
+        for cut in 0..bytes.len() {
+            assert!(Record::decode(bytes.slice(..cut)).is_err());
+        }
     }
 
     #[test]

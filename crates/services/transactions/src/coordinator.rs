@@ -4,7 +4,7 @@
 //! record is in the store, and no participant is told a decision that does not follow from the
 //! record, or from votes that nobody can take back.
 
-use crate::record::{BranchRecord, BranchState, Owner, Record, Stage};
+use crate::record::{BranchRecord, BranchState, Carried, Owner, Record, Stage};
 use quorate_atomic_commit as commit;
 use quorate_atomic_commit::two_phase;
 use quorate_atomic_commit::{Config, Epoch, Key, Protocol, Terms, TransactionId};
@@ -38,6 +38,8 @@ pub struct Start {
     pub patience: Duration,
     /// Its branches: at least one.
     pub branches: Vec<BranchRecord>,
+    /// The transactions that it carries, if it is a bundle.
+    pub carried: Vec<Carried>,
 }
 
 /// The time, as the host has it.
@@ -248,7 +250,7 @@ pub(crate) enum Phase {
 }
 
 /// Why a transaction is rolled back that its client does not want any more.
-pub(crate) const CANCELLED: &str = "it was cancelled";
+pub const CANCELLED: &str = "it was cancelled";
 
 /// Drives one transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -304,6 +306,7 @@ impl Coordinator {
             changed_ms: moment.wall_ms,
             stage: Stage::Open,
             branches: start.branches,
+            carried: start.carried,
         };
         let deadline = moment.now + start.patience;
         let mut it = Coordinator::of(settings, id, record, None, deadline);

@@ -1,5 +1,6 @@
 //! What a transaction may be called, and how its content is told from another.
 
+use crate::record::Owner;
 use std::fmt;
 
 /// Bytes of the longest id: a UUID with its hyphens. Databases have no room for more.
@@ -36,6 +37,23 @@ pub fn check_id(id: &str) -> Result<(), Refused> {
     }
 }
 
+/// What a bundle's id begins with, and no client's does.
+const BUNDLE: char = '~';
+
+/// The id of a bundle, one of many of its owner's: nobody else ever makes the same.
+pub fn bundle_id(owner: Owner, number: u64) -> String {
+    let parts = [owner.node.0, owner.run, number].map(u64::to_be_bytes);
+    format!("{BUNDLE}{:032x}", content_hash(&parts.concat()))
+}
+
+/// Checks the id of a transaction that may be a bundle.
+///
+/// # Errors
+/// [`Refused`]
+pub fn check_known_id(id: &str) -> Result<(), Refused> {
+    check_id(id.strip_prefix(BUNDLE).unwrap_or(id))
+}
+
 /// The hash by which a retried transaction is told from another of the same id.
 pub fn content_hash(content: &[u8]) -> u128 {
     xxhash_rust::xxh3::xxh3_128(content)
@@ -44,6 +62,7 @@ pub fn content_hash(content: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_base::NodeId;
 
     #[test]
     fn ids() {
@@ -53,5 +72,14 @@ mod tests {
         for bad in ["", "a b", "ä", "a/b", &"x".repeat(37)] {
             assert!(check_id(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_bundle_is_called_as_no_client_can_call_anything() {
+        let owner = Owner { node: NodeId(1), run: 2 };
+        let id = bundle_id(owner, 3);
+        assert!(check_id(&id).is_err() && id.len() <= MAX_ID_BYTES, "{id}");
+        assert_eq!(check_known_id(&id), Ok(()));
+        assert_ne!(id, bundle_id(owner, 4));
     }
 }

@@ -15,6 +15,8 @@
 //!   the word from whoever had it. Clocks and suspicions decide when, never what.
 //! - Whoever takes over a transaction that is undecided ends it: the tombstone comes first. Where
 //!   the votes decide they are closed and learned first: all Yes is a commit.
+//! - A transaction that a bundle carries takes effect if and only if the bundle does, and once it
+//!   is carried nobody begins another of its id before the bundle is aborted.
 //! - A record is finished only when every participant has proven that it applied the decision.
 
 mod alarm;
@@ -25,11 +27,17 @@ mod record;
 mod steps;
 mod suspicion;
 mod votes;
+mod write;
 
 pub use alarm::Alarm;
 pub use coordinator::{
-    Coordinator, Effect, End, Found, Input, Moment, Settings, Start, StoreRequest, Stored, Vote,
+    CANCELLED, Coordinator, Effect, End, Found, Input, Moment, Settings, Start, StoreRequest,
+    Stored, Vote,
 };
-pub use id::{MAX_ID_BYTES, Refused, check_id, content_hash};
-pub use record::{BranchRecord, BranchState, Kind, MAX_BRANCHES, Owner, Record, Stage, Verdict};
+pub use id::{MAX_ID_BYTES, Refused, bundle_id, check_id, check_known_id, content_hash};
+pub use record::{
+    BranchRecord, BranchState, Carried, Kind, MAX_BRANCHES, MAX_CARRIED, Owner, Record, Stage,
+    Verdict,
+};
 pub use suspicion::{Sight, Suspicion, SuspicionSettings};
+pub use write::{Change, Key, Write};

@@ -5,6 +5,8 @@ use quorate_base::{GroupId, NodeId};
 
 /// Branches that a transaction may have.
 pub const MAX_BRANCHES: usize = 32;
+/// Transactions that a bundle may carry.
+pub const MAX_CARRIED: usize = 64;
 
 /// One run of a coordinator: nobody else ever has the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -95,6 +97,20 @@ pub struct BranchRecord {
     pub trouble: String,
 }
 
+impl BranchRecord {
+    /// A branch in a keyspace that is about to be asked.
+    pub fn keyspace(name: &str, keyspace: &str, group: GroupId) -> BranchRecord {
+        BranchRecord {
+            name: name.to_owned(),
+            kind: Kind::Keyspace,
+            participant: keyspace.to_owned(),
+            group,
+            state: BranchState::Asked,
+            trouble: String::new(),
+        }
+    }
+}
+
 /// How a transaction ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -137,6 +153,16 @@ impl Stage {
     }
 }
 
+/// A client's transaction that is carried by another, a *bundle*: it takes effect if and only if
+/// the bundle does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Carried {
+    /// Its id.
+    pub id: String,
+    /// The hash of what its client asked for.
+    pub content: u128,
+}
+
 /// The record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
@@ -164,6 +190,9 @@ pub struct Record {
     pub stage: Stage,
     /// Its branches.
     pub branches: Vec<BranchRecord>,
+    /// The transactions that it carries, in the order in which they are done, if it is a bundle.
+    /// Their own records, if they get any, come after this one is aborted.
+    pub carried: Vec<Carried>,
 }
 
 impl Record {

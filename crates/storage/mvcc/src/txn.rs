@@ -63,6 +63,11 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
         self.events_before_command = self.events.len();
     }
 
+    /// Within the command, what follows makes another revision, if it changes anything.
+    pub fn next_revision(&mut self) {
+        self.sub = 0;
+    }
+
     /// Undoes all that was done since the command began.
     pub fn roll_back_command(&mut self) {
         self.overlay.undo();
@@ -133,7 +138,7 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
     /// The place of the next change; the command's first one makes a revision.
     fn next_place(&mut self) -> RevisionSub {
         if self.sub == 0 {
-            self.header.revision = self.before_command.revision + 1;
+            self.header.revision += 1;
         }
         let at = RevisionSub { main: self.header.revision, sub: self.sub };
         self.sub += 1;
@@ -292,6 +297,29 @@ mod tests {
 
     fn b(text: &'static str) -> Bytes {
         Bytes::from_static(text.as_bytes())
+    }
+
+    #[test]
+    fn a_command_may_make_several_revisions_and_is_undone_whole() {
+        let mut store = Store::open(MemoryEngine::new()).unwrap();
+        let mut txn = store.begin();
+        for undone in [true, false] {
+            txn.begin_command();
+            for value in ["1", "2"] {
+                txn.next_revision();
+                // One that changes nothing makes none.
+                txn.next_revision();
+                txn.put(b("k"), b(value), 0).unwrap();
+            }
+            assert_eq!(txn.revision(), 3);
+            if undone {
+                txn.roll_back_command();
+                assert_eq!((txn.revision(), txn.get(b"k").unwrap()), (1, None));
+            }
+        }
+        let now = txn.get(b"k").unwrap().unwrap();
+        assert_eq!((now.create_revision, now.at.main, now.version), (2, 3, 2));
+        assert_eq!(txn.take_events().len(), 2);
     }
 
     #[test]

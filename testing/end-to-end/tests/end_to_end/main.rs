@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod alarms;
+mod bundles;
 mod command_line;
 mod databases;
 mod etcdctl;

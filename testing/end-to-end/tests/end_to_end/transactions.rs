@@ -26,7 +26,7 @@ const BALANCE: i64 = 1_000;
 const CLIENTS: u64 = 4;
 
 /// A cluster with two keyspaces, one under each protocol.
-fn two_keyspaces() -> Cluster {
+pub(crate) fn two_keyspaces() -> Cluster {
     let cluster = Cluster::start(3);
     eventually("the directory of keyspaces is there", PATIENCE, || {
         quorate(&cluster, &["keyspace", "describe", "system"], "").code == Some(0)
@@ -42,7 +42,7 @@ fn two_keyspaces() -> Cluster {
     cluster
 }
 
-fn client(cluster: &Cluster, keyspace: Option<&str>) -> Client {
+pub(crate) fn client(cluster: &Cluster, keyspace: Option<&str>) -> Client {
     let endpoints = cluster.nodes.iter().map(|node| node.client.as_str());
     let mut config = Config::of(endpoints).unwrap();
     config.keyspace = keyspace.map(str::to_owned);
@@ -136,19 +136,19 @@ fn transactions_from_the_command_line() {
     assert!(kept.code == Some(1), "{kept:?}");
 }
 
-fn put(key: String, value: String) -> RequestOp {
+pub(crate) fn put(key: String, value: String) -> RequestOp {
     let (key, value) = (key.into_bytes().into(), value.into_bytes().into());
     let request = PutRequest { key, value, ..Default::default() };
     RequestOp { request: Some(Op::RequestPut(request)) }
 }
 
-fn get(key: &str, end: &str) -> RequestOp {
+pub(crate) fn get(key: &str, end: &str) -> RequestOp {
     let (key, range_end) = (key.as_bytes().to_vec().into(), end.as_bytes().to_vec().into());
     let request = RangeRequest { key, range_end, ..Default::default() };
     RequestOp { request: Some(Op::RequestRange(request)) }
 }
 
-fn holds(key: String, value: String) -> Compare {
+pub(crate) fn holds(key: String, value: String) -> Compare {
     Compare {
         result: CompareResult::Equal.into(),
         target: CompareTarget::Value.into(),
@@ -158,7 +158,7 @@ fn holds(key: String, value: String) -> Compare {
     }
 }
 
-fn branch(keyspace: &str, compare: Vec<Compare>, success: Vec<RequestOp>) -> Branch {
+pub(crate) fn branch(keyspace: &str, compare: Vec<Compare>, success: Vec<RequestOp>) -> Branch {
     let txn = TxnRequest { compare, success, failure: Vec::new() };
     let keyspace_work =
         KeyspaceWork { keyspace: keyspace.to_owned(), txn: Some(txn), or_else: false };
@@ -203,7 +203,7 @@ async fn audit(client: &Client, id: String) -> Option<[BTreeMap<String, i64>; 2]
     }
 }
 
-fn state(ran: &RunTransactionResponse) -> TransactionState {
+pub(crate) fn state(ran: &RunTransactionResponse) -> TransactionState {
     ran.transaction.as_ref().unwrap().state()
 }
 

@@ -1281,6 +1281,9 @@ pub struct Transaction {
     pub changed_ms: u64,
     #[prost(message, repeated, tag = "10")]
     pub branches: ::prost::alloc::vec::Vec<BranchStatus>,
+    /// The transaction that carries it together with others, if one does.
+    #[prost(string, tag = "11")]
+    pub bundle: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BranchStatus {

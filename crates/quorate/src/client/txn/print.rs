@@ -52,6 +52,7 @@ pub(super) fn json(it: &Transaction) -> Value {
         "epoch": it.epoch,
         "began_ms": it.began_ms,
         "changed_ms": it.changed_ms,
+        "bundle": it.bundle,
         "branches": it.branches.iter().map(branch).collect::<Value>(),
     })
 }
@@ -137,6 +138,9 @@ pub(super) fn one(it: &Transaction) {
     println!("began        {}", time(it.began_ms));
     println!("changed      {}", time(it.changed_ms));
     println!("coordinator  {:x}, epoch {}, {}", it.coordinator, it.epoch, it.protocol);
+    if !it.bundle.is_empty() {
+        println!("carried by   {}, with others", it.bundle);
+    }
     println!("{}", branches(it));
 }
 

@@ -2,7 +2,7 @@
 //!
 //! As in [`crate::codec`]: a tag, the fields in order; unknown tags and bits are refused.
 
-use super::{BranchCommand, BranchId, MAX_TOGETHER, No, Part, Prepare};
+use super::{BranchCommand, BranchId, MAX_TOGETHER, MAX_TXNS, No, Part, Prepare};
 use crate::codec::{
     MAX_BYTES, TooDeep, read_branch_head as read_head, read_flags, read_txn, unknown, write_txn,
 };
@@ -16,6 +16,11 @@ const ROLLBACK: u8 = 3;
 const FORGET: u8 = 4;
 const RESOLVE: u8 = 5;
 const TOGETHER: u8 = 6;
+
+const OR_ELSE: u8 = 1;
+const ONE_PHASE: u8 = 2;
+/// Their number comes first; else there is one.
+const SEVERAL: u8 = 4;
 
 pub(crate) fn write_branch_command(w: &mut Writer, command: &BranchCommand) -> Result<(), TooDeep> {
     let (tag, id, epoch) = match command {
@@ -34,9 +39,16 @@ pub(crate) fn write_branch_command(w: &mut Writer, command: &BranchCommand) -> R
     };
     w.u8(tag).bytes(&id.transaction).varint(u64::from(id.number)).varint(epoch);
     if let BranchCommand::Prepare(prepare) = command {
-        let flags = u8::from(prepare.or_else) | u8::from(prepare.one_phase) << 1;
-        w.varint(prepare.priority).u8(flags);
-        write_txn(w, &prepare.txn, 1)?;
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let several = prepare.txns.len() != 1;
+        let flags = flag(prepare.or_else, OR_ELSE) | flag(prepare.one_phase, ONE_PHASE);
+        w.varint(prepare.priority).u8(flags | flag(several, SEVERAL));
+        if several {
+            w.varint(prepare.txns.len() as u64);
+        }
+        for txn in &prepare.txns {
+            write_txn(w, txn, 1)?;
+        }
     }
     Ok(())
 }
@@ -78,14 +90,18 @@ fn read_one(tag: u8, r: &mut Reader) -> Result<BranchCommand, DecodeError> {
     let (id, epoch) = (BranchId { transaction, number }, r.varint()?);
     Ok(match tag {
         PREPARE => {
-            let (priority, flags) = (r.varint()?, read_flags(r, "branch flags", 2)?);
+            let (priority, flags) = (r.varint()?, read_flags(r, "branch flags", 3)?);
+            let n = match flags & SEVERAL {
+                0 => 1,
+                _ => r.count(MAX_TXNS as u64, 1)?,
+            };
             BranchCommand::Prepare(Prepare {
                 id,
                 epoch,
                 priority,
-                txn: read_txn(r, 1)?,
-                or_else: flags & 1 != 0,
-                one_phase: flags & 2 != 0,
+                txns: (0..n).map(|_| read_txn(r, 1)).collect::<Result<_, _>>()?,
+                or_else: flags & OR_ELSE != 0,
+                one_phase: flags & ONE_PHASE != 0,
             })
         }
         COMMIT => BranchCommand::Commit { id, epoch },

@@ -53,7 +53,9 @@ impl LockSet {
     /// What a branch needs.
     pub fn of_branch(prepare: &Prepare) -> LockSet {
         let mut set = LockSet::default();
-        set.txn(&prepare.txn, prepare.or_else);
+        for txn in &prepare.txns {
+            set.txn(txn, prepare.or_else);
+        }
         set
     }
 

@@ -1,8 +1,9 @@
 //! Branches of distributed transactions: the keyspace as a participant of atomic commit.
 //!
-//! A branch is a mini-transaction ([`Txn`]) that is *prepared* (evaluated, and its keys locked) by
-//! one entry of the group's log, and *committed* or *rolled back* by a later one. What holds, and
-//! why histories across keyspaces are strictly serializable, is argued in `docs/branches.md`.
+//! A branch is a mini-transaction ([`Txn`]), or several that stand or fall together, each seeing
+//! what those before it did. It is *prepared* (evaluated, and its keys locked) by one entry of the
+//! group's log, and *committed* or *rolled back* by a later one. What holds, and why histories
+//! across keyspaces are strictly serializable, is argued in `docs/branches.md`.
 //!
 //! Invariants:
 //!
@@ -50,6 +51,8 @@ pub const MAX_LIVE_BYTES: usize = 64 << 20;
 pub const MAX_OUTCOMES: usize = 65_536;
 /// Commands that may come together.
 pub const MAX_TOGETHER: usize = 256;
+/// Transactions in one branch.
+pub const MAX_TXNS: usize = 128;
 
 /// Names a branch: a transaction, and a number within it that its coordinator chose.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -71,7 +74,7 @@ impl fmt::Display for BranchId {
 pub enum BranchCommand {
     /// Evaluate it, lock what it touches, and vote.
     Prepare(Prepare),
-    /// Apply it, at one revision, and release its locks.
+    /// Apply it, at one revision for each of its transactions, and release its locks.
     Commit {
         /// The branch.
         id: BranchId,
@@ -156,26 +159,36 @@ pub struct Prepare {
     /// When this attempt began, as its coordinator counts: smaller is older. The same for all
     /// branches of the attempt.
     pub priority: u64,
-    /// What it does. Its ranges read the present, whose results come with the vote.
-    pub txn: Txn,
-    /// Whether `txn.failure` is done when a compare does not hold. Otherwise the vote is no.
+    /// What it does, in order: 1 to [`MAX_TXNS`]. All see the present, and what those before them
+    /// did; the results of their ranges come with the vote.
+    pub txns: Vec<Txn>,
+    /// Whether `failure` is done when a compare does not hold. Otherwise the vote is no.
     pub or_else: bool,
     /// Whether the keyspace is the only participant: then a yes commits at once.
     pub one_phase: bool,
 }
 
+/// What one of a branch's transactions did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Done {
+    /// The store's revision right after it.
+    pub revision: Revision,
+    /// What it did.
+    pub outcome: TxnOutcome,
+}
+
 /// How a branch stands after a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BranchOutcome {
-    /// It is prepared: the vote is yes. In the outcome, the revision of what the branch itself
-    /// writes is a guess until it is committed.
-    Prepared(TxnOutcome),
+    /// It is prepared: the vote is yes. What its transactions would do, each; the revisions of what
+    /// they write are a guess until it is committed.
+    Prepared(Vec<Done>),
     /// It is committed.
     Committed {
-        /// The revision that did it; of a branch that changed nothing, the one it was done at.
+        /// The last revision that did it; of a branch that changed nothing, the one it was done at.
         revision: Revision,
-        /// What it did; nothing if this is told again.
-        outcome: Option<TxnOutcome>,
+        /// What its transactions did, each; nothing if this is told again.
+        done: Option<Vec<Done>>,
     },
     /// It is rolled back; to a prepare, the vote is no.
     RolledBack(No),
@@ -271,6 +284,8 @@ pub enum BranchError {
     OldRevision,
     /// The transaction's id is empty or too long.
     BadId,
+    /// It has no transaction, or too many.
+    BadCount,
 }
 
 impl fmt::Display for No {
@@ -315,6 +330,9 @@ impl fmt::Display for BranchError {
             BranchError::OldRevision => write!(f, "a branch reads the present: name no revision"),
             BranchError::BadId => {
                 write!(f, "a transaction's id has 1 to {MAX_TRANSACTION_BYTES} bytes")
+            }
+            BranchError::BadCount => {
+                write!(f, "a branch has 1 to {MAX_TXNS} transactions")
             }
         }
     }

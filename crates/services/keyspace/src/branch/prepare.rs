@@ -5,13 +5,13 @@
 
 use super::table::{Branch, Prepared, State, Waiter};
 use super::{
-    Age, BranchCommand, BranchError, BranchId, BranchOutcome, LockSet, MAX_TRANSACTION_BYTES, No,
-    Part, Prepare,
+    Age, BranchCommand, BranchError, BranchId, BranchOutcome, Done, LockSet, MAX_TRANSACTION_BYTES,
+    MAX_TXNS, No, Part, Prepare,
 };
 use crate::batch::{Answers, Batch};
 use crate::canary::Bug;
 use crate::command::{Command, Operation, Txn};
-use crate::reply::{Outcome, TxnOutcome};
+use crate::reply::Outcome;
 use ::bytes::Bytes;
 use quorate_base::RequestId;
 use quorate_mvcc::Engine;
@@ -154,7 +154,10 @@ impl<E: Engine> Batch<'_, '_, E> {
         if id.transaction.is_empty() || id.transaction.len() > MAX_TRANSACTION_BYTES {
             return answer(BranchError::BadId);
         }
-        if reads_old(&prepare.txn) {
+        if prepare.txns.is_empty() || prepare.txns.len() > MAX_TXNS {
+            return answer(BranchError::BadCount);
+        }
+        if prepare.txns.iter().any(reads_old) {
             return answer(BranchError::OldRevision);
         }
         let branches = &self.state.branches;
@@ -174,7 +177,7 @@ impl<E: Engine> Batch<'_, '_, E> {
         match &branch.state {
             State::Committed(revision) => {
                 let revision = *revision;
-                Ok(Step::Answer(BranchOutcome::Committed { revision, outcome: None }))
+                Ok(Step::Answer(BranchOutcome::Committed { revision, done: None }))
             }
             State::RolledBack(no) if current == *epoch => {
                 Ok(Step::Answer(BranchOutcome::RolledBack(*no)))
@@ -206,7 +209,7 @@ impl<E: Engine> Batch<'_, '_, E> {
             self.state.branches.set(self.txn, &prepare.id, branch);
         }
         match self.execution(None).vote(&prepare, false)? {
-            Ok(outcome) => Ok(Step::Answer(BranchOutcome::Prepared(outcome))),
+            Ok(done) => Ok(Step::Answer(BranchOutcome::Prepared(done))),
             Err(no) => Err(broken(&prepare.id, no)),
         }
     }
@@ -235,17 +238,17 @@ impl<E: Engine> Batch<'_, '_, E> {
     ) -> Result<BranchOutcome, ServiceError> {
         if prepare.one_phase {
             return match self.execution(None).do_branch(&prepare, true)? {
-                Ok(outcome) => {
+                Ok(done) => {
                     let revision = self.txn.revision();
                     let branch = Branch { epoch: prepare.epoch, state: State::Committed(revision) };
                     self.state.branches.set(self.txn, &prepare.id, branch);
-                    Ok(BranchOutcome::Committed { revision, outcome: Some(outcome) })
+                    Ok(BranchOutcome::Committed { revision, done: Some(done) })
                 }
                 Err(no) => Ok(self.remember_no(&prepare, no)),
             };
         }
         match self.execution(None).vote(&prepare, true)? {
-            Ok(outcome) => {
+            Ok(done) => {
                 let (id, epoch) = (prepare.id.clone(), prepare.epoch);
                 let locks = match self.canary.sings(Bug::LocksReleasedAtPrepare) {
                     true => LockSet::default(),
@@ -254,7 +257,7 @@ impl<E: Engine> Batch<'_, '_, E> {
                 let prepared = Box::new(Prepared { prepare, age, locks, body });
                 let branch = Branch { epoch, state: State::Prepared(prepared) };
                 self.state.branches.set(self.txn, &id, branch);
-                Ok(BranchOutcome::Prepared(outcome))
+                Ok(BranchOutcome::Prepared(done))
             }
             Err(no) => Ok(self.remember_no(&prepare, no)),
         }
@@ -277,7 +280,7 @@ impl<E: Engine> Batch<'_, '_, E> {
             State::RolledBack(_) => return Ok(refused(BranchError::RolledBack)),
             State::Committed(revision) => {
                 let revision = *revision;
-                return Ok(BranchOutcome::Committed { revision, outcome: None });
+                return Ok(BranchOutcome::Committed { revision, done: None });
             }
             State::Prepared(prepared) => prepared.prepare.clone(),
         };
@@ -285,24 +288,19 @@ impl<E: Engine> Batch<'_, '_, E> {
             true => self.do_in_two(prepare)?,
             false => self.execution(None).do_branch(&prepare, false)?,
         };
-        let outcome = done.map_err(|no| broken(id, no))?;
+        let done = done.map_err(|no| broken(id, no))?;
         let revision = self.txn.revision();
         let branch = Branch { epoch, state: State::Committed(revision) };
         *released = self.state.branches.end(self.txn, id, branch);
-        Ok(BranchOutcome::Committed { revision, outcome: Some(outcome) })
+        Ok(BranchOutcome::Committed { revision, done: Some(done) })
     }
 
     /// What a canary does wrong.
-    fn do_in_two(&mut self, prepare: Prepare) -> Result<Result<TxnOutcome, No>, ServiceError> {
-        let mut outcome = TxnOutcome { succeeded: true, responses: Vec::new() };
-        for operation in prepare.txn.success.clone() {
-            let txn = Txn { success: vec![operation], ..Txn::default() };
-            let part = Prepare { txn, ..prepare.clone() };
-            if let Ok(done) = self.execution(None).do_branch(&part, false)? {
-                outcome.responses.extend(done.responses);
-            }
-        }
-        Ok(Ok(outcome))
+    fn do_in_two(&mut self, prepare: Prepare) -> Result<Result<Vec<Done>, No>, ServiceError> {
+        let operations = prepare.txns.iter().flat_map(|txn| txn.success.clone());
+        let one = |operation| Txn { success: vec![operation], ..Txn::default() };
+        let part = Prepare { txns: operations.map(one).collect(), ..prepare };
+        self.execution(None).do_branch(&part, false)
     }
 
     fn rollback(
@@ -354,13 +352,12 @@ impl<E: Engine> Batch<'_, '_, E> {
     ) -> Result<BranchOutcome, ServiceError> {
         match self.state.branches.get(id) {
             Some(Branch { state: State::Committed(revision), .. }) => {
-                Ok(BranchOutcome::Committed { revision: *revision, outcome: None })
+                Ok(BranchOutcome::Committed { revision: *revision, done: None })
             }
             Some(branch @ Branch { state: State::Prepared(_), .. }) if branch.epoch <= epoch => {
                 let branch = Branch { epoch, ..branch.clone() };
                 self.state.branches.set(self.txn, id, branch);
-                let nothing = TxnOutcome { succeeded: true, responses: Vec::new() };
-                Ok(BranchOutcome::Prepared(nothing))
+                Ok(BranchOutcome::Prepared(Vec::new()))
             }
             _ => self.rollback(id, epoch, released, applied),
         }
@@ -392,7 +389,7 @@ fn broken(id: &BranchId, no: No) -> ServiceError {
 /// Whether both ask for the same, in whatever attempt.
 fn same(first: &Prepare, second: &Prepare) -> bool {
     let content = |p: &Prepare| (p.priority, p.or_else, p.one_phase);
-    content(first) == content(second) && first.txn == second.txn
+    content(first) == content(second) && first.txns == second.txns
 }
 
 fn reads_old(txn: &Txn) -> bool {

@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 use quorate_base::codec::DecodeError;
 use quorate_base::{Ballot, NodeId};
-use quorate_keyspace::branch::{BadPart, MAX_TOGETHER};
+use quorate_keyspace::branch::{BadPart, MAX_TOGETHER, MAX_TXNS};
 use quorate_keyspace::codec::{MAX_TXN_DEPTH, TooDeep, decode, encode};
 use quorate_keyspace::command::{
     Alarm, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange, Operation, Put,
@@ -128,13 +128,13 @@ fn branch_command() -> impl Strategy<Value = BranchCommand> {
     let id =
         (bytes(), any::<u32>()).prop_map(|(transaction, number)| BranchId { transaction, number });
     let flags = any::<(bool, bool)>();
-    (id, any::<u64>(), 0..5, any::<u64>(), txn(), flags).prop_map(
-        |(id, epoch, kind, priority, txn, (or_else, one_phase))| match kind {
+    (id, any::<u64>(), 0..5, any::<u64>(), vec(txn(), 1..4), flags).prop_map(
+        |(id, epoch, kind, priority, txns, (or_else, one_phase))| match kind {
             0 => BranchCommand::Commit { id, epoch },
             1 => BranchCommand::Rollback { id, epoch },
             2 => BranchCommand::Forget { id, epoch },
             3 => BranchCommand::Resolve { id, epoch },
-            _ => BranchCommand::Prepare(Prepare { id, epoch, priority, txn, or_else, one_phase }),
+            _ => BranchCommand::Prepare(Prepare { id, epoch, priority, txns, or_else, one_phase }),
         },
     )
 }
@@ -273,16 +273,22 @@ fn golden_bytes_of_branches() {
         id: id.clone(),
         epoch: 2,
         priority: 301,
-        txn: Txn {
+        txns: vec![Txn {
             success: vec![Operation::Put(Put { key: b("k"), ..Put::default() })],
             ..Txn::default()
-        },
+        }],
         or_else: true,
         one_phase: false,
     };
     let bytes =
         [&[1, 12, 1, 2, b't', b'x', 0xac, 2, 2, 0xad, 2, 1][..], &[0, 1, 1, 1, b'k', 0, 0, 0, 0]];
-    golden(Command::Branch(BranchCommand::Prepare(prepare)), &bytes.concat());
+    golden(Command::Branch(BranchCommand::Prepare(prepare.clone())), &bytes.concat());
+    let several = Prepare { txns: [&prepare.txns[..], &[Txn::default()]].concat(), ..prepare };
+    let bytes = [
+        &[1, 12, 1, 2, b't', b'x', 0xac, 2, 2, 0xad, 2, 5, 2][..],
+        &[0, 1, 1, 1, b'k', 0, 0, 0, 0, 0, 0, 0],
+    ];
+    golden(Command::Branch(BranchCommand::Prepare(several)), &bytes.concat());
     let commit = BranchCommand::Commit { id: id.clone(), epoch: 2 };
     golden(Command::Branch(commit), &[1, 12, 2, 2, b't', b'x', 0xac, 2, 2]);
     let rollback = BranchCommand::Rollback { id: id.clone(), epoch: 2 };
@@ -318,7 +324,7 @@ fn commands_come_together_only_one_level_deep_and_not_too_many() {
         id: id.clone(),
         epoch: 1,
         priority: 1,
-        txn: Txn::default(),
+        txns: vec![Txn::default()],
         or_else: false,
         one_phase: true,
     };
@@ -329,6 +335,22 @@ fn commands_come_together_only_one_level_deep_and_not_too_many() {
         let bytes = [&[1, 12, 6, 1, inner.len() as u8][..], &inner].concat();
         assert!(matches!(decode(Bytes::from(bytes)), Err(DecodeError::Unknown { .. })));
     }
+}
+
+#[test]
+fn a_branch_has_not_too_many_transactions() {
+    let id = BranchId { transaction: b("t"), number: 1 };
+    let of = |n| Prepare {
+        id: id.clone(),
+        epoch: 1,
+        priority: 1,
+        txns: vec![Txn::default(); n],
+        or_else: false,
+        one_phase: false,
+    };
+    let at = |n| decode(encode(&Command::Branch(BranchCommand::Prepare(of(n)))).unwrap());
+    assert!(at(MAX_TXNS).is_ok());
+    assert!(matches!(at(MAX_TXNS + 1), Err(DecodeError::TooLong { .. })));
 }
 
 #[test]

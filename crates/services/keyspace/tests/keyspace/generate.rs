@@ -147,7 +147,7 @@ impl Generator {
                 priority: 10 * epoch + u64::from(name.as_bytes()[1] & 7),
                 id,
                 epoch,
-                txn: self.present_txn(),
+                txns: (0..=self.rng.below(3)).map(|_| self.present_txn()).collect(),
                 or_else: self.one_in(2),
                 one_phase: self.one_in(6),
             }),

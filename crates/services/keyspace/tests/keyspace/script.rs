@@ -5,6 +5,7 @@
 
 use crate::harness::{BALLOT, Replica, b};
 use quorate_base::{Ballot, Instant, NodeId};
+use quorate_keyspace::branch::Done;
 use quorate_keyspace::command::{
     Alarm, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange, Operation, Put,
     Range, SortTarget, Txn,
@@ -164,7 +165,7 @@ fn branch_id(text: &str) -> (BranchId, u64) {
     (BranchId { transaction: b(name), number: number(n) }, number(epoch))
 }
 
-/// `prepare BRANCH [prio=N] [or_else] [one_phase] if … then … else … end`.
+/// `prepare BRANCH [prio=N] [or_else] [one_phase] if … then … else … end [if … end]…`.
 fn prepare(words: &mut Words) -> Command {
     let (id, epoch) = branch_id(word(words));
     let (mut priority, mut or_else, mut one_phase) = (10, false, false);
@@ -176,22 +177,36 @@ fn prepare(words: &mut Words) -> Command {
             _ => panic!("{option} is no option of prepare"),
         }
     }
-    let txn = txn(words);
-    let prepare = Prepare { id, epoch, priority, txn, or_else, one_phase };
+    let mut txns = Vec::new();
+    while words.peek() == Some(&"if") {
+        txns.push(txn(words));
+    }
+    let prepare = Prepare { id, epoch, priority, txns, or_else, one_phase };
     Command::Branch(BranchCommand::Prepare(prepare))
+}
+
+fn done_text(done: &[Done], text: &mut String) {
+    for one in done {
+        if done.len() > 1 {
+            write!(text, "\n* at {} ", one.revision).unwrap();
+        }
+        outcome_text(&OperationOutcome::Txn(one.outcome.clone()), 0, text);
+        text.truncate(text.trim_end().len());
+    }
+    if !done.is_empty() {
+        text.push('\n');
+    }
 }
 
 fn branch_text(outcome: &BranchOutcome, text: &mut String) {
     match outcome {
-        BranchOutcome::Prepared(txn) => {
+        BranchOutcome::Prepared(done) => {
             text.push_str("prepared ");
-            outcome_text(&OperationOutcome::Txn(txn.clone()), 0, text);
+            done_text(done, text);
         }
-        BranchOutcome::Committed { revision, outcome } => {
+        BranchOutcome::Committed { revision, done } => {
             write!(text, "committed at {revision} ").unwrap();
-            if let Some(txn) = outcome {
-                outcome_text(&OperationOutcome::Txn(txn.clone()), 0, text);
-            }
+            done_text(done.as_deref().unwrap_or_default(), text);
         }
         BranchOutcome::RolledBack(no) => write!(text, "rolled back: {no}").unwrap(),
         BranchOutcome::Refused(error) => write!(text, "refused: {error}").unwrap(),

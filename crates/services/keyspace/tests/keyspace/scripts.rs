@@ -26,4 +26,4 @@ macro_rules! scripts {
     )*};
 }
 scripts!(put, delete, range, txn, compact, leases, members, alarms, requests);
-scripts!(branches, locks, attempts, lease_locks, resolve, together);
+scripts!(branches, locks, attempts, lease_locks, resolve, together, several);

@@ -30,6 +30,7 @@ fn start(n: u64) -> Start {
         owner: ME,
         patience: Duration::from_millis(100),
         branches: (0..n).map(branch).collect(),
+        carried: Vec::new(),
     }
 }
 

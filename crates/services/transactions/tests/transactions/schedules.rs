@@ -12,6 +12,8 @@ struct Seen {
     taken_over: u32,
     second: u32,
     found: u32,
+    carried: u32,
+    let_go: u32,
 }
 
 fn run(seed: u64) -> Seen {
@@ -32,11 +34,21 @@ fn run(seed: u64) -> Seen {
                 }
             }
             10..13 => world.crash(node),
-            13..17 => {
-                let id = format!("t{}", world.rng.between(1, 12));
+            13 if began < 12 => {
+                began += 3;
+                // Some of them are begun elsewhere, or carried by somebody else, too.
+                let several: Vec<String> =
+                    (began.saturating_sub(4)..=began).map(|n| format!("t{n}")).collect();
+                world.bundle(node, &format!("b{began}.{node}"), &[0, 1], &several);
+            }
+            14..18 => {
+                let id = match world.rng.chance_ppm(200_000) {
+                    true => format!("b{}.{node}", world.rng.between(1, 15)),
+                    false => format!("t{}", world.rng.between(1, 12)),
+                };
                 world.take_over(node, &id);
             }
-            17..20 => world.pass(Duration::from_millis(60)),
+            18..20 => world.pass(Duration::from_millis(60)),
             20 => world.scan(),
             _ => {
                 world.arrive();
@@ -47,8 +59,8 @@ fn run(seed: u64) -> Seen {
     world.judge();
     let commits = world.told.values().filter(|commits| **commits).count();
     let aborts = world.told.len() - commits;
-    let World { deposed, taken_over, second, found, .. } = world;
-    Seen { commits, aborts, deposed, taken_over, second, found }
+    let World { deposed, taken_over, second, found, carried, let_go, .. } = world;
+    Seen { commits, aborts, deposed, taken_over, second, found, carried, let_go }
 }
 
 /// Every other transaction is decided by its votes, if it can be.
@@ -68,10 +80,13 @@ fn whatever_fails_all_participants_end_alike() {
         all.taken_over += seen.taken_over;
         all.second += seen.second;
         all.found += seen.found;
+        all.carried += seen.carried;
+        all.let_go += seen.let_go;
     }
     println!("{all:?}");
     // The schedules are worth something only if all of that happens.
     assert!(all.commits > 3_000 && all.aborts > 3_000, "{all:?}");
     assert!(all.deposed > 300 && all.taken_over > 3_000, "{all:?}");
     assert!(all.second > 300 && all.found > 300, "{all:?}");
+    assert!(all.carried > 300 && all.let_go > 300, "{all:?}");
 }

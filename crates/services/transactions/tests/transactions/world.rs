@@ -5,8 +5,8 @@ use crate::participant::{Mood, Participant, State};
 use quorate_atomic_commit::Protocol;
 use quorate_base::{GroupId, Instant, NodeId, Rng};
 use quorate_transactions::{
-    BranchRecord, BranchState, Coordinator, Effect, Input, Kind, Moment, Owner, Record, Settings,
-    Stage, Start, StoreRequest, Stored, Verdict,
+    BranchRecord, BranchState, Carried, Change, Coordinator, Effect, Input, Key, Kind, Moment,
+    Owner, Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Write,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,35 +33,66 @@ fn called(id: &str, asker: Owner) -> String {
 #[derive(Default)]
 pub struct Store {
     pub records: BTreeMap<String, (Record, u64)>,
+    /// Which bundle carries an id, since when.
+    carried: BTreeMap<String, (String, u64)>,
     revision: u64,
 }
 
 impl Store {
     fn apply(&mut self, id: &str, request: &StoreRequest) -> Stored {
-        let known = self.records.get(id);
-        if let Some((record, revision)) = known {
-            if *record == request.record {
-                // A copy of what was done already.
-                return Stored::Done(*revision);
-            }
-            let open = !matches!(record.stage, Stage::Finished(_));
-            if request.at != Some(*revision) || !open {
-                return Stored::Lost;
-            }
-            if let (Some(was), Some(is)) = (record.stage.verdict(), request.record.stage.verdict())
-            {
-                assert_eq!(was, is, "AC2: {id} goes back on its decision");
-            }
-        } else if request.at.is_some() {
+        if let Some((record, revision)) = self.records.get(id)
+            && *record == request.record
+        {
+            // A copy of what was done already.
+            return Stored::Done(*revision);
+        }
+        let Write { conditions, changes } = request.write(id);
+        if conditions.iter().any(|(key, at)| self.revision_of(key) != *at) {
             return Stored::Lost;
         }
+        if let Some((record, _)) = self.records.get(id)
+            && let (Some(was), Some(is)) = (record.stage.verdict(), request.record.stage.verdict())
+        {
+            assert_eq!(was, is, "AC2: {id} goes back on its decision");
+        }
         self.revision += 1;
-        self.records.insert(id.to_owned(), (request.record.clone(), self.revision));
+        for change in changes {
+            match change {
+                Change::Keep(_) => {
+                    let kept = (request.record.clone(), self.revision);
+                    self.records.insert(id.to_owned(), kept);
+                }
+                // What is kept elsewhere takes its place.
+                Change::Remove(_) => {}
+                Change::Carry(other) => {
+                    self.carried.insert(other, (id.to_owned(), self.revision));
+                }
+                Change::LetGo(other) => {
+                    if self.carried.get(&other).is_some_and(|(by, _)| by == id) {
+                        self.carried.remove(&other);
+                    }
+                }
+            }
+        }
         Stored::Done(self.revision)
     }
 
+    /// Since when something is there; zero: it is not.
+    fn revision_of(&self, key: &Key) -> u64 {
+        let kept = |id: &String, open: bool| match self.records.get(id) {
+            Some((record, at)) if open != matches!(record.stage, Stage::Finished(_)) => *at,
+            _ => 0,
+        };
+        match key {
+            Key::Open(id) => kept(id, true),
+            Key::Finished(id) => kept(id, false),
+            Key::Carried(id) => self.carried.get(id).map_or(0, |(_, at)| *at),
+        }
+    }
+
     /// A record that says that a transaction of which there was none is void.
-    fn bury(&mut self, id: &str) {
+    /// Whether there was none.
+    fn bury(&mut self, id: &str) -> bool {
         let reason = "there was no record".to_owned();
         let record = Record {
             content: 0,
@@ -75,9 +106,17 @@ impl Store {
             changed_ms: 0,
             stage: Stage::Finished(Verdict::Abort { branch: None, reason }),
             branches: Vec::new(),
+            carried: Vec::new(),
         };
         let stored = self.apply(id, &StoreRequest { number: 1, at: None, record });
-        assert!(matches!(stored, Stored::Done(_)));
+        matches!(stored, Stored::Done(_))
+    }
+
+    /// Whether a bundle carries this id, and if so whether that is committed.
+    fn carrier(&self, id: &str) -> Option<bool> {
+        let (bundle, _) = self.carried.get(id)?;
+        let stage = &self.records[bundle].0.stage;
+        Some(stage.verdict().is_some_and(Verdict::commits))
     }
 }
 
@@ -102,6 +141,9 @@ pub struct World {
     pub second: u32,
     /// Transactions that were committed by whoever found all votes to be yes.
     pub found: u32,
+    /// Transactions that a bundle committed, and that one let go.
+    pub carried: u32,
+    pub let_go: u32,
 }
 
 impl World {
@@ -122,6 +164,8 @@ impl World {
             taken_over: 0,
             second: 0,
             found: 0,
+            carried: 0,
+            let_go: 0,
         }
     }
 
@@ -132,6 +176,22 @@ impl World {
     /// A client's request at one node, for these participants. Whoever drives it already is not
     /// asked again.
     pub fn begin(&mut self, node: usize, id: &str, protocol: Protocol, participants: &[u64]) {
+        self.begin_with(node, id, protocol, participants, &[]);
+    }
+
+    /// A bundle of these clients' transactions.
+    pub fn bundle(&mut self, node: usize, id: &str, participants: &[u64], carried: &[String]) {
+        self.begin_with(node, id, Protocol::PaxosCommit, participants, carried);
+    }
+
+    fn begin_with(
+        &mut self,
+        node: usize,
+        id: &str,
+        protocol: Protocol,
+        participants: &[u64],
+        carried: &[String],
+    ) {
         if self.nodes[node].1.contains_key(id) {
             return;
         }
@@ -151,6 +211,7 @@ impl World {
             owner,
             patience: DEADLINE,
             branches: self.groups[id].iter().map(branch).collect(),
+            carried: carried.iter().map(|id| Carried { id: id.clone(), content: 1 }).collect(),
         };
         let mut out = Vec::new();
         let settings = Settings { retry: Duration::from_millis(50) };
@@ -215,8 +276,19 @@ impl World {
                     let open = stored.stage == Stage::Open;
                     self.found += u32::from(open && record.epoch > record.asked);
                     let commits = record.stage.verdict().unwrap().commits();
-                    let told = self.told.entry(id.to_owned()).or_insert(commits);
-                    assert_eq!(*told, commits, "AC1: clients of {id} are told different ends");
+                    let carried = record.carried.clone();
+                    self.tell(id, commits);
+                    for Carried { id: one, .. } in carried {
+                        if commits {
+                            self.tell(&one, true);
+                            self.carried += 1;
+                        } else {
+                            // Whoever it was taken along for goes alone.
+                            let participants = self.groups[id].clone();
+                            self.begin(node, &one, Protocol::PaxosCommit, &participants);
+                            self.let_go += 1;
+                        }
+                    }
                 }
                 Effect::Finished { forget } => {
                     if forget {
@@ -235,6 +307,11 @@ impl World {
                 effect => self.flights.push(Flight { from, id: id.to_owned(), asker, effect }),
             }
         }
+    }
+
+    fn tell(&mut self, id: &str, commits: bool) {
+        let told = self.told.entry(id.to_owned()).or_insert(commits);
+        assert_eq!(*told, commits, "AC1: clients of {id} are told different ends");
     }
 
     /// Something that is under way arrives; perhaps a copy of it stays under way.
@@ -320,10 +397,14 @@ impl World {
                 .collect();
             for (name, epoch) in prepared {
                 let id = whose(&name).unwrap();
-                let record = self.store.records.get(&id).map(|(record, _)| record);
-                let own = record.is_some_and(|record| called(&id, record.asker) == name);
-                match record.map(|record| &record.stage) {
-                    None => self.store.bury(&id),
+                let record = self.store.records.get(&id).map(|(record, _)| record.clone());
+                let own = record.as_ref().is_some_and(|record| called(&id, record.asker) == name);
+                match record.map(|record| record.stage) {
+                    // What is carried may be let go; what was carried gets no record any more.
+                    None if self.store.carrier(&id) == Some(false) => continue,
+                    None if self.store.carrier(&id) == Some(true) => {}
+                    None if !self.store.bury(&id) => continue,
+                    None => {}
                     Some(Stage::Finished(_)) => {}
                     Some(_) if own => continue,
                     Some(_) => {}
@@ -373,8 +454,30 @@ impl World {
         self.scan();
     }
 
+    /// Whoever was carried is committed once: by a bundle, or by its own record.
+    fn judge_carried(&self) {
+        for id in self.store.carried.keys() {
+            assert_eq!(self.store.carrier(id), Some(true), "{id} is held by what is void");
+        }
+        let records = || self.store.records.iter();
+        let commits = |record: &Record| record.stage.verdict().is_some_and(Verdict::commits);
+        let all = records().flat_map(|(_, (record, _))| &record.carried);
+        for Carried { id, .. } in all {
+            let own = records().filter(|(other, (record, _))| *other == id && commits(record));
+            let bundles = records().filter(|(_, (record, _))| {
+                commits(record) && record.carried.iter().any(|carried| carried.id == *id)
+            });
+            let times = own.count() + bundles.count();
+            assert!(times <= 1, "{id} is committed {times} times");
+            if let Some(told) = self.told.get(id) {
+                assert_eq!(*told, times == 1, "{id}: the client was told otherwise");
+            }
+        }
+    }
+
     /// What must hold once everything has ended.
     pub fn judge(&self) {
+        self.judge_carried();
         for (id, (record, _)) in &self.store.records {
             let Stage::Finished(verdict) = &record.stage else {
                 panic!("AC5: {id} has not ended: {record:?}")

@@ -1,0 +1,241 @@
+//! What becomes of a request to run a transaction: it is run, alone or carried with others, or
+//! whoever runs it already, here or elsewhere, is waited for.
+//!
+//! Invariant: of one id one transaction is run. Where it was let go by a bundle that failed, it is
+//! looked at again from the beginning.
+
+use crate::bundles::{Ride, Ticket, ride};
+use crate::drive::Drive;
+use crate::error::RunError;
+use crate::live::{Live, Progress};
+use crate::report::Report;
+use crate::request::Request;
+use crate::service::{READ_TIMEOUT, Transactions, store_error};
+use crate::store::{Known, Store};
+use quorate_resource_managers::Deadline;
+use quorate_transactions::{
+    BranchRecord, BranchState, Coordinator, Record, Settings, Stage, Start, Verdict, content_hash,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// What a client waits longer than its transaction may stay undecided.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often whoever waits for another node's transaction looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// Transactions that one node drives at a time.
+const MOST_LIVE: usize = 4_096;
+/// The least that an attempt is given to be decided.
+const LEAST: Duration = Duration::from_millis(50);
+
+impl Transactions {
+    /// Runs a transaction, or tells how the one of this id and content ended that was run before.
+    /// Answers once the decision is on record; with `applied`, once it is carried out everywhere,
+    /// or the time is up.
+    ///
+    /// # Errors
+    /// [`RunError`]
+    pub async fn run(&self, request: Request, applied: bool) -> Result<Report, RunError> {
+        request.check()?;
+        let undecided = Deadline::within(request.patience);
+        let limit = Deadline::within(request.patience + GRACE);
+        let mut company = request.may_ride();
+        while !limit.left().is_zero() {
+            let told = self.attempt(&request, undecided, applied, &mut company).await?;
+            if let Some(report) = told {
+                return Ok(report);
+            }
+        }
+        Err(in_doubt(&request.id))
+    }
+
+    /// Nothing, if it has to be looked at again.
+    async fn attempt(
+        &self,
+        request: &Request,
+        undecided: Deadline,
+        applied: bool,
+        company: &mut bool,
+    ) -> Result<Option<Report>, RunError> {
+        let inner = &self.0;
+        if let Some(live) = inner.live.get(&request.id) {
+            return self.join(&live, request, applied).await;
+        }
+        if inner.bundles.has(&request.id) {
+            sleep(LOOK).await;
+            return Ok(None);
+        }
+        if inner.live.len() >= MOST_LIVE {
+            let why = format!("this node drives {MOST_LIVE} transactions already: try again");
+            return Err(RunError::Unavailable(why));
+        }
+        let store = self.store().await?;
+        if let Some(known) = store.look_for(&request.id).map_err(store_error)? {
+            return self.wait_for_other(&store, request, known).await;
+        }
+        let branches = self.branches(request, undecided).await?;
+        let mut ticket = None;
+        if std::mem::take(company) {
+            match ride(inner, request, &branches).await {
+                Ride::Committed(bundle, place) => {
+                    return Ok(Some(carried(&bundle, place, request, applied).await));
+                }
+                Ride::Alone(given) => ticket = given,
+                Ride::Elsewhere => {
+                    let found = store.find(&request.id, READ_TIMEOUT).await.map_err(store_error)?;
+                    if let Some(known) = found {
+                        return self.wait_for_other(&store, request, known).await;
+                    }
+                }
+            }
+        }
+        self.alone(request, branches, undecided, applied, ticket).await
+    }
+
+    async fn branches(
+        &self,
+        request: &Request,
+        by: Deadline,
+    ) -> Result<Vec<BranchRecord>, RunError> {
+        let mut branches = Vec::with_capacity(request.branches.len());
+        for branch in &request.branches {
+            let (kind, group) = self.0.find(&request.id, branch, by).await?;
+            let known = BranchRecord::keyspace(&branch.name, &branch.participant, group);
+            branches.push(BranchRecord { kind, ..known });
+        }
+        Ok(branches)
+    }
+
+    async fn alone(
+        &self,
+        request: &Request,
+        branches: Vec<BranchRecord>,
+        undecided: Deadline,
+        applied: bool,
+        ticket: Option<Ticket>,
+    ) -> Result<Option<Report>, RunError> {
+        let inner = &self.0;
+        let start = Start {
+            content: request.content,
+            protocol: request.protocol,
+            owner: inner.me,
+            patience: undecided.left().max(LEAST),
+            branches,
+            carried: Vec::new(),
+        };
+        let (id, moment, mut effects) = (&request.id, inner.moment(), Vec::new());
+        let hash = content_hash(id.as_bytes());
+        let begin = Coordinator::begin;
+        let coordinator = begin(Settings::default(), hash, start, moment, &mut effects);
+        let live = Live::new(id, coordinator.record().clone());
+        if let Err(known) = inner.live.add(&live) {
+            return self.join(&known, request, applied).await;
+        }
+        let work = Some(Arc::new(request.branches.clone()));
+        let drive = Drive::new(inner.clone(), live.clone(), coordinator, work);
+        tokio::spawn(drive.run(effects));
+        if let Some(ticket) = ticket {
+            live.reached(Progress::Decided).await;
+            let commits = live.record.lock().stage.verdict().is_some_and(Verdict::commits);
+            ticket.ended(commits);
+        }
+        self.join(&live, request, applied).await
+    }
+
+    /// Waits for a transaction that this node drives.
+    async fn join(
+        &self,
+        live: &Arc<Live>,
+        request: &Request,
+        applied: bool,
+    ) -> Result<Option<Report>, RunError> {
+        same(live.content, request)?;
+        let limit = request.patience + GRACE;
+        let decided = tokio::time::timeout(limit, live.reached(Progress::Decided)).await;
+        if decided.is_ok() && applied {
+            // Else it is told as it stands: decided.
+            let _ = tokio::time::timeout(limit, live.reached(Progress::Applied)).await;
+        }
+        let record = live.record.lock().clone();
+        match record.stage {
+            Stage::Open if decided == Ok(Progress::Left) => {
+                let store = self.store().await?;
+                match store.find(&request.id, READ_TIMEOUT).await.map_err(store_error)? {
+                    Some(known) => self.wait_for_other(&store, request, known).await,
+                    None => Ok(None),
+                }
+            }
+            Stage::Open => Err(in_doubt(&request.id)),
+            _ => Ok(Some(told(&request.id, record, live, 0))),
+        }
+    }
+
+    /// Waits for a transaction that another node, or an earlier life of this one, drives or drove.
+    /// Nothing, if a bundle has let it go.
+    async fn wait_for_other(
+        &self,
+        store: &Store,
+        request: &Request,
+        mut known: Known,
+    ) -> Result<Option<Report>, RunError> {
+        let deadline = Deadline::within(request.patience + GRACE);
+        loop {
+            // A void one has no content: whatever was to be run under its id is rolled back.
+            if !known.record.is_void() {
+                same(known.content, request)?;
+            }
+            if known.is_settled() {
+                return Ok(Some(Report::known(&request.id, known)));
+            }
+            if deadline.left().is_zero() {
+                return Err(in_doubt(&request.id));
+            }
+            sleep(LOOK).await;
+            match store.look_for(&request.id).map_err(store_error)? {
+                Some(now) => known = now,
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// What is told of a transaction that a bundle carried, which is committed.
+async fn carried(bundle: &Arc<Live>, place: usize, request: &Request, applied: bool) -> Report {
+    if applied {
+        let limit = request.patience + GRACE;
+        // Else it is told as it stands: decided.
+        let _ = tokio::time::timeout(limit, bundle.reached(Progress::Applied)).await;
+    }
+    let record = bundle.record.lock().clone();
+    Report { bundle: Some(bundle.id.clone()), ..told(&request.id, record, bundle, place) }
+}
+
+/// What is told of a transaction that was run here: of its branches in keyspaces, the revisions of
+/// its own.
+fn told(id: &str, mut record: Record, live: &Live, place: usize) -> Report {
+    let answers = live.answers(place);
+    for (branch, answer) in record.branches.iter_mut().zip(&answers) {
+        if let (BranchState::Committed(revision), Some(done)) = (&mut branch.state, answer) {
+            *revision = done.revision;
+        }
+    }
+    Report { answers, ..Report::of(id, record) }
+}
+
+fn same(content: u128, request: &Request) -> Result<(), RunError> {
+    match content == request.content {
+        true => Ok(()),
+        false => Err(RunError::OtherContent(format!(
+            "there was another transaction of the id {:?}: an id is for one transaction, for ever",
+            request.id
+        ))),
+    }
+}
+
+fn in_doubt(id: &str) -> RunError {
+    RunError::InDoubt(format!(
+        "the transaction {id:?} is in doubt: ask for it by `quorate txn show {id}`, or run it \
+         again under the same id"
+    ))
+}

@@ -1,0 +1,146 @@
+//! Bundles: transactions of many clients that one carries. Some are refused, some are asked for at
+//! two nodes at once, all meet at a hot key, and every node dies in turn; each of them happens as
+//! often as its client is told, in both keyspaces or in none.
+
+use crate::begin;
+use crate::transactions::{branch, client, get, holds, put, state, two_keyspaces};
+use quorate_client::Client;
+use quorate_end_to_end::{Cluster, eventually};
+use quorate_wire::etcdserverpb::RangeRequest;
+use quorate_wire::quorate::{
+    ListTransactionsRequest, RunTransactionRequest, RunTransactionResponse, TransactionState,
+};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const CLIENTS: u64 = 36;
+
+#[derive(Default)]
+struct Ledger {
+    /// What each was told, if it was: whether it commits.
+    told: Mutex<BTreeMap<String, bool>>,
+    /// How many were carried by a bundle.
+    carried: AtomicU64,
+    refused: AtomicU64,
+    stop: AtomicBool,
+}
+
+fn committed(ran: &RunTransactionResponse) -> Option<bool> {
+    match state(ran) {
+        TransactionState::Open => None,
+        TransactionState::Committing | TransactionState::Committed => Some(true),
+        _ => Some(false),
+    }
+}
+
+/// One transaction after the other.
+async fn work(client: Client, me: u64, ledger: Arc<Ledger>) {
+    let mut n = 0;
+    while !ledger.stop.load(Relaxed) {
+        n += 1;
+        let id = format!("{me}-{n}");
+        let half = |keyspace: &str, impossible: bool| {
+            let never = holds("never".to_owned(), "there".to_owned());
+            let compare = if impossible { vec![never] } else { Vec::new() };
+            let hot = put("hot".to_owned(), id.clone());
+            let done = vec![put(format!("log/{id}"), String::new()), hot, get("log/", "")];
+            branch(keyspace, compare, done)
+        };
+        let impossible = (n + 7 * me).is_multiple_of(48);
+        let request = RunTransactionRequest {
+            id: id.clone(),
+            patience_ms: 6_000,
+            branches: vec![half("orders", false), half("stock", impossible)],
+            ..Default::default()
+        };
+        // Now and then the client is impatient, and asks another node as well.
+        let (first, second) = match (me + n) % 8 {
+            0 => {
+                let both = client.transaction_run(request.clone());
+                let (first, second) = tokio::join!(both, client.transaction_run(request));
+                (first, second.ok())
+            }
+            _ => (client.transaction_run(request).await, None),
+        };
+        for ran in first.into_iter().chain(second) {
+            let Some(commits) = committed(&ran) else { continue };
+            assert!(!(commits && impossible), "{id} cannot be");
+            let known = *ledger.told.lock().unwrap().entry(id.clone()).or_insert(commits);
+            assert_eq!(known, commits, "{id} was told two ends");
+            let it = ran.transaction.unwrap();
+            assert_eq!(it.id, id);
+            ledger.carried.fetch_add(u64::from(!it.bundle.is_empty()), Relaxed);
+            ledger.refused.fetch_add(u64::from(!commits), Relaxed);
+            // Who is refused goes alone, and is refused for a reason of its own.
+            assert!(commits || it.bundle.is_empty(), "{it:?}");
+            if it.reason.contains("compare") {
+                assert!(impossible && it.guilty_branch == "stock", "{it:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_carried_with_others_happens_once_or_not_at_all() {
+    let _turn = begin();
+    let mut cluster = two_keyspaces();
+    let ledger = Arc::new(Ledger::default());
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|me| {
+            let client = client(&cluster, None);
+            cluster.runtime.spawn(work(client, me, ledger.clone()))
+        })
+        .collect();
+    for victim in 0..3 {
+        std::thread::sleep(Duration::from_millis(1_000));
+        cluster.nodes[victim].kill();
+        std::thread::sleep(Duration::from_millis(800));
+        cluster.nodes[victim].start_again();
+        cluster.settled();
+    }
+    ledger.stop.store(true, Relaxed);
+    for client in clients {
+        cluster.runtime.block_on(client).unwrap();
+    }
+    let asked = client(&cluster, None);
+    eventually("no transaction is in doubt", PATIENCE, || {
+        let listed = asked.transaction_list(ListTransactionsRequest { limit: 10_000 });
+        cluster.runtime.block_on(listed).is_ok_and(|listed| {
+            listed.transactions.iter().all(|it| {
+                matches!(it.state(), TransactionState::Committed | TransactionState::RolledBack)
+            })
+        })
+    });
+    judge(&cluster, &ledger);
+}
+
+/// How often each has happened in a keyspace.
+fn log(cluster: &Cluster, keyspace: &str) -> BTreeMap<String, i64> {
+    let (key, range_end) = ("log/".into(), "log0".into());
+    let range = RangeRequest { key, range_end, keys_only: true, ..Default::default() };
+    let found = cluster.runtime.block_on(client(cluster, Some(keyspace)).range(range)).unwrap();
+    let id = |key: &[u8]| String::from_utf8(key[4..].to_vec()).unwrap();
+    found.kvs.iter().map(|kv| (id(&kv.key), kv.version)).collect()
+}
+
+fn judge(cluster: &Cluster, ledger: &Ledger) {
+    let (orders, stock) = (log(cluster, "orders"), log(cluster, "stock"));
+    assert_eq!(orders, stock, "half a transaction was done");
+    for (id, times) in &orders {
+        assert_eq!(*times, 1, "{id} was done {times} times");
+    }
+    let told = ledger.told.lock().unwrap();
+    for (id, commits) in told.iter() {
+        assert_eq!(orders.contains_key(id), *commits, "{id} did not end as its client was told");
+    }
+    let (carried, refused) = (ledger.carried.load(Relaxed), ledger.refused.load(Relaxed));
+    println!(
+        "{} transactions, {} told, {carried} carried, {refused} refused",
+        orders.len(),
+        told.len()
+    );
+    assert!(orders.len() > 200 && carried > 50 && refused > 5, "too little happened");
+}

@@ -7,9 +7,11 @@
 mod groups;
 mod keyspaces;
 mod protocol;
+mod relay;
 mod transactions;
 mod work;
 
+use crate::relay::Relay;
 use quorate_coordinator::Transactions;
 use quorate_host::NodeHandle;
 use tonic::service::Routes;
@@ -19,6 +21,10 @@ pub fn routes(node: &NodeHandle, transactions: &Transactions, max_txn_ops: usize
     let mut routes = Routes::builder();
     routes.add_service(groups::service(node.clone()));
     routes.add_service(keyspaces::service(node.clone()));
-    routes.add_service(transactions::service(transactions.clone(), max_txn_ops));
+    routes.add_service(transactions::service(
+        transactions.clone(),
+        Relay::new(node.clone()),
+        max_txn_ops,
+    ));
     routes.routes().prepare()
 }

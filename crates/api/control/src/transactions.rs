@@ -1,5 +1,6 @@
 //! Running, listing and showing transactions.
 
+use crate::relay::{Relay, is_relayed};
 use crate::work::branch;
 use prost::Message;
 use quorate_coordinator::{
@@ -25,13 +26,14 @@ const LISTED: u32 = 100;
 const MOST_LISTED: u32 = 10_000;
 
 /// The service for this node.
-pub(crate) fn service(node: Node, max_txn_ops: usize) -> TransactionsServer<Service> {
-    TransactionsServer::new(Service { node, max_txn_ops })
+pub(crate) fn service(node: Node, relay: Relay, max_txn_ops: usize) -> TransactionsServer<Service> {
+    TransactionsServer::new(Service { node, relay, max_txn_ops })
         .max_decoding_message_size(MAX_BYTES + (64 << 10))
 }
 
 pub(crate) struct Service {
     node: Node,
+    relay: Relay,
     max_txn_ops: usize,
 }
 
@@ -146,9 +148,13 @@ impl Transactions for Service {
         &self,
         request: Request<pb::RunTransactionRequest>,
     ) -> Result<Response<pb::RunTransactionResponse>, Status> {
+        let relayed = is_relayed(&request);
         let request = request.into_inner();
         let applied = request.applied;
-        let wanted = wanted(request, self.max_txn_ops)?;
+        let wanted = wanted(request.clone(), self.max_txn_ops)?;
+        if !relayed && let Some(answer) = self.relay.ask(&request, &wanted).await {
+            return answer;
+        }
         let report = self.node.run(wanted, applied).await.map_err(|error| status(&error))?;
         let transaction = Some(wire(&report));
         let revisions = report.record.branches.iter().map(|branch| match branch.state {

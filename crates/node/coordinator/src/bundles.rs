@@ -43,7 +43,7 @@ const _: () = assert!(MAX_CARRIED <= quorate_keyspace::branch::MAX_TXNS);
 
 impl Request {
     /// Whether it may be carried with others.
-    pub(crate) fn may_ride(&self) -> bool {
+    pub fn may_ride(&self) -> bool {
         self.protocol == Protocol::PaxosCommit
             && self.branches.len() > 1
             && self.bytes <= SMALL

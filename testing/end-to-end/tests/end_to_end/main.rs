@@ -16,6 +16,7 @@ mod keyspaces;
 mod machine;
 mod membership;
 mod own_branches;
+mod relay;
 mod stock_clients;
 mod transactions;
 mod up;

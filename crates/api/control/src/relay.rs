@@ -1,0 +1,193 @@
+//! Hands a transaction on to the member that should drive it:
+//!
+//! - where this member has no replica of one of its keyspaces, to one that has a replica of each;
+//! - where it may be carried with others, to the leader of its first keyspace, so that what all
+//!   members are asked for meets at one.
+//!
+//! Invariants: what was handed on is not handed on again. An id stands for one transaction wherever
+//! it is run, so that what the other does not answer is run here, if it can be.
+
+use parking_lot::Mutex;
+use quorate_base::NodeId;
+use quorate_coordinator::{BranchWork, Request as Wanted};
+use quorate_host::{KeyspaceHandle, KeyspaceRefusal, NodeHandle};
+use quorate_wire::quorate::transactions_client::TransactionsClient;
+use quorate_wire::quorate::{RunTransactionRequest, RunTransactionResponse};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
+
+/// The metadata entry of what was handed on.
+const RELAYED: &str = "quorate-relayed";
+/// For how long nothing is handed on, where it need not be, to a member that did not answer.
+const REST: Duration = Duration::from_secs(1);
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// What a member may take longer than the transaction may stay undecided.
+const GRACE: Duration = Duration::from_secs(6);
+
+/// What the member that was asked said.
+type Answer = Result<Response<RunTransactionResponse>, Status>;
+
+/// Where a transaction should be driven.
+enum Course {
+    Here,
+    /// By the leader of this keyspace, or here.
+    Leader(NodeId, KeyspaceHandle),
+    /// By one of these.
+    Elsewhere(Vec<NodeId>),
+}
+
+/// The way to another member.
+struct Way {
+    url: String,
+    client: TransactionsClient<Channel>,
+    rests_until: Option<Instant>,
+}
+
+/// See the module.
+pub(crate) struct Relay {
+    node: NodeHandle,
+    ways: Mutex<BTreeMap<NodeId, Way>>,
+}
+
+/// Whether a request comes from a member that has handed it on.
+pub(crate) fn is_relayed<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(RELAYED)
+}
+
+/// Whether this says nothing of the transaction, so that somebody else may be asked.
+fn says_nothing(status: &Status) -> bool {
+    use Code::{Cancelled, Unavailable, Unimplemented, Unknown};
+    matches!(status.code(), Cancelled | Unavailable | Unimplemented | Unknown)
+}
+
+impl Relay {
+    pub fn new(node: NodeHandle) -> Relay {
+        Relay { node, ways: Mutex::default() }
+    }
+
+    /// What another member says; nothing, if it is to be run here.
+    pub async fn ask(&self, request: &RunTransactionRequest, wanted: &Wanted) -> Option<Answer> {
+        let limit = wanted.patience + GRACE;
+        match self.course(wanted) {
+            Course::Here => None,
+            Course::Leader(leader, keyspace) => {
+                if self.rests(leader) {
+                    return None;
+                }
+                let answer = tokio::select! {
+                    answer = self.call(leader, request, limit) => answer,
+                    // Whoever it was may hang.
+                    _ = keyspace.leader_changed(leader) => return None,
+                };
+                Some(answer).filter(|answer| !answer.as_ref().is_err_and(says_nothing))
+            }
+            Course::Elsewhere(members) => {
+                let mut last = Status::unavailable(
+                    "quorate: no member has a replica of each of the transaction's keyspaces",
+                );
+                for member in members {
+                    match self.call(member, request, limit).await {
+                        Err(status) if says_nothing(&status) => last = status,
+                        answer => return Some(answer),
+                    }
+                }
+                Some(Err(last))
+            }
+        }
+    }
+
+    fn course(&self, wanted: &Wanted) -> Course {
+        let (mut common, mut first) = (None::<BTreeSet<NodeId>>, None);
+        let mut elsewhere = false;
+        let keyspaces = wanted.branches.iter();
+        let keyspaces =
+            keyspaces.filter(|branch| matches!(branch.work, BranchWork::Keyspace { .. }));
+        for branch in keyspaces {
+            let replicas: BTreeSet<NodeId> = match self.node.keyspace(&branch.participant) {
+                Ok(keyspace) => {
+                    let voters = keyspace.membership().voters.into_iter().collect();
+                    first.get_or_insert(keyspace);
+                    voters
+                }
+                Err(KeyspaceRefusal::Elsewhere(nodes)) => {
+                    elsewhere = true;
+                    nodes.into_iter().collect()
+                }
+                // The coordinator says what is wrong.
+                Err(KeyspaceRefusal::Unknown | KeyspaceRefusal::NotYet) => return Course::Here,
+            };
+            common = Some(match common {
+                Some(known) => known.intersection(&replicas).copied().collect(),
+                None => replicas,
+            });
+        }
+        let common = common.unwrap_or_default();
+        if elsewhere {
+            let peers = self.node.peers();
+            let connected =
+                |node: &NodeId| peers.iter().any(|(peer, how)| peer == node && how.connected);
+            let mut members: Vec<NodeId> = common.into_iter().collect();
+            members.sort_by_key(|member| !connected(member));
+            return Course::Elsewhere(members);
+        }
+        match first {
+            Some(keyspace) if wanted.may_ride() => {
+                let leader = keyspace.consensus().leader;
+                match leader != self.node.node() && common.contains(&leader) {
+                    true => Course::Leader(leader, keyspace),
+                    false => Course::Here,
+                }
+            }
+            _ => Course::Here,
+        }
+    }
+
+    fn rests(&self, member: NodeId) -> bool {
+        let ways = self.ways.lock();
+        let until = ways.get(&member).and_then(|way| way.rests_until);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    async fn call(
+        &self,
+        member: NodeId,
+        request: &RunTransactionRequest,
+        limit: Duration,
+    ) -> Answer {
+        let mut client = self.client(member)?;
+        let mut request = Request::new(request.clone());
+        request.metadata_mut().insert(RELAYED, MetadataValue::from_static("1"));
+        request.set_timeout(limit);
+        let answer = client.run(request).await;
+        if answer.as_ref().is_err_and(says_nothing)
+            && let Some(way) = self.ways.lock().get_mut(&member)
+        {
+            way.rests_until = Some(Instant::now() + REST);
+        }
+        answer
+    }
+
+    /// Connects when it is first used.
+    fn client(&self, member: NodeId) -> Result<TransactionsClient<Channel>, Status> {
+        let members = self.node.reader().members();
+        let known = members.into_iter().find(|known| known.id == member);
+        let url = known.and_then(|known| known.client_urls.into_iter().next());
+        let unreachable = |why: String| Status::unavailable(format!("quorate: {member}: {why}"));
+        let url = url.ok_or_else(|| unreachable("it has told no client address yet".to_owned()))?;
+        let mut ways = self.ways.lock();
+        if let Some(way) = ways.get(&member).filter(|way| way.url == url) {
+            return Ok(way.client.clone());
+        }
+        let endpoint = Endpoint::from_shared(url.clone())
+            .map_err(|error| unreachable(error.to_string()))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true);
+        let client = TransactionsClient::new(endpoint.connect_lazy());
+        ways.insert(member, Way { url, client: client.clone(), rests_until: None });
+        Ok(client)
+    }
+}

@@ -58,10 +58,14 @@ pub(crate) fn is_relayed<T>(request: &Request<T>) -> bool {
     request.metadata().contains_key(RELAYED)
 }
 
-/// Whether this says nothing of the transaction, so that somebody else may be asked.
+/// Whether this says nothing of the transaction, so that somebody else may be asked. A connection's
+/// own troubles come as codes of many kinds.
 fn says_nothing(status: &Status) -> bool {
-    use Code::{Cancelled, Unavailable, Unimplemented, Unknown};
-    matches!(status.code(), Cancelled | Unavailable | Unimplemented | Unknown)
+    use Code::{AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound};
+    !matches!(
+        status.code(),
+        AlreadyExists | DeadlineExceeded | FailedPrecondition | InvalidArgument | NotFound
+    )
 }
 
 impl Relay {
@@ -187,6 +191,8 @@ impl Relay {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true);
         let client = TransactionsClient::new(endpoint.connect_lazy());
+        // What branches read may be much, and what is handed on was checked here.
+        let client = client.max_decoding_message_size(usize::MAX);
         ways.insert(member, Way { url, client: client.clone(), rests_until: None });
         Ok(client)
     }

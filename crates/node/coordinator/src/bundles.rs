@@ -5,11 +5,11 @@
 //! and while it is under way the next ones gather. Those that have gathered go together: their
 //! branches hold the clients' transactions one after the other, each seeing what those before it
 //! did. A bundle that commits commits all. One that does not is rolled back, and everybody goes
-//! alone, so that nobody's refusal is another's. One bundle at a time: measured, more were slower,
-//! for each was smaller, and on a hot key they only waited for each other.
+//! alone, so that nobody's refusal is another's. One full bundle at a time: measured, more were
+//! slower, for each was smaller, and on a hot key they only waited for each other.
 //!
-//! Invariants: whoever rides is told how it ended, once. Of an id that is aboard nothing else is
-//! begun at this node. Nobody waits for company while nothing is under way.
+//! Invariants: whoever rides is told how it ended, once. An id is aboard once. Nobody waits for
+//! company while nothing is under way, nor longer than a moment for somebody who does not get on.
 
 use crate::drive::Drive;
 use crate::live::{Live, Progress};
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use quorate_atomic_commit::Protocol;
 use quorate_base::GroupId;
 use quorate_keyspace::command::Txn;
+use quorate_resource_managers::Deadline;
 use quorate_transactions::{
     BranchRecord, Carried, Coordinator, MAX_CARRIED, Settings, Stage, Start, Verdict, bundle_id,
     content_hash,
@@ -27,7 +28,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// How long a bundle may stay undecided; then everybody goes alone.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -69,6 +72,8 @@ pub(crate) enum Ride {
     /// Nothing of it was done, nor ever will be: it goes alone, and whoever goes counts as under
     /// way until the ticket is given back.
     Alone(Option<Ticket>),
+    /// Its id is aboard already: it is looked at again.
+    Aboard,
     /// Somebody else has it: the records tell.
     Elsewhere,
 }
@@ -79,34 +84,51 @@ pub(crate) struct Ticket {
     line: Line,
     /// The ids aboard.
     ids: Vec<String>,
-    /// Whether it was committed.
-    committed: Option<bool>,
+    /// Whether others wait for it.
+    ahead: bool,
 }
 
 impl Ticket {
-    /// It is decided.
-    pub fn ended(mut self, committed: bool) {
-        self.committed = Some(committed);
+    /// Gives it back once the transaction that goes alone is decided, or has taken too long.
+    pub fn give_back(mut self, live: Arc<Live>) {
+        tokio::spawn(async move {
+            if timeout(PATIENCE, live.reached(Progress::Decided)).await.is_ok() {
+                let commits = live.record.lock().stage.verdict().map(Verdict::commits);
+                self.step_aside(commits);
+            }
+        });
+    }
+
+    /// Lets the next ones go. `committed` says how it ended, if it did.
+    fn step_aside(&mut self, committed: Option<bool>) {
+        if !std::mem::take(&mut self.ahead) {
+            return;
+        }
+        let next = {
+            let mut all = self.inner.bundles.all.lock();
+            if let Some(stop) = all.lines.get_mut(&self.line) {
+                stop.under_way -= self.ids.len();
+                if let Some(committed) = committed {
+                    stop.pace.ended(self.ids.len(), committed);
+                }
+            }
+            let next = all.depart(&self.line);
+            all.thin_out();
+            next
+        };
+        next.into_iter().for_each(|some| go(&self.inner, self.line.clone(), some));
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let next = {
+        {
             let mut all = self.inner.bundles.all.lock();
             for id in &self.ids {
                 all.aboard.remove(id);
             }
-            let Some(stop) = all.lines.get_mut(&self.line) else { return };
-            stop.under_way -= self.ids.len();
-            if let Some(committed) = self.committed {
-                stop.pace.ended(self.ids.len(), committed);
-            }
-            let next = stop.leave();
-            all.thin_out();
-            next
-        };
-        next.into_iter().for_each(|some| go(&self.inner, self.line.clone(), some));
+        }
+        self.step_aside(None);
     }
 }
 
@@ -115,6 +137,8 @@ struct Waiting {
     content: u128,
     bytes: usize,
     branches: Arc<Vec<Branch>>,
+    /// It may stay undecided until then.
+    until: Deadline,
     reply: oneshot::Sender<Ride>,
 }
 
@@ -187,6 +211,23 @@ struct All {
 }
 
 impl All {
+    /// Who goes now. Whoever has gone away is left behind, and whose time is up goes alone.
+    fn depart(&mut self, line: &Line) -> Vec<Vec<Waiting>> {
+        let Some(stop) = self.lines.get_mut(line) else { return Vec::new() };
+        if stop.under_way >= stop.pace.limit() {
+            return Vec::new();
+        }
+        for it in std::mem::take(&mut stop.waiting) {
+            if !it.reply.is_closed() && !it.until.left().is_zero() {
+                stop.waiting.push_back(it);
+            } else {
+                self.aboard.remove(&it.id);
+                let _ = it.reply.send(Ride::Alone(None));
+            }
+        }
+        stop.leave()
+    }
+
     /// What was learned of lines is forgotten where there are too many.
     fn thin_out(&mut self) {
         if self.lines.len() > MOST_LINES {
@@ -210,7 +251,12 @@ impl Bundles {
 }
 
 /// Takes a request along, as soon as it may go.
-pub(crate) async fn ride(inner: &Arc<Inner>, request: &Request, records: &[BranchRecord]) -> Ride {
+pub(crate) async fn ride(
+    inner: &Arc<Inner>,
+    request: &Request,
+    records: &[BranchRecord],
+    until: Deadline,
+) -> Ride {
     let Some(line) = line(request, records) else { return Ride::Alone(None) };
     let (reply, answer) = oneshot::channel();
     let waiting = Waiting {
@@ -218,17 +264,22 @@ pub(crate) async fn ride(inner: &Arc<Inner>, request: &Request, records: &[Branc
         content: request.content,
         bytes: request.bytes,
         branches: Arc::new(request.branches.clone()),
+        until,
         reply,
     };
     let next = {
         let mut all = inner.bundles.all.lock();
-        if all.aboard.len() >= MOST_WAITING || !all.aboard.insert(request.id.clone()) {
+        if all.aboard.contains(&request.id) {
+            return Ride::Aboard;
+        }
+        if all.aboard.len() >= MOST_WAITING {
             return Ride::Alone(None);
         }
+        all.aboard.insert(request.id.clone());
         let new = || Stop { waiting: VecDeque::new(), under_way: 0, pace: Pace::new() };
         let stop = all.lines.entry(line.clone()).or_insert_with(new);
         stop.waiting.push_back(waiting);
-        stop.leave()
+        all.depart(&line)
     };
     next.into_iter().for_each(|some| go(inner, line.clone(), some));
     answer.await.unwrap_or(Ride::Elsewhere)
@@ -236,8 +287,12 @@ pub(crate) async fn ride(inner: &Arc<Inner>, request: &Request, records: &[Branc
 
 /// Sends them off.
 fn go(inner: &Arc<Inner>, line: Line, mut some: Vec<Waiting>) {
+    if Handle::try_current().is_err() {
+        // The node is going down, and a ticket was dropped with whatever else was under way.
+        return;
+    }
     let ids = some.iter().map(|it| it.id.clone()).collect();
-    let ticket = Ticket { inner: inner.clone(), line, ids, committed: None };
+    let ticket = Ticket { inner: inner.clone(), line, ids, ahead: true };
     match some.pop() {
         Some(only) if some.is_empty() => {
             // Whoever asked may be gone.
@@ -252,7 +307,7 @@ fn go(inner: &Arc<Inner>, line: Line, mut some: Vec<Waiting>) {
 }
 
 /// Runs one bundle until it is decided.
-async fn carry(inner: Arc<Inner>, ticket: Ticket, some: Vec<Waiting>) {
+async fn carry(inner: Arc<Inner>, mut ticket: Ticket, some: Vec<Waiting>) {
     let carried = some.iter().map(|it| Carried { id: it.id.clone(), content: it.content });
     let (work, branches) = merged(&some, &ticket.line);
     let start = Start {
@@ -271,7 +326,11 @@ async fn carry(inner: Arc<Inner>, ticket: Ticket, some: Vec<Waiting>) {
     if inner.live.add(&live).is_ok() {
         let drive = Drive::new(inner.clone(), live.clone(), coordinator, Some(Arc::new(work)));
         tokio::spawn(drive.run(effects));
-        live.reached(Progress::Decided).await;
+        if timeout(2 * PATIENCE, live.reached(Progress::Decided)).await.is_err() {
+            // Its decision cannot be written at the moment. Perhaps the next ones fare better.
+            ticket.step_aside(None);
+            live.reached(Progress::Decided).await;
+        }
     }
     let verdict = match &live.record.lock().stage {
         Stage::Open => None,
@@ -288,7 +347,7 @@ async fn carry(inner: Arc<Inner>, ticket: Ticket, some: Vec<Waiting>) {
             None => Ride::Elsewhere,
         });
     }
-    ticket.ended(verdict == Some(true));
+    ticket.step_aside(Some(verdict == Some(true)));
 }
 
 /// One branch for all that are asked of the same keyspace.
@@ -317,7 +376,8 @@ mod tests {
         let branches = Arc::default();
         let (reply, _) = oneshot::channel();
         let id = stop.waiting.len().to_string();
-        stop.waiting.push_back(Waiting { id, content: 0, bytes, branches, reply });
+        let until = Deadline::within(PATIENCE);
+        stop.waiting.push_back(Waiting { id, content: 0, bytes, branches, until, reply });
     }
 
     fn sizes(all: &[Vec<Waiting>]) -> Vec<usize> {
@@ -360,5 +420,29 @@ mod tests {
         assert_eq!(pace.most, 2);
         (0..100).for_each(|_| pace.ended(pace.most, true));
         assert_eq!(pace.most, MAX_CARRIED);
+    }
+
+    #[test]
+    fn whoever_has_gone_away_is_left_behind_and_the_late_go_alone() {
+        let (line, mut all) = (Line::new(), All::default());
+        let mut replies = Vec::new();
+        let mut stop = Stop { under_way: 1, ..stop() };
+        for (id, patience) in [("gone", 9), ("late", 0), ("first", 9), ("second", 9)] {
+            let (reply, answer) = oneshot::channel();
+            let until = Deadline::within(Duration::from_secs(patience));
+            let (id, branches) = (id.to_owned(), Arc::default());
+            all.aboard.insert(id.clone());
+            stop.waiting.push_back(Waiting { id, content: 0, bytes: 1, branches, until, reply });
+            replies.push(answer);
+        }
+        all.lines.insert(line.clone(), stop);
+        drop(replies.remove(0));
+        assert!(all.depart(&line).is_empty(), "one is under way");
+        all.lines.get_mut(&line).unwrap().under_way = 0;
+        let next = all.depart(&line);
+        let ids: Vec<&str> = next[0].iter().map(|it| it.id.as_str()).collect();
+        assert_eq!((next.len(), &ids[..]), (1, &["first", "second"][..]));
+        assert!(matches!(replies[0].try_recv(), Ok(Ride::Alone(None))));
+        assert_eq!(all.aboard.len(), 2);
     }
 }

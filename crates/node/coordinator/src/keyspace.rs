@@ -132,7 +132,7 @@ impl Participant<'_> {
 
     fn answered(&self, done: Option<Vec<Done>>) {
         if let Some(done) = done {
-            self.live.answered(self.branch, done);
+            self.live.answered(self.branch, done, true);
         }
     }
 
@@ -141,7 +141,7 @@ impl Participant<'_> {
         let no = |reason: String| Some(Vote::No { reason, again: None });
         match outcome {
             BranchOutcome::Prepared(done) => {
-                self.live.answered(self.branch, done);
+                self.live.answered(self.branch, done, false);
                 Some(Vote::Yes)
             }
             BranchOutcome::Committed { revision, done } if alone => {

@@ -21,6 +21,14 @@ pub(crate) enum Progress {
     Left,
 }
 
+/// What a branch answered.
+#[derive(Clone, Default)]
+struct Answers {
+    done: Vec<Done>,
+    /// Its revisions are those of the commit; before it they are guesses.
+    committed: bool,
+}
+
 /// One transaction that this node drives.
 pub(crate) struct Live {
     pub id: String,
@@ -29,7 +37,7 @@ pub(crate) struct Live {
     pub asker: Owner,
     pub record: Mutex<Record>,
     /// What its keyspace branches answered, each of its transactions.
-    answers: Mutex<Vec<Vec<Done>>>,
+    answers: Mutex<Vec<Answers>>,
     /// What is waited for, by branch, in words: the latest of each.
     troubles: Mutex<BTreeMap<u16, String>>,
     progress: watch::Sender<Progress>,
@@ -44,7 +52,7 @@ pub(crate) struct Live {
 
 impl Live {
     pub fn new(id: &str, record: Record) -> Arc<Live> {
-        let answers = vec![Vec::new(); record.branches.len()];
+        let answers = vec![Answers::default(); record.branches.len()];
         Arc::new(Live {
             id: id.to_owned(),
             content: record.content,
@@ -69,15 +77,19 @@ impl Live {
         self.asks.store(epoch.unwrap_or(0), Relaxed);
     }
 
-    pub fn answered(&self, branch: u16, answers: Vec<Done>) {
+    /// A branch says what it does, or, once it is committed, what it did.
+    pub fn answered(&self, branch: u16, done: Vec<Done>, committed: bool) {
         if let Some(slot) = self.answers.lock().get_mut(usize::from(branch)) {
-            *slot = answers;
+            *slot = Answers { done, committed };
         }
     }
 
-    /// What its branches answered to the transaction at this place.
-    pub fn answers(&self, place: usize) -> Vec<Option<Done>> {
-        self.answers.lock().iter().map(|branch| branch.get(place).cloned()).collect()
+    /// What its branches answered to the transaction at this place, and whether its revision is
+    /// that of the commit.
+    pub fn answers(&self, place: usize) -> Vec<Option<(Done, bool)>> {
+        let all = self.answers.lock();
+        let one = |it: &Answers| it.done.get(place).map(|done| (done.clone(), it.committed));
+        all.iter().map(one).collect()
     }
 
     /// A participant does not answer, or not as hoped.

@@ -14,11 +14,11 @@ use crate::service::{READ_TIMEOUT, Transactions, store_error};
 use crate::store::{Known, Store};
 use quorate_resource_managers::Deadline;
 use quorate_transactions::{
-    BranchRecord, BranchState, Coordinator, Record, Settings, Stage, Start, Verdict, content_hash,
+    BranchRecord, BranchState, Coordinator, Record, Settings, Stage, Start, content_hash,
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// What a client waits longer than its transaction may stay undecided.
 const GRACE: Duration = Duration::from_secs(5);
@@ -42,7 +42,8 @@ impl Transactions {
         let limit = Deadline::within(request.patience + GRACE);
         let mut company = request.may_ride();
         while !limit.left().is_zero() {
-            let told = self.attempt(&request, undecided, applied, &mut company).await?;
+            let by = (undecided, limit);
+            let told = self.attempt(&request, by, applied, &mut company).await?;
             if let Some(report) = told {
                 return Ok(report);
             }
@@ -54,7 +55,7 @@ impl Transactions {
     async fn attempt(
         &self,
         request: &Request,
-        undecided: Deadline,
+        (undecided, limit): (Deadline, Deadline),
         applied: bool,
         company: &mut bool,
     ) -> Result<Option<Report>, RunError> {
@@ -77,11 +78,16 @@ impl Transactions {
         let branches = self.branches(request, undecided).await?;
         let mut ticket = None;
         if std::mem::take(company) {
-            match ride(inner, request, &branches).await {
+            let rode = timeout(limit.left(), ride(inner, request, &branches, undecided)).await;
+            match rode.map_err(|_| in_doubt(&request.id))? {
                 Ride::Committed(bundle, place) => {
                     return Ok(Some(carried(&bundle, place, request, applied).await));
                 }
                 Ride::Alone(given) => ticket = given,
+                Ride::Aboard => {
+                    *company = true;
+                    return Ok(None);
+                }
                 Ride::Elsewhere => {
                     let found = store.find(&request.id, READ_TIMEOUT).await.map_err(store_error)?;
                     if let Some(known) = found {
@@ -136,9 +142,7 @@ impl Transactions {
         let drive = Drive::new(inner.clone(), live.clone(), coordinator, work);
         tokio::spawn(drive.run(effects));
         if let Some(ticket) = ticket {
-            live.reached(Progress::Decided).await;
-            let commits = live.record.lock().stage.verdict().is_some_and(Verdict::commits);
-            ticket.ended(commits);
+            ticket.give_back(live.clone());
         }
         self.join(&live, request, applied).await
     }
@@ -152,10 +156,10 @@ impl Transactions {
     ) -> Result<Option<Report>, RunError> {
         same(live.content, request)?;
         let limit = request.patience + GRACE;
-        let decided = tokio::time::timeout(limit, live.reached(Progress::Decided)).await;
+        let decided = timeout(limit, live.reached(Progress::Decided)).await;
         if decided.is_ok() && applied {
             // Else it is told as it stands: decided.
-            let _ = tokio::time::timeout(limit, live.reached(Progress::Applied)).await;
+            let _ = timeout(limit, live.reached(Progress::Applied)).await;
         }
         let record = live.record.lock().clone();
         match record.stage {
@@ -205,7 +209,7 @@ async fn carried(bundle: &Arc<Live>, place: usize, request: &Request, applied: b
     if applied {
         let limit = request.patience + GRACE;
         // Else it is told as it stands: decided.
-        let _ = tokio::time::timeout(limit, bundle.reached(Progress::Applied)).await;
+        let _ = timeout(limit, bundle.reached(Progress::Applied)).await;
     }
     let record = bundle.record.lock().clone();
     Report { bundle: Some(bundle.id.clone()), ..told(&request.id, record, bundle, place) }
@@ -216,10 +220,12 @@ async fn carried(bundle: &Arc<Live>, place: usize, request: &Request, applied: b
 fn told(id: &str, mut record: Record, live: &Live, place: usize) -> Report {
     let answers = live.answers(place);
     for (branch, answer) in record.branches.iter_mut().zip(&answers) {
-        if let (BranchState::Committed(revision), Some(done)) = (&mut branch.state, answer) {
+        if let (BranchState::Committed(revision), Some((done, true))) = (&mut branch.state, answer)
+        {
             *revision = done.revision;
         }
     }
+    let answers = answers.into_iter().map(|answer| answer.map(|(done, _)| done)).collect();
     Report { answers, ..Report::of(id, record) }
 }
 

@@ -178,7 +178,7 @@ impl Store {
         Ok(stored.into_iter().next().unwrap_or(Stored::Lost))
     }
 
-    /// Writes records of different ids with one command, each on its own condition. An error
+    /// Writes records of different ids, carried ones among them, with one command, each on its own condition. An error
     /// leaves open whether they were written.
     pub async fn write_all(
         &self,
@@ -226,11 +226,24 @@ impl Store {
 
     /// What is known of a client's transaction as far as this node knows.
     pub fn look_for(&self, id: &str) -> Result<Option<Known>, StoreError> {
-        if let Some((record, revision)) = self.look(id)? {
-            let content = record.content;
-            let (id, carried) = (id.to_owned(), false);
-            return Ok(Some(Known { id, record, revision, content, carried }));
+        // It may be let go, and begin, between the looks.
+        for look in [Store::look_for_own, Store::look_for_bundle, Store::look_for_own] {
+            if let Some(known) = look(self, id)? {
+                return Ok(Some(known));
+            }
         }
+        Ok(None)
+    }
+
+    fn look_for_own(&self, id: &str) -> Result<Option<Known>, StoreError> {
+        let found = self.look(id)?;
+        Ok(found.map(|(record, revision)| {
+            let (id, content, carried) = (id.to_owned(), record.content, false);
+            Known { id, record, revision, content, carried }
+        }))
+    }
+
+    fn look_for_bundle(&self, id: &str) -> Result<Option<Known>, StoreError> {
         let range = Range::of(KeyRange::One(key(CARRIED, id)));
         let found = self.0.reader().range(&range).map_err(unread)?;
         let Some(kv) = found.kvs.into_iter().next() else { return Ok(None) };

@@ -2,12 +2,15 @@
 //! costs is shared by as many as are under way. While one is under way, the next ones gather. Ends,
 //! which nobody waits for, wait a moment for a beginning to go with.
 //!
-//! Invariant: every write gets exactly one answer, or an error, after which it is made again.
+//! Invariants: every write gets exactly one answer, or an error, after which it is made again. The
+//! writes of one command are of different ids, carried ones among them: all of its conditions are
+//! looked at before any of its changes is made.
 
 use crate::service::Inner;
 use crate::store::StoreError;
 use parking_lot::Mutex;
 use quorate_transactions::{Stage, StoreRequest, Stored};
+use std::collections::BTreeSet;
 use std::sync::Weak;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -25,6 +28,14 @@ struct Waiting {
     request: StoreRequest,
     bytes: usize,
     reply: oneshot::Sender<Result<Stored, StoreError>>,
+}
+
+impl Waiting {
+    /// What its conditions are about.
+    fn ids(&self) -> impl Iterator<Item = &str> {
+        let carried = self.request.record.carried.iter().map(|carried| carried.id.as_str());
+        std::iter::once(self.id.as_str()).chain(carried)
+    }
 }
 
 /// The writes that wait. There are never more than transactions that this node drives.
@@ -62,13 +73,17 @@ impl Writer {
 
     fn take(&self) -> Vec<Waiting> {
         let mut waiting = self.waiting.lock();
-        let mut bytes = 0;
-        let fits = |it: &&Waiting| {
+        let (mut n, mut bytes, mut ids) = (0, 0, BTreeSet::new());
+        for it in waiting.iter().take(MOST) {
             bytes += it.bytes;
-            bytes <= MOST_BYTES
-        };
-        let n = waiting.iter().take(MOST).take_while(fits).count();
-        let n = n.max(waiting.len().min(1));
+            let others = it.ids().all(|id| ids.insert(id));
+            // One alone always fits.
+            if n > 0 && (bytes > MOST_BYTES || !others) {
+                break;
+            }
+            n += 1;
+        }
+        drop(ids);
         let taken = waiting.drain(..n).collect();
         if !waiting.is_empty() {
             self.wake.notify_one();
@@ -113,5 +128,47 @@ async fn write(inner: Weak<Inner>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_transactions::{Carried, Owner, Record};
+
+    fn wait(writer: &Writer, id: &str, carried: &[&str]) {
+        let carried = carried.iter().map(|id| Carried { id: (*id).to_owned(), content: 1 });
+        let record = Record {
+            content: 1,
+            protocol: quorate_atomic_commit::Protocol::PaxosCommit,
+            owner: Owner::default(),
+            asker: Owner::default(),
+            epoch: 1,
+            asked: 1,
+            began_ms: 0,
+            patience_ms: 0,
+            changed_ms: 0,
+            stage: Stage::Open,
+            branches: Vec::new(),
+            carried: carried.collect(),
+        };
+        let (id, request) = (id.to_owned(), StoreRequest { number: 1, at: None, record });
+        let (reply, _) = oneshot::channel();
+        writer.waiting.lock().push(Waiting { id, request, bytes: 1, reply });
+    }
+
+    #[test]
+    fn one_command_has_nothing_twice_to_say_of_an_id() {
+        let writer = Writer::default();
+        wait(&writer, "a", &[]);
+        wait(&writer, "~1", &["b", "c"]);
+        wait(&writer, "c", &[]);
+        wait(&writer, "d", &[]);
+        wait(&writer, "~2", &["e", "d"]);
+        let taken = || writer.take().into_iter().map(|it| it.id).collect::<Vec<_>>();
+        assert_eq!(taken(), ["a", "~1"]);
+        assert_eq!(taken(), ["c", "d"]);
+        assert_eq!(taken(), ["~2"]);
+        assert!(taken().is_empty());
     }
 }

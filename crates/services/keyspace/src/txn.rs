@@ -28,8 +28,12 @@ impl<E: Engine> Execution<'_, '_, E> {
         prepare: &Prepare,
     ) -> Result<Result<Vec<Done>, No>, Stop> {
         let mut all = Vec::with_capacity(prepare.txns.len());
+        let before = self.txn.revision();
         for txn in &prepare.txns {
             self.txn.next_revision();
+            if !all.is_empty() && self.compares_own(txn, before)? {
+                return Ok(Err(No::OwnRevision));
+            }
             let mut path = Vec::new();
             self.decide(txn, &mut path)?;
             if !prepare.or_else && path.first() == Some(&false) {
@@ -40,6 +44,36 @@ impl<E: Engine> Execution<'_, '_, E> {
             all.push(Done { revision: self.txn.revision(), outcome });
         }
         Ok(Ok(all))
+    }
+
+    /// Whether it compares a revision later than `before`, in whatever list: one of the branch's
+    /// own, which is a guess until it is committed.
+    fn compares_own(&self, txn: &Txn, before: Revision) -> Result<bool, Stop> {
+        for compare in &txn.compare {
+            let revision: fn(&KeyValue) -> Revision = match compare.target {
+                CompareTarget::Mod(_) => |kv| kv.mod_revision,
+                CompareTarget::Create(_) => |kv| kv.create_revision,
+                CompareTarget::Version(_) | CompareTarget::Value(_) | CompareTarget::Lease(_) => {
+                    continue;
+                }
+            };
+            let found = self.txn.range(&RangeRequest {
+                keys_only: true,
+                count: false,
+                ..RangeRequest::of(compare.range.clone())
+            })?;
+            if found.kvs.iter().any(|kv| revision(kv) > before) {
+                return Ok(true);
+            }
+        }
+        for operation in txn.success.iter().chain(&txn.failure) {
+            if let Operation::Txn(inner) = operation
+                && self.compares_own(inner, before)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn decide(&self, txn: &Txn, path: &mut Vec<bool>) -> Result<(), Stop> {

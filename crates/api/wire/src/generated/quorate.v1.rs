@@ -1301,7 +1301,8 @@ pub struct BranchStatus {
     /// Why it refused, or what somebody did to it.
     #[prost(string, tag = "5")]
     pub detail: ::prost::alloc::string::String,
-    /// The keyspace's revision that committed it.
+    /// The keyspace's revision that committed it; of one that was carried with others, told again
+    /// later, the last revision of all of them.
     #[prost(int64, tag = "6")]
     pub revision: i64,
     /// What its coordinator waits for.

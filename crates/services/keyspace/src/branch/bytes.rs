@@ -117,6 +117,7 @@ const COMPARE_FAILED: u8 = 2;
 const CONFLICT: u8 = 3;
 const WAITED: u8 = 4;
 const REFUSED: u8 = 5;
+const OWN_REVISION: u8 = 6;
 
 pub(super) fn write_no(w: &mut Writer, no: &No) {
     match no {
@@ -125,6 +126,7 @@ pub(super) fn write_no(w: &mut Writer, no: &No) {
         No::Conflict { priority } => w.u8(CONFLICT).varint(*priority),
         No::Waited => w.u8(WAITED),
         No::Refused(why) => w.u8(REFUSED).u8(refusal_tag(*why)),
+        No::OwnRevision => w.u8(OWN_REVISION),
     };
 }
 
@@ -141,6 +143,7 @@ pub(super) fn read_no(r: &mut Reader) -> Result<No, DecodeError> {
                 None => return unknown("refusal", tag),
             }
         }
+        OWN_REVISION => No::OwnRevision,
         other => return unknown("reason of a rollback", other),
     })
 }
@@ -174,7 +177,7 @@ mod tests {
 
     #[test]
     fn every_reason_is_read_back() {
-        let mut all = vec![No::Told, No::CompareFailed, No::Waited];
+        let mut all = vec![No::Told, No::CompareFailed, No::Waited, No::OwnRevision];
         all.push(No::Conflict { priority: u64::MAX });
         all.extend(REFUSALS.map(|(why, _)| No::Refused(why)));
         for no in all {

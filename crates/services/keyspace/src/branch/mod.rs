@@ -246,6 +246,9 @@ pub enum No {
     Waited,
     /// The keyspace refuses it.
     Refused(KeyspaceError),
+    /// One of its transactions compares a revision that another of them makes: which that is turns
+    /// out at the commit, and could turn a yes into a no.
+    OwnRevision,
 }
 
 /// Why a command on a branch makes no sense. The coordinator's doing, every one.
@@ -298,6 +301,9 @@ impl fmt::Display for No {
             }
             No::Waited => write!(f, "it waited too long for a lock"),
             No::Refused(why) => write!(f, "the keyspace refuses it: {why:?}"),
+            No::OwnRevision => {
+                write!(f, "it compares a revision that is not known before it commits")
+            }
         }
     }
 }

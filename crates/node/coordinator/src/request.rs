@@ -78,6 +78,11 @@ pub fn usual_protocol(branches: &[Branch]) -> Protocol {
 }
 
 impl Request {
+    /// Whether it is told of keys in keyspaces, and not only that it is done.
+    pub(crate) fn reads(&self) -> bool {
+        self.branches.iter().flat_map(|branch| branch.work.txns()).any(reads)
+    }
+
     /// Checks what can be checked without asking anybody.
     pub(crate) fn check(&self) -> Result<(), RunError> {
         let invalid = |why: String| Err(RunError::Invalid(why));
@@ -161,6 +166,15 @@ impl Branch {
             }
         }
     }
+}
+
+fn reads(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|operation| match operation {
+        Operation::Range(_) => true,
+        Operation::Put(put) => put.prev_kv,
+        Operation::Delete(delete) => delete.prev_kv,
+        Operation::Txn(inner) => reads(inner),
+    })
 }
 
 fn reads_old(txn: &Txn) -> bool {

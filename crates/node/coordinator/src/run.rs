@@ -55,13 +55,13 @@ impl Transactions {
     async fn attempt(
         &self,
         request: &Request,
-        (undecided, limit): (Deadline, Deadline),
+        by @ (undecided, limit): (Deadline, Deadline),
         applied: bool,
         company: &mut bool,
     ) -> Result<Option<Report>, RunError> {
         let inner = &self.0;
         if let Some(live) = inner.live.get(&request.id) {
-            return self.join(&live, request, applied).await;
+            return self.join(&live, request, applied, limit).await;
         }
         if inner.bundles.has(&request.id) {
             sleep(LOOK).await;
@@ -73,7 +73,7 @@ impl Transactions {
         }
         let store = self.store().await?;
         if let Some(known) = store.look_for(&request.id).map_err(store_error)? {
-            return self.wait_for_other(&store, request, known).await;
+            return self.wait_for_other(&store, request, known, limit).await;
         }
         let branches = self.branches(request, undecided).await?;
         let mut ticket = None;
@@ -81,7 +81,7 @@ impl Transactions {
             let rode = timeout(limit.left(), ride(inner, request, &branches, undecided)).await;
             match rode.map_err(|_| in_doubt(&request.id))? {
                 Ride::Committed(bundle, place) => {
-                    return Ok(Some(carried(&bundle, place, request, applied).await));
+                    return Ok(Some(carried(&bundle, place, request, applied, limit).await));
                 }
                 Ride::Alone(given) => ticket = given,
                 Ride::Aboard => {
@@ -91,12 +91,12 @@ impl Transactions {
                 Ride::Elsewhere => {
                     let found = store.find(&request.id, READ_TIMEOUT).await.map_err(store_error)?;
                     if let Some(known) = found {
-                        return self.wait_for_other(&store, request, known).await;
+                        return self.wait_for_other(&store, request, known, limit).await;
                     }
                 }
             }
         }
-        self.alone(request, branches, undecided, applied, ticket).await
+        self.alone(request, branches, by, applied, ticket).await
     }
 
     async fn branches(
@@ -117,7 +117,7 @@ impl Transactions {
         &self,
         request: &Request,
         branches: Vec<BranchRecord>,
-        undecided: Deadline,
+        (undecided, limit): (Deadline, Deadline),
         applied: bool,
         ticket: Option<Ticket>,
     ) -> Result<Option<Report>, RunError> {
@@ -136,7 +136,10 @@ impl Transactions {
         let coordinator = begin(Settings::default(), hash, start, moment, &mut effects);
         let live = Live::new(id, coordinator.record().clone());
         if let Err(known) = inner.live.add(&live) {
-            return self.join(&known, request, applied).await;
+            if let Some(ticket) = ticket {
+                ticket.give_back(known.clone());
+            }
+            return self.join(&known, request, applied, limit).await;
         }
         let work = Some(Arc::new(request.branches.clone()));
         let drive = Drive::new(inner.clone(), live.clone(), coordinator, work);
@@ -144,7 +147,7 @@ impl Transactions {
         if let Some(ticket) = ticket {
             ticket.give_back(live.clone());
         }
-        self.join(&live, request, applied).await
+        self.join(&live, request, applied, limit).await
     }
 
     /// Waits for a transaction that this node drives.
@@ -153,20 +156,20 @@ impl Transactions {
         live: &Arc<Live>,
         request: &Request,
         applied: bool,
+        limit: Deadline,
     ) -> Result<Option<Report>, RunError> {
         same(live.content, request)?;
-        let limit = request.patience + GRACE;
-        let decided = timeout(limit, live.reached(Progress::Decided)).await;
+        let decided = timeout(limit.left(), live.reached(Progress::Decided)).await;
         if decided.is_ok() && applied {
             // Else it is told as it stands: decided.
-            let _ = timeout(limit, live.reached(Progress::Applied)).await;
+            let _ = timeout(limit.left(), live.reached(Progress::Applied)).await;
         }
         let record = live.record.lock().clone();
         match record.stage {
             Stage::Open if decided == Ok(Progress::Left) => {
                 let store = self.store().await?;
                 match store.find(&request.id, READ_TIMEOUT).await.map_err(store_error)? {
-                    Some(known) => self.wait_for_other(&store, request, known).await,
+                    Some(known) => self.wait_for_other(&store, request, known, limit).await,
                     None => Ok(None),
                 }
             }
@@ -182,8 +185,8 @@ impl Transactions {
         store: &Store,
         request: &Request,
         mut known: Known,
+        limit: Deadline,
     ) -> Result<Option<Report>, RunError> {
-        let deadline = Deadline::within(request.patience + GRACE);
         loop {
             // A void one has no content: whatever was to be run under its id is rolled back.
             if !known.record.is_void() {
@@ -192,7 +195,7 @@ impl Transactions {
             if known.is_settled() {
                 return Ok(Some(Report::known(&request.id, known)));
             }
-            if deadline.left().is_zero() {
+            if limit.left().is_zero() {
                 return Err(in_doubt(&request.id));
             }
             sleep(LOOK).await;
@@ -204,15 +207,32 @@ impl Transactions {
     }
 }
 
-/// What is told of a transaction that a bundle carried, which is committed.
-async fn carried(bundle: &Arc<Live>, place: usize, request: &Request, applied: bool) -> Report {
-    if applied {
-        let limit = request.patience + GRACE;
+/// What is told of a transaction that a bundle carried, which is committed. What it read may be what
+/// others of the bundle write, whose revisions are guesses until that is applied: those are never
+/// told.
+async fn carried(
+    bundle: &Arc<Live>,
+    place: usize,
+    request: &Request,
+    applied: bool,
+    limit: Deadline,
+) -> Report {
+    let reads = request.reads();
+    if applied || reads {
         // Else it is told as it stands: decided.
-        let _ = timeout(limit, bundle.reached(Progress::Applied)).await;
+        let _ = timeout(limit.left(), bundle.reached(Progress::Applied)).await;
     }
     let record = bundle.record.lock().clone();
-    Report { bundle: Some(bundle.id.clone()), ..told(&request.id, record, bundle, place) }
+    let mut report = told(&request.id, record, bundle, place);
+    if reads {
+        for (answer, known) in report.answers.iter_mut().zip(bundle.answers(place)) {
+            if known.is_none_or(|(_, committed)| !committed) {
+                *answer = None;
+            }
+        }
+    }
+    report.bundle = Some(bundle.id.clone());
+    report
 }
 
 /// What is told of a transaction that was run here: of its branches in keyspaces, the revisions of

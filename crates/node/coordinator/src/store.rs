@@ -178,8 +178,8 @@ impl Store {
         Ok(stored.into_iter().next().unwrap_or(Stored::Lost))
     }
 
-    /// Writes records of different ids, carried ones among them, with one command, each on its own condition. An error
-    /// leaves open whether they were written.
+    /// Writes records of different ids, carried ones among them, with one command, each on its own
+    /// condition. An error leaves open whether they were written.
     pub async fn write_all(
         &self,
         batch: &[(&str, &StoreRequest)],

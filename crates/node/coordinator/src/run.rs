@@ -207,9 +207,9 @@ impl Transactions {
     }
 }
 
-/// What is told of a transaction that a bundle carried, which is committed. What it read may be what
-/// others of the bundle write, whose revisions are guesses until that is applied: those are never
-/// told.
+/// What is told of a transaction that a bundle carried, which is committed. What it read may be
+/// what others of the bundle write, whose revisions are guesses until that is applied: those are
+/// never told.
 async fn carried(
     bundle: &Arc<Live>,
     place: usize,

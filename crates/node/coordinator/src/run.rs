@@ -89,8 +89,9 @@ impl Transactions {
                     return Ok(None);
                 }
                 Ride::Elsewhere => {
-                    let found = store.find(&request.id, READ_TIMEOUT).await.map_err(store_error)?;
-                    if let Some(known) = found {
+                    let found = store.find(&request.id, READ_TIMEOUT).await;
+                    // It may have been committed, whatever keeps the records away.
+                    if let Some(known) = found.map_err(|_| in_doubt(&request.id))? {
                         return self.wait_for_other(&store, request, known, limit).await;
                     }
                 }
@@ -168,7 +169,8 @@ impl Transactions {
         match record.stage {
             Stage::Open if decided == Ok(Progress::Left) => {
                 let store = self.store().await?;
-                match store.find(&request.id, READ_TIMEOUT).await.map_err(store_error)? {
+                let found = store.find(&request.id, READ_TIMEOUT).await;
+                match found.map_err(|_| in_doubt(&request.id))? {
                     Some(known) => self.wait_for_other(&store, request, known, limit).await,
                     None => Ok(None),
                 }

@@ -175,15 +175,21 @@ impl Relay {
         answer
     }
 
-    /// Connects when it is first used.
+    /// Connects when it is first used. Where the member is now is looked up after a failure only.
     fn client(&self, member: NodeId) -> Result<TransactionsClient<Channel>, Status> {
+        let known = self.ways.lock();
+        if let Some(way) = known.get(&member).filter(|way| way.rests_until.is_none()) {
+            return Ok(way.client.clone());
+        }
+        drop(known);
         let members = self.node.reader().members();
         let known = members.into_iter().find(|known| known.id == member);
         let url = known.and_then(|known| known.client_urls.into_iter().next());
         let unreachable = |why: String| Status::unavailable(format!("quorate: {member}: {why}"));
         let url = url.ok_or_else(|| unreachable("it has told no client address yet".to_owned()))?;
         let mut ways = self.ways.lock();
-        if let Some(way) = ways.get(&member).filter(|way| way.url == url) {
+        if let Some(way) = ways.get_mut(&member).filter(|way| way.url == url) {
+            way.rests_until = None;
             return Ok(way.client.clone());
         }
         let endpoint = Endpoint::from_shared(url.clone())

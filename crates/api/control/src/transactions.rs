@@ -151,8 +151,11 @@ impl Transactions for Service {
         let relayed = is_relayed(&request);
         let request = request.into_inner();
         let applied = request.applied;
-        let wanted = wanted(request.clone(), self.max_txn_ops)?;
-        if !relayed && let Some(answer) = self.relay.ask(&request, &wanted).await {
+        let asked = (!relayed).then(|| request.clone());
+        let wanted = wanted(request, self.max_txn_ops)?;
+        if let Some(asked) = asked
+            && let Some(answer) = self.relay.ask(&asked, &wanted).await
+        {
             return answer;
         }
         let report = self.node.run(wanted, applied).await.map_err(|error| status(&error))?;

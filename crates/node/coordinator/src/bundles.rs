@@ -11,7 +11,7 @@
 //! Invariants: whoever rides is told how it ended, once. An id is aboard once. Nobody waits for
 //! company while nothing is under way, nor longer than a moment for somebody who does not get on.
 
-use crate::drive::Drive;
+use crate::drive;
 use crate::live::{Live, Progress};
 use crate::request::{Branch, BranchWork, Request};
 use crate::service::Inner;
@@ -20,10 +20,7 @@ use quorate_atomic_commit::Protocol;
 use quorate_base::GroupId;
 use quorate_keyspace::command::Txn;
 use quorate_resource_managers::Deadline;
-use quorate_transactions::{
-    BranchRecord, Carried, Coordinator, MAX_CARRIED, Settings, Stage, Start, Verdict, bundle_id,
-    content_hash,
-};
+use quorate_transactions::{BranchRecord, Carried, MAX_CARRIED, Stage, Start, Verdict, bundle_id};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -170,7 +167,8 @@ impl Pace {
         } else {
             self.well = 0;
             if carried > 1 {
-                self.most = carried.next_power_of_two() / 2;
+                // A larger one may have gone before others were refused.
+                self.most = self.most.min(carried.next_power_of_two() / 2);
             }
         }
     }
@@ -286,23 +284,19 @@ pub(crate) async fn ride(
 }
 
 /// Sends them off.
-fn go(inner: &Arc<Inner>, line: Line, mut some: Vec<Waiting>) {
+fn go(inner: &Arc<Inner>, line: Line, some: Vec<Waiting>) {
     if Handle::try_current().is_err() {
         // The node is going down, and a ticket was dropped with whatever else was under way.
         return;
     }
     let ids = some.iter().map(|it| it.id.clone()).collect();
     let ticket = Ticket { inner: inner.clone(), line, ids, ahead: true };
-    match some.pop() {
-        Some(only) if some.is_empty() => {
+    match <[Waiting; 1]>::try_from(some) {
+        Ok([only]) => {
             // Whoever asked may be gone.
             let _ = only.reply.send(Ride::Alone(Some(ticket)));
         }
-        Some(last) => {
-            some.push(last);
-            tokio::spawn(carry(inner.clone(), ticket, some));
-        }
-        None => {}
+        Err(some) => drop(tokio::spawn(carry(inner.clone(), ticket, some))),
     }
 }
 
@@ -319,18 +313,12 @@ async fn carry(inner: Arc<Inner>, mut ticket: Ticket, some: Vec<Waiting>) {
         carried: carried.collect(),
     };
     let id = bundle_id(inner.me, inner.bundles.made.fetch_add(1, Relaxed));
-    let (hash, moment, mut effects) = (content_hash(id.as_bytes()), inner.moment(), Vec::new());
-    let coordinator = Coordinator::begin(Settings::default(), hash, start, moment, &mut effects);
-    let live = Live::new(&id, coordinator.record().clone());
     // Nobody else makes this id.
-    if inner.live.add(&live).is_ok() {
-        let drive = Drive::new(inner.clone(), live.clone(), coordinator, Some(Arc::new(work)));
-        tokio::spawn(drive.run(effects));
-        if timeout(2 * PATIENCE, live.reached(Progress::Decided)).await.is_err() {
-            // Its decision cannot be written at the moment. Perhaps the next ones fare better.
-            ticket.step_aside(None);
-            live.reached(Progress::Decided).await;
-        }
+    let (Ok(live) | Err(live)) = drive::begin(&inner, &id, start, work);
+    if timeout(2 * PATIENCE, live.reached(Progress::Decided)).await.is_err() {
+        // Its decision cannot be written at the moment. Perhaps the next ones fare better.
+        ticket.step_aside(None);
+        live.reached(Progress::Decided).await;
     }
     let verdict = match &live.record.lock().stage {
         Stage::Open => None,
@@ -414,6 +402,8 @@ mod tests {
         assert_eq!((pace.most, pace.limit()), (16, 4));
         (0..5).for_each(|_| pace.ended(pace.most, false));
         assert_eq!((pace.most, pace.limit()), (1, 64));
+        pace.ended(20, false);
+        assert_eq!(pace.most, 1, "a larger one that ends late makes them no larger");
         pace.ended(1, false);
         assert_eq!(pace.most, 1, "one's own refusal says nothing of company");
         (0..4).for_each(|_| pace.ended(1, true));

@@ -8,7 +8,9 @@ use crate::service::Inner;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use quorate_resource_managers::Deadline;
-use quorate_transactions::{Coordinator, Effect, End, Input, Kind, Stage, StoreRequest, Vote};
+use quorate_transactions::{
+    Coordinator, Effect, End, Input, Kind, Settings, Stage, Start, StoreRequest, Vote, content_hash,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -17,6 +19,23 @@ use tokio::time::{Instant, sleep_until};
 const NOTE_INTERVAL: Duration = Duration::from_secs(2);
 
 type Task = BoxFuture<'static, Option<Input>>;
+
+/// Begins a transaction and drives it in the background; or tells which of this id this node drives
+/// already.
+pub(crate) fn begin(
+    inner: &Arc<Inner>,
+    id: &str,
+    start: Start,
+    work: Vec<Branch>,
+) -> Result<Arc<Live>, Arc<Live>> {
+    let (hash, moment, mut effects) = (content_hash(id.as_bytes()), inner.moment(), Vec::new());
+    let coordinator = Coordinator::begin(Settings::default(), hash, start, moment, &mut effects);
+    let live = Live::new(id, coordinator.record().clone());
+    inner.live.add(&live)?;
+    let drive = Drive::new(inner.clone(), live.clone(), coordinator, Some(Arc::new(work)));
+    tokio::spawn(drive.run(effects));
+    Ok(live)
+}
 
 /// Drives one transaction until it is over, or somebody else's.
 pub(crate) struct Drive {

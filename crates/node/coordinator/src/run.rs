@@ -5,7 +5,7 @@
 //! looked at again from the beginning.
 
 use crate::bundles::{Ride, Ticket, ride};
-use crate::drive::Drive;
+use crate::drive;
 use crate::error::RunError;
 use crate::live::{Live, Progress};
 use crate::report::Report;
@@ -13,9 +13,7 @@ use crate::request::Request;
 use crate::service::{READ_TIMEOUT, Transactions, store_error};
 use crate::store::{Known, Store};
 use quorate_resource_managers::Deadline;
-use quorate_transactions::{
-    BranchRecord, BranchState, Coordinator, Record, Settings, Stage, Start, content_hash,
-};
+use quorate_transactions::{BranchRecord, BranchState, Record, Stage, Start};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -131,20 +129,8 @@ impl Transactions {
             branches,
             carried: Vec::new(),
         };
-        let (id, moment, mut effects) = (&request.id, inner.moment(), Vec::new());
-        let hash = content_hash(id.as_bytes());
-        let begin = Coordinator::begin;
-        let coordinator = begin(Settings::default(), hash, start, moment, &mut effects);
-        let live = Live::new(id, coordinator.record().clone());
-        if let Err(known) = inner.live.add(&live) {
-            if let Some(ticket) = ticket {
-                ticket.give_back(known.clone());
-            }
-            return self.join(&known, request, applied, limit).await;
-        }
-        let work = Some(Arc::new(request.branches.clone()));
-        let drive = Drive::new(inner.clone(), live.clone(), coordinator, work);
-        tokio::spawn(drive.run(effects));
+        let (Ok(live) | Err(live)) =
+            drive::begin(inner, &request.id, start, request.branches.clone());
         if let Some(ticket) = ticket {
             ticket.give_back(live.clone());
         }

@@ -3,19 +3,17 @@
 //! often as its client is told, in both keyspaces or in none.
 
 use crate::begin;
-use crate::transactions::{branch, client, get, holds, put, state, two_keyspaces};
-use quorate_client::Client;
-use quorate_end_to_end::{Cluster, eventually};
-use quorate_wire::etcdserverpb::RangeRequest;
-use quorate_wire::quorate::{
-    ListTransactionsRequest, RunTransactionRequest, RunTransactionResponse, TransactionState,
+use crate::transactions::{
+    branch, client, committed, every_node_dies, get, holds, nothing_is_in_doubt, put, two_keyspaces,
 };
+use quorate_client::Client;
+use quorate_end_to_end::Cluster;
+use quorate_wire::etcdserverpb::RangeRequest;
+use quorate_wire::quorate::RunTransactionRequest;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const CLIENTS: u64 = 36;
 
 #[derive(Default)]
@@ -26,14 +24,6 @@ struct Ledger {
     carried: AtomicU64,
     refused: AtomicU64,
     stop: AtomicBool,
-}
-
-fn committed(ran: &RunTransactionResponse) -> Option<bool> {
-    match state(ran) {
-        TransactionState::Open => None,
-        TransactionState::Committing | TransactionState::Committed => Some(true),
-        _ => Some(false),
-    }
 }
 
 /// One transaction after the other.
@@ -94,26 +84,12 @@ fn what_is_carried_with_others_happens_once_or_not_at_all() {
             cluster.runtime.spawn(work(client, me, ledger.clone()))
         })
         .collect();
-    for victim in 0..3 {
-        std::thread::sleep(Duration::from_millis(1_000));
-        cluster.nodes[victim].kill();
-        std::thread::sleep(Duration::from_millis(800));
-        cluster.nodes[victim].start_again();
-        cluster.settled();
-    }
+    every_node_dies(&mut cluster);
     ledger.stop.store(true, Relaxed);
     for client in clients {
         cluster.runtime.block_on(client).unwrap();
     }
-    let asked = client(&cluster, None);
-    eventually("no transaction is in doubt", PATIENCE, || {
-        let listed = asked.transaction_list(ListTransactionsRequest { limit: 10_000 });
-        cluster.runtime.block_on(listed).is_ok_and(|listed| {
-            listed.transactions.iter().all(|it| {
-                matches!(it.state(), TransactionState::Committed | TransactionState::RolledBack)
-            })
-        })
-    });
+    nothing_is_in_doubt(&cluster);
     judge(&cluster, &ledger);
 }
 

@@ -207,6 +207,39 @@ pub(crate) fn state(ran: &RunTransactionResponse) -> TransactionState {
     ran.transaction.as_ref().unwrap().state()
 }
 
+/// Whether it commits, if that is decided.
+pub(crate) fn committed(ran: &RunTransactionResponse) -> Option<bool> {
+    match state(ran) {
+        TransactionState::Open => None,
+        TransactionState::Committing | TransactionState::Committed => Some(true),
+        _ => Some(false),
+    }
+}
+
+/// Each node in turn is killed, and comes back.
+pub(crate) fn every_node_dies(cluster: &mut Cluster) {
+    for victim in 0..cluster.nodes.len() {
+        std::thread::sleep(Duration::from_millis(1_200));
+        cluster.nodes[victim].kill();
+        std::thread::sleep(Duration::from_millis(1_000));
+        cluster.nodes[victim].start_again();
+        cluster.settled();
+    }
+}
+
+/// Waits until every transaction is over.
+pub(crate) fn nothing_is_in_doubt(cluster: &Cluster) {
+    let asked = client(cluster, None);
+    eventually("no transaction is in doubt", PATIENCE, || {
+        let listed = asked.transaction_list(ListTransactionsRequest { limit: 10_000 });
+        cluster.runtime.block_on(listed).is_ok_and(|listed| {
+            listed.transactions.iter().all(|it| {
+                matches!(it.state(), TransactionState::Committed | TransactionState::RolledBack)
+            })
+        })
+    });
+}
+
 /// Moves money from one keyspace to the other, again and again, and looks at it now and then.
 async fn transfers(client: Client, me: u64, ledger: Arc<Ledger>) {
     let mut n = 0u64;
@@ -230,11 +263,7 @@ async fn transfers(client: Client, me: u64, ledger: Arc<Ledger>) {
             vec![half("orders", &from, debit + 1, debit), half("stock", &to, credit - 1, credit)];
         let ran = client.transaction_run(request(id.clone(), branches)).await;
         let told = match ran {
-            Ok(ran) => match state(&ran) {
-                TransactionState::Open => None,
-                TransactionState::Committing | TransactionState::Committed => Some(true),
-                _ => Some(false),
-            },
+            Ok(ran) => committed(&ran),
             Err(Error::Refused(status)) => panic!("{id}: {status:?}"),
             Err(_) => None,
         };
@@ -264,27 +293,13 @@ fn transfers_across_keyspaces_survive_the_death_of_every_node() {
             cluster.runtime.spawn(transfers(client, me, ledger.clone()))
         })
         .collect();
-    for victim in 0..3 {
-        std::thread::sleep(Duration::from_millis(1_200));
-        cluster.nodes[victim].kill();
-        std::thread::sleep(Duration::from_millis(1_000));
-        cluster.nodes[victim].start_again();
-        cluster.settled();
-    }
+    every_node_dies(&mut cluster);
     ledger.stop.store(true, Relaxed);
     for client in clients {
         cluster.runtime.block_on(client).unwrap();
     }
     let healed = Instant::now();
-    let asked = client(&cluster, None);
-    eventually("no transaction is in doubt", PATIENCE, || {
-        let listed = asked.transaction_list(ListTransactionsRequest { limit: 1_000 });
-        cluster.runtime.block_on(listed).is_ok_and(|listed| {
-            listed.transactions.iter().all(|it| {
-                matches!(it.state(), TransactionState::Committed | TransactionState::RolledBack)
-            })
-        })
-    });
+    nothing_is_in_doubt(&cluster);
     println!("nothing was in doubt after {:?}", healed.elapsed());
     judge(&cluster, &ledger);
 }

@@ -159,17 +159,24 @@ impl World<'_> {
         }
     }
 
-    /// The founders that still are: a neighbour needs most of them.
+    /// The founders that still are.
     fn sound_founders(&self) -> Vec<u64> {
         let founders = self.nodes.iter().filter(|node| node.id <= self.plan.nodes);
         founders.filter(|n| n.member && !n.removed && !n.ruined).map(|node| node.id).collect()
     }
 
+    /// Whether most founders are still there to speak of what they wrote. Where damage knows no
+    /// other limit than whose it is, those do not count whose data was damaged: who left may have
+    /// been what made up for them.
+    fn neighbours_have_a_quorum(&self) -> bool {
+        let spared = |id: &u64| self.atlas.is_helix() || !self.atlas.was_damaged(*id);
+        self.sound_founders().into_iter().filter(spared).count() as u64 * 2 > self.plan.nodes
+    }
+
     /// Once everything has healed: every neighbour with a quorum writes, and its replicas agree.
     pub fn neighbours_agree(&mut self, deadline: Instant) {
-        let quorum = self.plan.nodes / 2 + 1;
         for group in groups(self.plan.neighbours) {
-            if self.sound_founders().len() < quorum as usize || self.violation.is_some() {
+            if !self.neighbours_have_a_quorum() || self.violation.is_some() {
                 return;
             }
             let before = self.record.neighbourhood.acknowledged.len();
@@ -186,7 +193,7 @@ impl World<'_> {
                 if self.violation.is_some() || (wrote && self.neighbour_settled(group)) {
                     break;
                 }
-                if self.sound_founders().len() < quorum as usize {
+                if !self.neighbours_have_a_quorum() {
                     return;
                 }
                 if self.now >= deadline {

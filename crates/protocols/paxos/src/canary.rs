@@ -37,11 +37,13 @@ pub enum Canary {
     GoOnAfterSeal,
     /// Answer reads, by lease above all, though the epoch may have ended.
     ReadAfterSeal,
+    /// Let a removed voter go as soon as its removal is chosen.
+    PartAtOnce,
 }
 
 impl Canary {
     /// Every deliberate bug.
-    pub const ALL: [Canary; 17] = [
+    pub const ALL: [Canary; 18] = [
         Canary::AcceptLowerBallot,
         Canary::PromiseLowerBallot,
         Canary::ForgetPromise,
@@ -59,5 +61,6 @@ impl Canary {
         Canary::RepeatAnyLead,
         Canary::GoOnAfterSeal,
         Canary::ReadAfterSeal,
+        Canary::PartAtOnce,
     ];
 }

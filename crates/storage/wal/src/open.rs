@@ -84,8 +84,8 @@ pub(crate) fn recover(
 
 /// Where the log ends, a file that is missing or too short may have held what was promised last:
 /// elsewhere the next block would tell. Files are made before, and given up after, those before
-/// them, so that no crash leaves a gap; a block is written only to a file of its full length, and
-/// the file after it is made only then.
+/// them, so that no crash leaves a gap. A file has its full length before it has a header, and its
+/// header before any block; the file after it is made only then.
 fn check_end(found: &[Segment], last: u64) -> Result<(), WalError> {
     let missing = |what: String| Err(WalError::Damaged { what });
     for (segment, next) in found.iter().zip(found.iter().skip(1)) {
@@ -93,6 +93,7 @@ fn check_end(found: &[Segment], last: u64) -> Result<(), WalError> {
         if sequence >= last && next.sequence > sequence + 1 {
             return missing(format!("log segment {:x}, which is missing", sequence + 1));
         }
+        // Only the newest file may be one that a crash left half made.
         if sequence > last && header(segment).is_none() {
             return missing(format!("log segment {sequence:x}, of which the beginning is missing"));
         }
@@ -100,13 +101,10 @@ fn check_end(found: &[Segment], last: u64) -> Result<(), WalError> {
     if let Some(first) = found.first().filter(|first| last == 0 && first.sequence > 1) {
         return missing(format!("the log before segment {:x}, which is missing", first.sequence));
     }
-    // The newest file may be one that a crash left half made.
-    let newest = found.last().map_or(0, |segment| segment.sequence);
-    for segment in found.iter().filter(|s| s.sequence == last || s.sequence < newest) {
-        let bytes = segment.bytes.len() as u64;
+    for segment in found.iter().filter(|segment| segment.sequence >= last) {
+        let (sequence, bytes) = (segment.sequence, segment.bytes.len() as u64);
         let cut = header(segment).map_or(0, |header| header.bytes.saturating_sub(bytes));
-        if segment.sequence >= last && cut > 0 {
-            let sequence = segment.sequence;
+        if cut > 0 {
             return missing(format!("log segment {sequence:x}, of which {cut} bytes are missing"));
         }
     }

@@ -119,6 +119,11 @@ impl<'a> Scan<'a> {
         if at < bytes.len() as u64 {
             self.judge_end(i, at)?;
         }
+        // It may have gone on in the next segment, with a block that nothing else tells of.
+        let next = self.segments.get(i + 1);
+        if next.is_some_and(|next| next.bytes.len() as u64 > FIRST_BLOCK) {
+            self.judge_end(i + 1, FIRST_BLOCK)?;
+        }
         Ok(false)
     }
 

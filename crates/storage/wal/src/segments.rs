@@ -112,7 +112,11 @@ impl Segments {
         match self.spares.pop_front() {
             Some(spare) if spare == file => {}
             Some(spare) => todo.push(Operation::Rename { from: spare, to: file.clone() }),
-            None => todo.push(Operation::Create { file: file.clone(), bytes }),
+            // A file with a header that is too short lost its end: none may ever begin so.
+            None => todo.extend([
+                Operation::Create { file: file.clone(), bytes },
+                Operation::Sync { file: file.clone() },
+            ]),
         }
         todo.push(self.header_write(sequence, options));
         todo.push(Operation::Sync { file });

@@ -71,7 +71,8 @@ impl MultiPaxos {
             }
         }
         let damaged = self.told_damaged();
-        Promise { from, commit: self.commit, entries, damaged, next, base: self.slots.base().index }
+        let (commit, base) = (self.known_chosen(), self.slots.base().index);
+        Promise { from, commit, entries, damaged, next, base }
     }
 
     /// The slots of which this acceptor cannot speak.
@@ -109,8 +110,11 @@ impl MultiPaxos {
     }
 
     /// The leader knows what is chosen up to `commit`: so does this replica, as far as it holds
-    /// the leader's values without a gap.
+    /// the leader's values without a gap. What fills a gap later may have been sent earlier, when
+    /// the leader knew less.
     fn learn_from(&mut self, commit: Index) {
+        self.told = self.told.max(commit);
+        let commit = self.told;
         let held = if self.is(Canary::CommitOtherBallots) {
             self.slots.filled_from(self.commit + 1)
         } else {

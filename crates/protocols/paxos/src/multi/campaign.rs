@@ -4,6 +4,9 @@
 //! a quorum has answered in full, and in each slot that some of them cannot read another quorum
 //! can. The found memberships matter because a later one's quorum need not meet the first one's:
 //! what was chosen by it is seen only by asking it too (`docs/paxos.md` has the argument).
+//!
+//! Where somebody knows that a change is chosen, a quorum of its members can stand for one of those
+//! before: neighbours differ in one voter, so that it meets each of their quorums.
 
 use super::leads::{FoundLead, yielding};
 use super::replica::MultiPaxos;
@@ -132,7 +135,7 @@ impl MultiPaxos {
         let entries = self.slots.runs(campaign.from, self.slots.last_index()).collect();
         let promise = Promise {
             from: campaign.from,
-            commit: self.commit,
+            commit: self.known_chosen(),
             entries,
             damaged: self.told_damaged(),
             next: None,
@@ -220,16 +223,19 @@ impl MultiPaxos {
 
     /// Whether enough is known to propose in every slot.
     fn is_won(&self, campaign: &Campaign) -> bool {
-        let found = campaign.memberships.iter().map(|(_, members)| members);
-        let mut memberships = core::iter::once(self.membership()).chain(found);
         let chosen = campaign.chosen();
-        // One slot stands for each stretch between the ends of damaged ranges, of which the first
-        // may have begun before what is chosen ends.
+        // Slots that somebody has to speak of: of what is chosen those whose values nobody gave
+        // who knows that. Beyond, one slot stands for each stretch between the ends of damaged
+        // ranges, of which the first may have begun before what is chosen ends.
+        let told = |slot: &Index| campaign.is_chosen(*slot);
+        let mut slots: Vec<Index> = (campaign.from..=chosen).filter(|slot| !told(slot)).collect();
+        if !slots.iter().all(|slot| campaign.found.contains_key(slot)) {
+            return false;
+        }
         let damaged = campaign.answers.iter().flat_map(|answer| &answer.damaged);
         let edges = damaged.flat_map(|range| [*range.start(), range.end().saturating_add(1)]);
-        let edges = edges.chain([chosen + 1]);
-        let slots: Vec<Index> = edges.filter(|slot| *slot > chosen).collect();
-        memberships.all(|members| {
+        slots.extend(edges.chain([chosen + 1]).filter(|slot| *slot > chosen));
+        let answers = |members: &Membership| {
             let quorum = |speaks: &dyn Fn(&Answer) -> bool| {
                 let answered =
                     |n| campaign.answers.iter().any(|a| a.node == n && speaks(a)).then_some(true);
@@ -240,7 +246,29 @@ impl MultiPaxos {
             };
             quorum(&|answer| answer.next.is_none())
                 && slots.iter().all(|slot| quorum(&|answer| answer.can_speak_of(*slot)))
-        }) && (campaign.from..=chosen).all(|slot| campaign.is_chosen(slot))
+        };
+        let mut chain = campaign.memberships.iter().collect::<Vec<_>>();
+        chain.sort_unstable_by_key(|(index, _)| *index);
+        let mut members = self.membership();
+        let mut answered = answers(members);
+        for (index, next) in chain {
+            let next_answered = answers(next);
+            let stands_in = next_answered && *index <= chosen && self.meet(members, next);
+            if !(answered || stands_in) {
+                return false;
+            }
+            (members, answered) = (next, next_answered);
+        }
+        answered
+    }
+
+    /// Whether whoever `before` needed to choose a value has one in common with whoever of `after`
+    /// promise a ballot.
+    fn meet(&self, before: &Membership, after: &Membership) -> bool {
+        let new = after.voters.iter().filter(|node| !before.voters.contains(node)).count();
+        let chose = self.spec.sizes(before.voters.len()).replication;
+        let promise = self.spec.sizes(after.voters.len()).election;
+        chose + promise > before.voters.len() + new
     }
 }
 
@@ -304,9 +332,12 @@ impl Campaign {
         self.found.get(&slot).is_some_and(|(chosen, _)| *chosen)
     }
 
-    /// What each acceptor that answered knows to be chosen.
+    /// What each acceptor that answered knows to be chosen, and can read.
     pub fn commits(&self) -> impl Iterator<Item = (NodeId, Index)> + '_ {
-        self.answers.iter().map(|answer| (answer.node, answer.commit))
+        let lost = |answer: &Answer| answer.damaged.iter().map(|range| range.start() - 1).min();
+        self.answers
+            .iter()
+            .map(move |answer| (answer.node, answer.commit.min(lost(answer).unwrap_or(Index::MAX))))
     }
 
     /// Slots after `chosen` whose values contradict another's: there is a later leader's first

@@ -7,8 +7,8 @@
 use super::replica::MultiPaxos;
 use alloc::vec::Vec;
 use core::time::Duration;
-use quorate_base::{Ballot, Instant, NodeId, Position};
-use quorate_replicated_log::{AnswerReads, Body, Effects, Role, VoteResult};
+use quorate_base::{Ballot, Index, Instant, NodeId, Position};
+use quorate_replicated_log::{AnswerReads, Body, Effects, Membership, Role, VoteResult};
 
 impl MultiPaxos {
     /// Nothing was heard of a leader for long enough.
@@ -81,13 +81,35 @@ impl MultiPaxos {
     }
 
     pub(super) fn other_voters(&self) -> Vec<NodeId> {
-        let voters = self.membership().voters.iter().copied();
-        voters.filter(|&node| node != self.me()).collect()
+        let chosen = self.changes_behind_damage();
+        let found = chosen.iter().flat_map(|(_, members)| members.voters.iter());
+        let mut voters: Vec<NodeId> =
+            self.membership().voters.iter().chain(found).copied().collect();
+        voters.sort_unstable();
+        voters.dedup();
+        voters.retain(|&node| node != self.me());
+        voters
     }
 
+    /// Changes of members that are chosen, though this replica cannot read all that is before them.
+    fn changes_behind_damage(&self) -> Vec<(Index, Membership)> {
+        self.slots.changes(self.commit + 1, self.known_chosen())
+    }
+
+    /// Whether a quorum is reached: of the members as far as they are known for certain, or of
+    /// later ones. It is the promises that decide.
     fn votes_so_far(&self) -> VoteResult {
-        self.spec.vote(self.membership(), |node| {
-            self.votes.iter().find(|(voter, _)| *voter == node).map(|(_, granted)| *granted)
+        let vote = |members: &Membership| {
+            self.spec.vote(members, |node| {
+                self.votes.iter().find(|(voter, _)| *voter == node).map(|(_, granted)| *granted)
+            })
+        };
+        let later = self.changes_behind_damage();
+        let results = later.iter().map(|(_, members)| vote(members));
+        results.fold(vote(self.membership()), |one, other| match (one, other) {
+            (VoteResult::Won, _) | (_, VoteResult::Won) => VoteResult::Won,
+            (VoteResult::Lost, VoteResult::Lost) => VoteResult::Lost,
+            _ => VoteResult::Pending,
         })
     }
 

@@ -76,6 +76,7 @@ impl MultiPaxos {
         self.transfer = None;
         self.ready = false;
         self.proposed_seal = false;
+        self.parts = false;
         self.reads.forget_lease();
         self.uncommitted.clear();
         self.uncommitted_bytes = 0;
@@ -98,7 +99,7 @@ impl MultiPaxos {
             Some(Refusal::NotLeader { leader: self.leader })
         } else if self.is_sealed() {
             Some(Refusal::Sealed)
-        } else if self.transfer.is_some() || self.is_changing() {
+        } else if self.transfer.is_some() || self.is_changing() || !self.may_stay() {
             Some(Refusal::Transferring)
         } else if self.uncommitted_bytes > self.config.limits.uncommitted_bytes {
             Some(Refusal::Full)
@@ -151,12 +152,14 @@ impl MultiPaxos {
         } else {
             self.journal.durable()
         };
+        // What shows that members can do without who left is held by a quorum with all before it.
+        let whole = slot == self.members.latest_index() + 1;
         let ends = |node: NodeId| {
             if node == self.me() {
                 return own;
             }
             let matched = self.followers.get(node).map_or(0, |p| p.matched);
-            let beyond = self.covers.iter().find(|(n, _)| *n == node && matched < slot);
+            let beyond = self.covers.iter().find(|(n, _)| *n == node && matched < slot && !whole);
             beyond.map_or(matched, |(_, cover)| cover.end_from(slot))
         };
         if self.is(Canary::CountMinority) {
@@ -166,7 +169,7 @@ impl MultiPaxos {
     }
 
     /// Learns what has been chosen. Each slot is decided by the members in force there.
-    pub(super) fn advance_commit(&mut self, now: Instant, out: &mut Effects) {
+    pub(super) fn advance_commit(&mut self, now: Instant) {
         let before = self.commit;
         let mut changed = false;
         while self.commit < self.slots.last_index() {
@@ -195,10 +198,7 @@ impl MultiPaxos {
             self.uncommitted_bytes -= bytes;
         }
         if changed {
-            self.members_chosen(now, out);
-            if self.role == Role::Leader {
-                self.say_that_it_leads(now);
-            }
+            self.members_chosen(now);
         }
     }
 
@@ -259,10 +259,11 @@ impl MultiPaxos {
     /// What gathered during a step goes to the followers.
     pub(super) fn finish_leading(&mut self, now: Instant, out: &mut Effects) {
         if self.is_only_voter() {
-            self.advance_commit(now, out);
-            if self.role != Role::Leader {
-                return;
-            }
+            self.advance_commit(now);
+        }
+        self.part(now, out);
+        if self.role != Role::Leader {
+            return;
         }
         // A snapshot may have brought the change of members that it waited for.
         self.say_that_it_leads(now);

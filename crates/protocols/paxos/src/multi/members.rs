@@ -4,6 +4,11 @@
 //! proposed after it until it is chosen, and with it everything before: each such entry ends one
 //! stretch of the log and begins the next. Old and new members differ in one voter, so their
 //! majorities meet. A seal ends the epoch likewise: nothing is proposed after it at all.
+//!
+//! Whoever is told that a voter was removed may shut it down at once. So that is told only when
+//! those who stay can do without it, whatever else they forget: a quorum of them has accepted one
+//! more entry and holds all before it, and with that entry it was made durable that the removal is
+//! chosen. Otherwise they might have to ask the old members for it after a power failure.
 
 use super::replica::MultiPaxos;
 use crate::canary::Canary;
@@ -22,7 +27,7 @@ impl MultiPaxos {
         context: Bytes,
         out: &mut Effects,
     ) {
-        let busy = self.commit < self.repaired_to || self.is_changing();
+        let busy = self.commit < self.repaired_to || self.is_changing() || self.is_parting();
         let next = self.membership().apply_at_once(change);
         let reason = if self.role != Role::Leader {
             Refusal::NotLeader { leader: self.leader }
@@ -66,7 +71,7 @@ impl MultiPaxos {
             Some(Refusal::BadChange)
         } else if self.transfer.is_some() {
             Some(Refusal::Transferring)
-        } else if self.commit < self.repaired_to || self.is_changing() {
+        } else if self.commit < self.repaired_to || self.is_changing() || self.is_parting() {
             Some(Refusal::ChangeInProgress)
         } else {
             None
@@ -110,8 +115,33 @@ impl MultiPaxos {
         is_learner && learner.matched.saturating_mul(10) < self.slots.last_index().saturating_mul(9)
     }
 
-    /// A change was chosen: whoever left, leaves.
-    pub(super) fn members_chosen(&mut self, now: Instant, out: &mut Effects) {
+    /// Whether a voter's removal is the last thing that was chosen: nobody is told of it yet.
+    pub(super) fn is_parting(&self) -> bool {
+        let at = self.members.latest_index();
+        if at != self.commit || at <= self.slots.base().index || self.is(Canary::PartAtOnce) {
+            return false;
+        }
+        let stays = |node: &NodeId| self.membership().is_voter(*node);
+        !self.members.at(at - 1).voters.iter().all(stays)
+    }
+
+    /// A change was chosen. If a voter left, those who stay are to choose another entry.
+    pub(super) fn members_chosen(&mut self, now: Instant) {
+        self.parts = true;
+        self.say_that_it_leads(now);
+        let is_last = self.commit == self.slots.last_index();
+        if self.is_parting() && is_last && !self.is_sealed() {
+            self.propose_own(now, [Payload::Noop]);
+        }
+    }
+
+    /// Whoever left is told, and leaves, once the others can do without.
+    pub(super) fn part(&mut self, now: Instant, out: &mut Effects) {
+        let parts = self.parts || !self.may_stay();
+        if !parts || self.is_changing() || self.is_parting() || self.commit < self.repaired_to {
+            return;
+        }
+        self.parts = false;
         let commit = self.commit;
         for progress in self.followers.iter() {
             if !self.membership().contains(progress.node) {
@@ -122,11 +152,16 @@ impl MultiPaxos {
             }
         }
         self.note_members();
-        if !self.membership().is_voter(self.me()) {
+        if !self.may_stay() {
             self.send_accepts(out);
             self.send_heartbeats(out);
             self.step_down(now, StepDown::Removed, out);
         }
+    }
+
+    /// Whether the leader goes on: not once it has been removed.
+    pub(super) fn may_stay(&self) -> bool {
+        self.membership().is_voter(self.me())
     }
 
     pub(super) fn start_transfer(&mut self, now: Instant, to: NodeId, out: &mut Effects) {

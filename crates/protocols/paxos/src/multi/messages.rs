@@ -108,6 +108,7 @@ impl MultiPaxos {
         self.follow(now, from, out);
         if self.following != ballot {
             self.following = ballot;
+            self.told = 0;
             let from = self.commit + 1;
             let held = if self.is(crate::Canary::MixBallots) {
                 self.slots.filled_from(from)

@@ -23,6 +23,7 @@ pub(super) struct Found {
     pub members: Members,
     pub leads: Leads,
     pub commit: Index,
+    pub remembered: Index,
     /// Where the service's state, or the log's base, is: beyond `commit`, perhaps.
     pub at: Index,
     pub state: Base,
@@ -69,6 +70,7 @@ pub(super) fn recover(recovered: Recovered, now: Instant, believes: bool) -> Fou
         promised,
         damaged: after(damaged, at),
         commit,
+        remembered: hard_state.commit,
         at,
         state: applied,
         slots,

@@ -39,6 +39,9 @@ pub struct MultiPaxos {
     // The learner.
     /// Every slot up to here is chosen, and held.
     pub(super) commit: Index,
+    /// Every slot up to here is chosen, though some may be damaged: what was remembered at the
+    /// start.
+    pub(super) remembered: Index,
     /// Where the epoch ends, once that is chosen.
     pub(super) sealed: Option<Index>,
     pub(super) members: Members,
@@ -64,6 +67,8 @@ pub struct MultiPaxos {
     pub(super) following: Ballot,
     /// Slots that are chosen, or accepted under `following`.
     pub(super) cover: Cover,
+    /// How much is chosen by that leader's word, held or not.
+    pub(super) told: Index,
     pub(super) election_at: Instant,
     /// No promise to another before this: a leader was heard from (or may have been, by an
     /// earlier run of this replica).
@@ -90,6 +95,8 @@ pub struct MultiPaxos {
     pub(super) repaired_to: Index,
     /// It has proposed, or proposed again, that the epoch end.
     pub(super) proposed_seal: bool,
+    /// Somebody is about to leave.
+    pub(super) parts: bool,
     pub(super) ready: bool,
     pub(super) transfer: Option<(NodeId, Instant)>,
     /// Another was told to stand, in this leadership: it may do so however late it hears of it.
@@ -149,6 +156,7 @@ impl MultiPaxos {
             journal: found.journal,
             damaged: found.damaged,
             commit: found.commit,
+            remembered: found.remembered,
             sealed: None,
             members: found.members,
             leads: found.leads,
@@ -161,6 +169,7 @@ impl MultiPaxos {
             announced: (Role::Follower, promised.round, NodeId::NONE),
             seen: promised.round,
             following: Ballot::ZERO,
+            told: 0,
             election_at: now,
             sticky_until: sticky,
             resting_until: Instant::ZERO,
@@ -175,6 +184,7 @@ impl MultiPaxos {
             steady_until: Instant::ZERO,
             repaired_to: 0,
             proposed_seal: false,
+            parts: false,
             ready: false,
             transfer: None,
             offered: false,
@@ -236,8 +246,14 @@ impl MultiPaxos {
 
     /// Remembers the promise and the commit index; returns what must be durable first.
     pub(super) fn remember(&mut self) -> WriteId {
-        let state = HardState { promised: self.promised, commit: self.commit };
+        let state = HardState { promised: self.promised, commit: self.known_chosen() };
         self.journal.remember(state)
+    }
+
+    /// Every slot up to here is chosen. What of it can be read in this replica's slots is what was
+    /// chosen there.
+    pub(super) fn known_chosen(&self) -> Index {
+        self.commit.max(self.remembered)
     }
 
     /// Takes note of a promise.
@@ -322,11 +338,12 @@ impl MultiPaxos {
             self.finish_leading(now, out);
         }
         self.flush_follower_reads(now, out);
-        if self.commit > self.handed_out {
-            for run in self.slots.runs(self.handed_out + 1, self.commit) {
+        let to = self.commit - Index::from(self.is_parting());
+        if to > self.handed_out {
+            for run in self.slots.runs(self.handed_out + 1, to) {
                 out.committed.push(run);
             }
-            self.handed_out = self.commit;
+            self.handed_out = to;
         }
         if self.journal.has_staged() {
             self.remember();
@@ -371,7 +388,7 @@ impl MultiPaxos {
         self.journal.written(id);
         self.own_promise_written(now, out);
         if self.role == Role::Leader {
-            self.advance_commit(now, out);
+            self.advance_commit(now);
         }
     }
 

@@ -104,7 +104,7 @@ impl MultiPaxos {
         }
         if news {
             self.progress_at = now;
-            self.advance_commit(now, out);
+            self.advance_commit(now);
             self.transfer_caught_up(from, out);
         }
         self.reads_confirmed(now, out);

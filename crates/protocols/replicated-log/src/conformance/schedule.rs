@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, ELECTION_TIMEOUT, Factory};
 use crate::{Change, Input};
+use alloc::vec::Vec;
 use core::time::Duration;
 use quorate_base::NodeId;
 
@@ -155,7 +156,9 @@ fn heal(cluster: &mut Cluster) {
         cluster.read(id.0);
     }
     cluster.run_for(ELECTION_TIMEOUT * 10);
-    assert!(cluster.chosen_up_to() > before, "a proposal is committed after healing");
+    let of_all = || (1..=cluster.len()).map(|id| cluster.replica(id).map(|r| r.status()));
+    let hint = || of_all().collect::<Vec<_>>();
+    assert!(cluster.chosen_up_to() > before, "a proposal is committed after healing: {:?}", hint());
     let ready = cluster.reads_ready() - ready;
     let of_leader = cluster.replica(leader).map(|r| r.status());
     assert_eq!(ready, members.all().len() as u64, "all can read: {of_leader:?}");

@@ -359,6 +359,49 @@ fn a_file_that_is_gone_or_cut_is_missed() {
     }
 }
 
+/// A log whose last block is the first of its segment, the newest file; returns its name and the
+/// block's length.
+fn ends_in_a_new_segment() -> (MemoryDisk, String, usize) {
+    let (mut wal, _) = Wal::open(MemoryDisk::new(), options()).unwrap();
+    let mut id = 0;
+    while wal.stats().segments < 2 {
+        id += 1;
+        put(&mut wal, id, vec![(1, entries(id, 1, 1, 5_000))]);
+    }
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let last = "0000000000000002.log".to_owned();
+    let after = "0000000000000003.log".to_owned();
+    disk.submit(Operation::Remove { file: after });
+    while disk.poll().is_some() {}
+    let content = disk.content(&last).unwrap();
+    let end =
+        content.chunks(PAGE).rposition(|page| page.iter().any(|byte| *byte != 0)).unwrap() + 1;
+    let len = end * PAGE - FIRST;
+    assert!(Wal::open(disk.clone(), options()).is_ok(), "without the damage nothing is missed");
+    (disk, last, len)
+}
+
+/// What was written last may be the first block of a segment that nothing else tells of.
+#[test]
+fn the_first_block_of_the_last_segment_is_missed() {
+    let (disk, name, len) = ends_in_a_new_segment();
+    let content = disk.content(&name).unwrap().to_vec();
+    let refused = |content: Vec<u8>, what: &str| {
+        let mut disk = disk.clone();
+        disk.put(&name, content);
+        let opened = Wal::open(disk, options());
+        assert!(matches!(opened, Err(WalError::Damaged { .. })), "{what}: nobody minds");
+    };
+    let mut headless = content.clone();
+    headless[FIRST + 40] ^= 2;
+    headless[FIRST + len - 20] ^= 2;
+    refused(headless, "both headers damaged");
+    for end in (PAGE..content.len()).step_by(211) {
+        refused(content[..end].to_vec(), &format!("cut to {end} bytes"));
+    }
+}
+
 #[test]
 fn garbage_is_never_a_panic() {
     for seed in 0..300 {

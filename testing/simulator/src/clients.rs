@@ -198,7 +198,9 @@ impl Client {
         match self.lease {
             LeaseStep::None => {
                 self.leases += 1;
-                let id = self.id as i64 * 1_000 + self.leases;
+                // Nobody else's, however many this client has had.
+                let (round, n) = (self.leases / 1_000, self.leases % 1_000);
+                let id = round * 1_000_000 + self.id as i64 * 1_000 + n;
                 Wish::Ask(Request::Grant { id })
             }
             LeaseStep::Held { id, keys: 1.., .. } => {

@@ -289,7 +289,8 @@ impl World<'_> {
         let refused = matches!(reply.outcome, Outcome::Refused(_));
         match (request, &reply.outcome) {
             (Request::Grant { id }, _) if !refused => {
-                let ttl = self.seats.iter().find(|s| s.client.id == *id as u64 / 1_000);
+                let holder = *id as u64 / 1_000 % 1_000;
+                let ttl = self.seats.iter().find(|s| s.client.id == holder);
                 let seconds = ttl.map_or(1, |s| s.client.ttl_seconds) as u64;
                 let (ttl, now) = (Duration::from_secs(seconds), self.now);
                 self.record.leases.renewed(*id, ttl, called, now);

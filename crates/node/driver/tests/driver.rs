@@ -54,6 +54,7 @@ impl ReplicatedLog for ScriptedLog {
             effects.sends.extend(answer.sends);
             effects.committed.extend(answer.committed);
             effects.reads.extend(answer.reads);
+            effects.snapshots.extend(answer.snapshots);
             effects.events.extend(answer.events);
         }
     }

@@ -71,6 +71,9 @@ impl Snapshots {
 impl Group {
     pub(super) fn snapshot_wanted<R>(&mut self, cx: &mut Context<'_, R>, wanted: SnapshotWanted) {
         let SnapshotWanted { to, session } = wanted;
+        if self.snapshots.sending.get(&to).is_some_and(|it| it.session == session) {
+            return; // Who asks again and again would otherwise never have all of it.
+        }
         let sending = Sending {
             session,
             index: None,

@@ -9,7 +9,7 @@ use quorate_driver::{
 };
 use quorate_replicated_log::{
     Base, Effects, Entries, Entry, Epoch, Event as LogEvent, HardState, Input, Membership, Payload,
-    PeerStatus, Protocol, Recovered, Refusal, Role, Write, WriteId,
+    PeerStatus, Protocol, Recovered, Refusal, Role, SnapshotWanted, Write, WriteId,
 };
 use quorate_service::Applied;
 use quorate_wal::{BatchId, RecoveredGroup};
@@ -354,6 +354,24 @@ fn who_is_behind_is_sent_the_state_once_at_a_time() {
     let out = bench.event(Event::PeerLost { node: NodeId(9) });
     assert!(out.notices.iter().any(|n| matches!(n, Notice::RoleChanged { .. })));
     assert!(!out.work.iter().any(|(_, work)| matches!(work, Work::SnapshotClose { .. })));
+}
+
+/// A candidate that can be given nothing but the state asks at every heartbeat.
+#[test]
+fn a_state_that_is_on_its_way_is_not_begun_anew() {
+    let (mut bench, _) = bench(OTHER);
+    let mut wanted = || {
+        let mut effects = Effects::default();
+        effects.snapshots.push(SnapshotWanted { to: THIRD, session: 0 });
+        bench.answer(effects);
+        bench.event(from(THIRD, of_epoch(0))).work
+    };
+    let opens = |work: Vec<(GroupId, Work)>| {
+        let opens = |(_, work): &(GroupId, Work)| matches!(work, Work::SnapshotOpen { .. });
+        work.iter().filter(|work| opens(work)).count()
+    };
+    assert_eq!(opens(wanted()), 1);
+    assert_eq!(opens(wanted()), 0);
 }
 
 #[test]

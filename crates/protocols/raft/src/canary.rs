@@ -42,11 +42,13 @@ pub enum Canary {
     MendAnyBallot,
     /// Cut the log before a lost entry as soon as one replica denies it.
     CutAtOneDenial,
+    /// Commit by a heartbeat though this log was made to agree with another since.
+    HeartbeatAfterPull,
 }
 
 impl Canary {
     /// Every deliberate bug.
-    pub const ALL: [Canary; 19] = [
+    pub const ALL: [Canary; 20] = [
         Canary::CommitEarlierRound,
         Canary::VoteTwice,
         Canary::ForgetVote,
@@ -66,5 +68,6 @@ impl Canary {
         Canary::DenyDamaged,
         Canary::MendAnyBallot,
         Canary::CutAtOneDenial,
+        Canary::HeartbeatAfterPull,
     ];
 }

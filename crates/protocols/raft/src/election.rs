@@ -17,6 +17,10 @@ impl Raft {
             if !self.leader.is_none() {
                 self.follow(now, self.promised.round, NodeId::NONE, out);
             }
+            if self.is_damaged() && self.is_electable() {
+                self.pull = self.pull.wrapping_add(1);
+                self.ask_all_for_more(out);
+            }
             return;
         }
         self.fail_follower_reads(out);
@@ -120,7 +124,7 @@ impl Raft {
         }
     }
 
-    fn other_voters(&self) -> alloc::vec::Vec<NodeId> {
+    pub(crate) fn other_voters(&self) -> alloc::vec::Vec<NodeId> {
         let members = self.membership();
         members.all().into_iter().filter(|&n| n != self.me() && members.is_voter(n)).collect()
     }

@@ -67,20 +67,7 @@ impl Raft {
             if first.index <= self.commit || first.ballot.round < self.log_round(first.index - 1) {
                 return None; // It contradicts what is committed: the peer lies.
             }
-            let (from, overruled) = (first.index, first.index <= self.log.last_index());
-            if overruled {
-                self.log.truncate_from(from);
-            }
-            self.log.append(new.clone());
-            if self.is_damaged() {
-                self.lost.overtaken_by(&new, overruled);
-                self.repair_from = self.repair_from.min(from); // Not on disk yet: see `recovery`.
-            } else {
-                if overruled {
-                    self.journal.truncate_from(now, from, out);
-                }
-                self.journal.append(now, new, out);
-            }
+            self.put_in_place(now, new, out);
             self.role = self.resting_role();
         }
         let limit = if self.is(Canary::CommitUnmatched) { self.log.last_index() } else { matched };
@@ -91,6 +78,32 @@ impl Raft {
             return Some(AppendOutcome::Rejected { previous: asked, hint });
         }
         Some(AppendOutcome::Accepted { matched })
+    }
+
+    /// Entries take the place of what the log has there and after, if anything.
+    fn put_in_place(&mut self, now: Instant, new: Entries, out: &mut Effects) {
+        let Some(from) = new.first_index() else { return };
+        let overruled = from <= self.log.last_index();
+        if overruled {
+            self.log.truncate_from(from);
+        }
+        self.log.append(new.clone());
+        if self.is_damaged() {
+            self.lost.overtaken_by(&new, overruled);
+            self.repair_from = self.repair_from.min(from); // Not on disk yet: see `recovery`.
+        } else {
+            if overruled {
+                self.journal.truncate_from(now, from, out);
+            }
+            self.journal.append(now, new, out);
+        }
+    }
+
+    /// Entries of a log that is ahead, or what was lost here.
+    pub(crate) fn take_in(&mut self, now: Instant, new: Entries, out: &mut Effects) {
+        self.put_in_place(now, new, out);
+        self.absorb();
+        self.try_repair(now, out);
     }
 
     fn log_round(&self, index: Index) -> u64 {
@@ -105,9 +118,14 @@ impl Raft {
         probe: u64,
         out: &mut Effects,
     ) {
-        // The leader knows that this log agrees up to `commit`; one that has lost entries since
-        // does not pretend.
-        self.commit = self.commit.max(self.committed(commit.min(self.log.last_index())));
+        // The leader knows that this log agreed up to `commit`. What was pulled since (see `pull`)
+        // may differ, so that the leader's word counts only while the log ends with what he wrote
+        // himself: then all of it is a part of his.
+        let agrees = self.log.last().ballot.round == self.promised.round;
+        if agrees || self.is(Canary::HeartbeatAfterPull) {
+            let commit = self.committed(commit.min(self.log.last_index()));
+            self.commit = self.commit.max(commit);
+        }
         if probe != 0 {
             let after = self.journal.gate_of(self.promise_write);
             self.send(out, from, Body::HeartbeatReply { session, probe }, after);

@@ -176,8 +176,13 @@ impl Raft {
         agrees
     }
 
+    /// Whether this very entry was, or is, in the damaged part of the log.
+    pub(crate) fn had(&self, at: Position) -> bool {
+        self.lost.ballot_of(at.index) == Some(at.ballot)
+    }
+
     /// What follows the log without a gap becomes part of it.
-    fn absorb(&mut self) {
+    pub(crate) fn absorb(&mut self) {
         let mut run = Vec::new();
         let (mut next, mut round) = (self.log.last_index() + 1, self.log.last().ballot.round);
         while let Some(entry) = self.lost.islands.get(&next)

@@ -6,17 +6,27 @@
 //! for what it lacks, takes that in as if a leader had sent it, and asks for votes again.
 //!
 //! Why it may overwrite its own log: let X be its log and Y a log that is strictly more up to date
-//! (a later last round, or the same and longer). Everything committed that X holds, Y holds too.
-//! If the last rounds are the same, both are prefixes of that round's leader's log, and X is one of
-//! Y. If Y's is later, say t: an entry that is committed was acknowledged by a quorum before that
+//! (a later last round, or the same and longer). Everything that was committed with X's help Y
+//! holds too. If the last rounds are the same, both are prefixes of that round's leader's log, and
+//! X is one of Y. If Y's is later, say t: X helps to commit in round c only once it holds an entry
+//! of round c, so that c is before t. Such an entry was acknowledged by a quorum before that
 //! quorum's voters elected the leader of round t, or it could not have been acknowledged any more
 //! in its round; so that leader's log had it before its own first entry (leader completeness), and
 //! Y, which holds one of that leader's entries, is a prefix of its log that reaches further. What
-//! X holds and Y does not is thus committed nowhere, and no acknowledgement of it that is still
-//! under way can make it so: the leader it was given to is of a round before t, and a quorum has
-//! moved on. What is taken in is a prefix of Y that begins where both agree, which keeps all of
-//! that true after every part. With the entries this replica takes over their round: it will
-//! acknowledge nothing to an earlier leader.
+//! X holds and Y does not is thus committed by nobody who counts X, and no acknowledgement of it
+//! that is still under way can make it so: the leader it was given to is of a round before t, and
+//! a quorum has moved on. What is taken in is a prefix of Y that begins where both agree, which
+//! keeps all of that true after every part. With the entries this replica takes over their round:
+//! it will acknowledge nothing to an earlier leader.
+//!
+//! What was committed without X's help it may hold and lose: an entry of an earlier round than the
+//! leader's who committed it, of whose own round X has nothing. A leader sends it again. Until then
+//! that leader's word that X holds it counts no more (see `heartbeat` in `follower`).
+//!
+//! Damage changes little of that. Y may be any prefix of somebody's log that can be read, by its own
+//! last entry. X is the log as it was: a damaged replica pulls only from what is ahead of where its
+//! log *ended*, holds what it took in memory, and writes it when it has it all (`recovery`). One
+//! thing more it may always take: the very entry, by index and ballot, that it lost.
 
 use crate::raft::Raft;
 use quorate_base::{Instant, NodeId, Position};
@@ -27,12 +37,25 @@ fn is_ahead(of: Position, than: Position) -> bool {
 }
 
 impl Raft {
-    /// A voter refused: perhaps because this log is behind its own.
+    /// A voter refused: perhaps because this log is behind its own. What a damaged replica lacks
+    /// anybody may have.
     pub(crate) fn ask_for_more(&mut self, from: NodeId, out: &mut Effects) {
-        if !self.is_damaged() {
-            let body = Body::Pull { id: self.pull, last: self.log.last() };
-            self.send(out, from, body, None);
+        if self.is_damaged() {
+            self.ask_all_for_more(out);
+        } else {
+            self.send_pull(from, out);
         }
+    }
+
+    /// Asks whoever votes for what follows this log.
+    pub(crate) fn ask_all_for_more(&mut self, out: &mut Effects) {
+        for to in self.other_voters() {
+            self.send_pull(to, out);
+        }
+    }
+
+    fn send_pull(&self, to: NodeId, out: &mut Effects) {
+        self.send(out, to, Body::Pull { id: self.pull, last: self.log.last() }, None);
     }
 
     /// A candidate asks for what it lacks after `last`. Silence means: nothing.
@@ -43,16 +66,19 @@ impl Raft {
         last: Position,
         out: &mut Effects,
     ) {
-        // A leader sends its log anyway.
-        if self.role == Role::Leader || !is_ahead(self.vote_floor(), last) {
-            return;
+        if self.role == Role::Leader {
+            return; // It sends its log anyway.
         }
-        if self.is_damaged() {
+        if is_ahead(self.vote_floor(), last)
+            && let Some((previous, entries, end)) = self.left_after(last)
+        {
             // It may be all that can be read of what a quorum once had: two of three may each lack
             // what it takes to be elected, and the third be behind.
-            if let Some((previous, entries, end)) = self.left_after(last) {
-                self.send(out, from, Body::Pulled { id, previous, entries, last: end }, None);
-            }
+            self.send(out, from, Body::Pulled { id, previous, entries, last: end }, None);
+            return;
+        }
+        let end = self.log.last();
+        if !is_ahead(end, last) {
             return;
         }
         let Some(previous) = self.log.last_agreeable(last.index, last.ballot.round) else {
@@ -60,13 +86,12 @@ impl Raft {
             out.snapshots.push(SnapshotWanted { to: from, session: 0 });
             return;
         };
-        let end = self.log.last();
         let limit = self.config.limits.append_bytes;
         let (entries, _) = self.log.slice(previous.index + 1, end.index, limit);
         self.send(out, from, Body::Pulled { id, previous, entries, last: end }, None);
     }
 
-    /// Entries of a log that is ahead.
+    /// Entries of another log.
     pub(crate) fn pulled(
         &mut self,
         now: Instant,
@@ -76,12 +101,10 @@ impl Raft {
         out: &mut Effects,
     ) {
         let waits = self.role != Role::Leader && self.leader.is_none() && id == self.pull;
-        if !waits || self.is_damaged() || !is_ahead(end, self.log.last()) {
-            return;
+        if !waits || !is_ahead(end, self.log.last()) || !follows(previous, &entries, end) {
+            return; // Late, or the peer is broken, or lies.
         }
-        if !follows(previous, &entries, end) {
-            return; // The peer is broken, or lies.
-        }
+        let whole = is_ahead(end, self.vote_floor());
         if !self.log.holds(previous) && previous.index > self.commit {
             // The logs differ there: a round further back they may agree.
             let at = previous.index - 1;
@@ -94,23 +117,23 @@ impl Raft {
             .iter()
             .take_while(|e| e.index <= self.commit || self.log.holds(e.position()))
             .count();
-        let new = entries.slice(agreeing..entries.len());
+        let mut new = entries.slice(agreeing..entries.len());
+        if !whole {
+            // A log that is not ahead of all that this one had: of it only what was lost here.
+            let follows = new.first_index() == Some(self.log.last_index() + 1);
+            let lost = new.iter().take_while(|e| follows && self.had(e.position())).count();
+            new = new.slice(0..lost);
+        }
         let Some(first) = new.first() else { return };
         let before = self.log.ballot_at(first.index - 1).map_or(u64::MAX, |b| b.round);
         if first.index <= self.commit || before > first.ballot.round {
             return; // It contradicts what is committed: the peer lies.
         }
-        let first = first.index;
-        if first <= self.log.last_index() {
-            self.log.truncate_from(first);
-            self.journal.truncate_from(now, first, out);
-        }
-        self.log.append(new.clone());
-        self.journal.append(now, new, out);
+        self.take_in(now, new, out);
         let round = self.log.last().ballot.round.max(self.promised.round);
         self.follow(now, round, NodeId::NONE, out);
         if is_ahead(end, self.log.last()) {
-            self.ask_for_more(from, out);
+            self.send_pull(from, out);
         } else {
             self.election_timeout(now, out);
         }

@@ -11,11 +11,12 @@ use std::time::Duration;
 type Rule = (&'static str, fn() -> bool);
 
 /// Every rule, by name.
-pub const RULES: [Rule; 4] = [
+pub const RULES: [Rule; 5] = [
     ("a hand-made append", commits_what_may_differ),
     ("a hand-made request for a vote", votes_before_that_is_written),
     ("a hand-made answer to a mend", mends_with_another_ballot),
     ("a hand-made denial", cuts_what_one_denies),
+    ("a heartbeat that comes after a pull", commits_what_was_pulled),
 ];
 
 const FIRST: Ballot = Ballot { round: 1, node: NodeId(2) };
@@ -154,6 +155,42 @@ fn cuts_what_one_denies() -> bool {
         assert_eq!(raft.role(), Role::Leader, "what three of five deny was never committed");
     }
     wrong
+}
+
+/// The leader of round 7 has committed the tenth entry, which is of round 5, with this follower's
+/// help and others'. His heartbeat that says so is late: the follower missed him, was refused, and
+/// pulled another tenth entry, of round 6, from one that led in that round and reached nobody.
+fn commits_what_was_pulled() -> bool {
+    let before = Ballot::new(5, NodeId(2));
+    let entries = vec![Entries::new((1..=9).map(|index| entry(index, before)).collect())];
+    let hard_state = HardState { promised: Ballot::new(5, NodeId(2)), commit: 9 };
+    let mut raft = replica(5, Recovered { entries, hard_state, ..Recovered::default() });
+    let leads = Ballot::new(7, NodeId(2));
+    let append = Append {
+        session: 1,
+        previous: Position::new(9, before),
+        entries: Entries::new(vec![entry(10, before)]),
+        commit: 9,
+        probe: 1,
+    };
+    hear(&mut *raft, Instant::ZERO, 2, leads, Body::Append(append));
+    assert_eq!(raft.status().last, Position::new(10, before));
+    let now = Instant::ZERO + Duration::from_secs(1);
+    step(&mut *raft, now, Input::Tick);
+    let refused = Body::PreVoteReply { granted: false };
+    let out = hear(&mut *raft, now, 3, Ballot::new(7, NodeId(2)), refused);
+    let pulls = out.sends.iter().find_map(|send| match send.message.body {
+        Body::Pull { id, .. } => Some(id),
+        _ => None,
+    });
+    let other = entry(10, Ballot::new(6, NodeId(3)));
+    let (last, previous) = (other.position(), Position::new(9, before));
+    let id = pulls.expect("who is refused pulls");
+    let body = Body::Pulled { id, previous, entries: Entries::new(vec![other]), last };
+    hear(&mut *raft, now, 3, leads, body);
+    assert_eq!(raft.status().last, last);
+    hear(&mut *raft, now, 2, leads, Body::Heartbeat { session: 1, commit: 10, probe: 0 });
+    raft.commit() != 9
 }
 
 #[test]

@@ -155,14 +155,12 @@ impl World<'_> {
         if base.position.index <= self.record.membership.0 {
             return;
         }
-        let before = std::mem::replace(
-            &mut self.record.membership,
-            (base.position.index, base.membership.clone()),
-        );
+        let before = self.members();
+        self.record.membership = (base.position.index, base.membership.clone());
         let now = &base.membership;
         self.record.joint = now.is_joint();
         self.record.members_ever.extend(now.all().iter().map(|node| node.0));
-        for node in before.1.all() {
+        for node in before.all() {
             // The operator shuts down whoever was removed, in his own time.
             if !now.contains(node) {
                 let at = self.soon(Duration::from_secs(3));

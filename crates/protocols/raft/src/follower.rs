@@ -81,7 +81,7 @@ impl Raft {
     }
 
     /// Entries take the place of what the log has there and after, if anything.
-    fn put_in_place(&mut self, now: Instant, new: Entries, out: &mut Effects) {
+    pub(crate) fn put_in_place(&mut self, now: Instant, new: Entries, out: &mut Effects) {
         let Some(from) = new.first_index() else { return };
         let overruled = from <= self.log.last_index();
         if overruled {
@@ -97,13 +97,6 @@ impl Raft {
             }
             self.journal.append(now, new, out);
         }
-    }
-
-    /// Entries of a log that is ahead, or what was lost here.
-    pub(crate) fn take_in(&mut self, now: Instant, new: Entries, out: &mut Effects) {
-        self.put_in_place(now, new, out);
-        self.absorb();
-        self.try_repair(now, out);
     }
 
     fn log_round(&self, index: Index) -> u64 {

@@ -19,6 +19,7 @@ mod raft;
 mod reads;
 mod recovery;
 mod replication;
+mod salvage;
 
 pub use canary::Canary;
 pub use raft::Raft;

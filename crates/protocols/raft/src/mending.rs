@@ -38,13 +38,14 @@ const VAIN_TIMEOUTS: u32 = 3;
 #[derive(Clone, Default, Debug, Hash)]
 pub(crate) struct Lost {
     /// Entries that can be read, or were fetched.
-    islands: BTreeMap<Index, Entry>,
+    pub islands: BTreeMap<Index, Entry>,
     /// Ballots of those that cannot.
     ballots: BTreeMap<Index, Ballot>,
     /// Every index up to the end is in one of the two.
     complete: bool,
-    /// From here on the ballot of every entry up to the end is known.
-    known_from: Index,
+    /// What each peer has sent of its own log, from where that agrees with this one: not this
+    /// replica's until it reaches far enough (see `salvage`).
+    pub staged: BTreeMap<NodeId, Vec<Entry>>,
     /// Election timeouts since a leader was heard.
     pub vain: u32,
 }
@@ -81,9 +82,7 @@ impl Lost {
         let mut before = log.last();
         lost.complete = true;
         for mark in marks {
-            if !lost.bridge(before, mark) {
-                (lost.complete, lost.known_from) = (false, mark.index);
-            }
+            lost.complete &= lost.bridge(before, mark);
             before = mark;
         }
         if before.index >= end.index {
@@ -94,7 +93,7 @@ impl Lost {
         if before.ballot.round == promised.round && lost.bridge(before, last) {
             return (lost, last);
         }
-        (lost.complete, lost.known_from) = (false, Index::MAX);
+        lost.complete = false;
         (lost, end)
     }
 
@@ -113,13 +112,13 @@ impl Lost {
         true
     }
 
-    fn ballot_of(&self, index: Index) -> Option<Ballot> {
+    pub fn ballot_of(&self, index: Index) -> Option<Ballot> {
         let island = self.islands.get(&index).map(|entry| entry.ballot);
         island.or_else(|| self.ballots.get(&index).copied())
     }
 
     /// The log now reaches up to `last`; what is known beyond goes on from there, or does not.
-    fn overtaken(&mut self, last: Index, agrees: bool) {
+    pub fn overtaken(&mut self, last: Index, agrees: bool) {
         if agrees {
             self.islands = self.islands.split_off(&(last + 1));
             self.ballots = self.ballots.split_off(&(last + 1));
@@ -142,31 +141,6 @@ impl Raft {
         self.lost.complete
     }
 
-    /// What can still be read of a log that is ahead of `last`, from where they may agree: where
-    /// that is, what follows without a gap, and where the log ends. What is known of it by ballots
-    /// alone is no less a log.
-    pub(crate) fn left_after(&self, last: Position) -> Option<(Position, Entries, Position)> {
-        let end = self.promised_end?;
-        let mut at = last.index.min(end.index);
-        let previous = loop {
-            let known = self.log.ballot_at(at).or_else(|| self.lost.ballot_of(at));
-            match known.filter(|_| at >= self.lost.known_from)? {
-                ballot if ballot.round <= last.ballot.round => break Position::new(at, ballot),
-                _ => at = at.checked_sub(1)?,
-            }
-        };
-        let (mut run, mut room) = (Vec::new(), self.config.limits.append_bytes);
-        for index in at + 1..=end.index {
-            let entry = self.log.get(index).or_else(|| self.lost.islands.get(&index));
-            let Some(entry) = entry.filter(|it| run.is_empty() || it.weight() <= room) else {
-                break;
-            };
-            room = room.saturating_sub(entry.weight());
-            run.push(entry.clone());
-        }
-        (!run.is_empty()).then(|| (previous, Entries::new(run), end))
-    }
-
     /// The log was replaced by a snapshot that ends at `base`. Tells whether what was lost follows
     /// that, if this is known.
     pub(crate) fn lost_after(&mut self, base: Position) -> Option<bool> {
@@ -174,11 +148,6 @@ impl Raft {
         self.lost.overtaken(base.index, agrees == Some(true));
         self.absorb();
         agrees
-    }
-
-    /// Whether this very entry was, or is, in the damaged part of the log.
-    pub(crate) fn had(&self, at: Position) -> bool {
-        self.lost.ballot_of(at.index) == Some(at.ballot)
     }
 
     /// What follows the log without a gap becomes part of it.

@@ -23,16 +23,13 @@
 //! leader's who committed it, of whose own round X has nothing. A leader sends it again. Until then
 //! that leader's word that X holds it counts no more (see `heartbeat` in `follower`).
 //!
-//! Damage changes little of that. Y may be any prefix of somebody's log that can be read, by its own
-//! last entry. X is the log as it was: a damaged replica pulls only from what is ahead of where its
-//! log *ended*, holds what it took in memory, and writes it when it has it all (`recovery`). One
-//! thing more it may always take: the very entry, by index and ballot, that it lost.
+//! A damaged replica pulls and gives as well, by rules of its own: see `salvage`.
 
 use crate::raft::Raft;
 use quorate_base::{Instant, NodeId, Position};
 use quorate_replicated_log::{Body, Effects, Entries, Role, SnapshotWanted};
 
-fn is_ahead(of: Position, than: Position) -> bool {
+pub(crate) fn is_ahead(of: Position, than: Position) -> bool {
     of.at_least_as_up_to_date_as(&than) && !than.at_least_as_up_to_date_as(&of)
 }
 
@@ -43,19 +40,12 @@ impl Raft {
         if self.is_damaged() {
             self.ask_all_for_more(out);
         } else {
-            self.send_pull(from, out);
+            self.send_pull(from, self.log.last(), out);
         }
     }
 
-    /// Asks whoever votes for what follows this log.
-    pub(crate) fn ask_all_for_more(&mut self, out: &mut Effects) {
-        for to in self.other_voters() {
-            self.send_pull(to, out);
-        }
-    }
-
-    fn send_pull(&self, to: NodeId, out: &mut Effects) {
-        self.send(out, to, Body::Pull { id: self.pull, last: self.log.last() }, None);
+    pub(crate) fn send_pull(&self, to: NodeId, last: Position, out: &mut Effects) {
+        self.send(out, to, Body::Pull { id: self.pull, last }, None);
     }
 
     /// A candidate asks for what it lacks after `last`. Silence means: nothing.
@@ -69,11 +59,9 @@ impl Raft {
         if self.role == Role::Leader {
             return; // It sends its log anyway.
         }
-        if is_ahead(self.vote_floor(), last)
+        if self.is_damaged()
             && let Some((previous, entries, end)) = self.left_after(last)
         {
-            // It may be all that can be read of what a quorum once had: two of three may each lack
-            // what it takes to be elected, and the third be behind.
             self.send(out, from, Body::Pulled { id, previous, entries, last: end }, None);
             return;
         }
@@ -101,10 +89,16 @@ impl Raft {
         out: &mut Effects,
     ) {
         let waits = self.role != Role::Leader && self.leader.is_none() && id == self.pull;
-        if !waits || !is_ahead(end, self.log.last()) || !follows(previous, &entries, end) {
+        if !waits || !follows(previous, &entries, end) {
             return; // Late, or the peer is broken, or lies.
         }
-        let whole = is_ahead(end, self.vote_floor());
+        if self.is_damaged() {
+            self.salvage(now, from, (previous, &entries, end), out);
+            return;
+        }
+        if !is_ahead(end, self.log.last()) {
+            return;
+        }
         if !self.log.holds(previous) && previous.index > self.commit {
             // The logs differ there: a round further back they may agree.
             let at = previous.index - 1;
@@ -117,23 +111,17 @@ impl Raft {
             .iter()
             .take_while(|e| e.index <= self.commit || self.log.holds(e.position()))
             .count();
-        let mut new = entries.slice(agreeing..entries.len());
-        if !whole {
-            // A log that is not ahead of all that this one had: of it only what was lost here.
-            let follows = new.first_index() == Some(self.log.last_index() + 1);
-            let lost = new.iter().take_while(|e| follows && self.had(e.position())).count();
-            new = new.slice(0..lost);
-        }
+        let new = entries.slice(agreeing..entries.len());
         let Some(first) = new.first() else { return };
         let before = self.log.ballot_at(first.index - 1).map_or(u64::MAX, |b| b.round);
         if first.index <= self.commit || before > first.ballot.round {
             return; // It contradicts what is committed: the peer lies.
         }
-        self.take_in(now, new, out);
+        self.put_in_place(now, new, out);
         let round = self.log.last().ballot.round.max(self.promised.round);
         self.follow(now, round, NodeId::NONE, out);
         if is_ahead(end, self.log.last()) {
-            self.send_pull(from, out);
+            self.send_pull(from, self.log.last(), out);
         } else {
             self.election_timeout(now, out);
         }

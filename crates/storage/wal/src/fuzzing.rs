@@ -56,8 +56,13 @@ impl Choices<'_> {
 /// The content of segment 1: a good header and blocks made of `data`.
 pub fn segment_of(data: &[u8]) -> Vec<u8> {
     let mut choices = Choices(data);
-    let header =
-        SegmentHeader { sequence: 1, bytes: 256 << 10, run: 1, owner: crate::Identity::default() };
+    let header = SegmentHeader {
+        sequence: 1,
+        bytes: 256 << 10,
+        run: 1,
+        owner: crate::Identity::default(),
+        after: 0,
+    };
     let mut out = BytesMut::zeroed(FIRST_BLOCK as usize);
     let copy = header.encode();
     out[..copy.len()].copy_from_slice(&copy);

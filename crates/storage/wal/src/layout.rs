@@ -40,7 +40,10 @@ pub const NUMBER_LIMIT: u64 = 1 << 62;
 const SEGMENT_MAGIC: &[u8; 8] = b"QRTELOG\n";
 
 /// Bytes of a segment's header.
-pub const SEGMENT_HEADER_BYTES: usize = 56;
+pub const SEGMENT_HEADER_BYTES: usize = 68;
+
+/// Of these, the first: magic, version, checksum and what that covers, in every format.
+const CHECKED_BYTES: usize = 56;
 
 /// What a segment says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +56,9 @@ pub struct SegmentHeader {
     pub run: u64,
     /// Whose log it is; zeros where nobody said.
     pub owner: Identity,
+    /// Number of the last block before this segment, noted once the segment before it is no longer
+    /// needed; zero until then.
+    pub after: u64,
 }
 
 /// What a copy of a segment's header turned out to be.
@@ -69,7 +75,7 @@ pub enum HeaderCopy {
 impl SegmentHeader {
     /// The bytes of one copy.
     pub fn encode(&self) -> Vec<u8> {
-        let mut fields = Writer::with_capacity(SEGMENT_HEADER_BYTES);
+        let mut fields = Writer::with_capacity(CHECKED_BYTES);
         fields.u64(self.sequence).u64(self.bytes).u64(self.run);
         fields.u64(self.owner.cluster.0).u64(self.owner.node.0);
         let fields = fields.into_vec();
@@ -77,7 +83,15 @@ impl SegmentHeader {
         out.raw(SEGMENT_MAGIC).u32(FORMAT_VERSION);
         let crc = crc32c::crc32c_append(crc32c::crc32c(&FORMAT_VERSION.to_le_bytes()), &fields);
         out.u32(crc).raw(&fields);
+        if self.after > 0 {
+            out.u64(self.after).u32(self.after_crc());
+        }
         out.into_vec()
+    }
+
+    fn after_crc(&self) -> u32 {
+        let sum = crc32c::crc32c(&self.sequence.to_le_bytes());
+        crc32c::crc32c_append(sum, &self.after.to_le_bytes())
     }
 
     /// Reads one copy. Magic, version and checksum keep their places in every later format, and
@@ -90,7 +104,7 @@ impl SegmentHeader {
         let mut r = Reader::new(bytes.clone());
         let magic = r.take(SEGMENT_MAGIC.len())?;
         let (version, crc) = (r.u32()?, r.u32()?);
-        let fields = r.take(SEGMENT_HEADER_BYTES - 16)?;
+        let fields = r.take(CHECKED_BYTES - 16)?;
         let sum = crc32c::crc32c_append(crc32c::crc32c(&version.to_le_bytes()), &fields);
         if magic[..] != SEGMENT_MAGIC[..] || sum != crc {
             return Ok(HeaderCopy::Bad);
@@ -98,13 +112,19 @@ impl SegmentHeader {
         if version > FORMAT_VERSION {
             return Ok(HeaderCopy::Newer(version));
         }
+        let (after, after_crc) = (r.u64()?, r.u32()?);
         let mut r = Reader::new(fields);
-        Ok(HeaderCopy::Good(SegmentHeader {
+        let mut header = SegmentHeader {
             sequence: r.u64()?,
             bytes: r.u64()?,
             run: r.u64()?,
             owner: Identity { cluster: ClusterId(r.u64()?), node: NodeId(r.u64()?) },
-        }))
+            after,
+        };
+        if header.after_crc() != after_crc {
+            header.after = 0;
+        }
+        Ok(HeaderCopy::Good(header))
     }
 }
 

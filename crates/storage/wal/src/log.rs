@@ -409,6 +409,9 @@ impl<D: Disk> Wal<D> {
         let touches = touched.into_iter().filter_map(|(group, first)| self.touch(group, first));
         let block = BlockTouches { number: self.number, previous, touches: touches.collect() };
         self.recap.push(block);
+        if let Some(live) = self.segments.live.get_mut(&self.active) {
+            live.last = self.number;
+        }
         let mut todo = self.opening_operations();
         let file = segment_name(self.active);
         let parts = vec![self.buffer.split().freeze()];

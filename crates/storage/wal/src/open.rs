@@ -49,7 +49,9 @@ pub(crate) fn recover(
         let bytes = segment.bytes.len() as u64;
         if begun && segment.sequence <= tail.segment {
             let ends = replay.segment_ends.remove(&segment.sequence).unwrap_or_default();
-            live.insert(segment.sequence, Live { bytes, ends });
+            let last = replay.segment_lasts.remove(&segment.sequence).unwrap_or(0);
+            let after = header(segment).map_or(0, |header| header.after);
+            live.insert(segment.sequence, Live { bytes, ends, after, last });
         } else if segment.sequence == next_sequence && bytes == options.segment_bytes {
             spares.push_front(segment_name(segment.sequence));
         } else {
@@ -112,7 +114,7 @@ fn check_end(found: &[Segment], last: u64) -> Result<(), WalError> {
 }
 
 /// A segment's header, from the first of its copies that is whole.
-fn header(segment: &Segment) -> Option<SegmentHeader> {
+pub(crate) fn header(segment: &Segment) -> Option<SegmentHeader> {
     [0, PAGE_BYTES as usize].into_iter().find_map(|start| {
         let copy = segment.bytes.get(start..start + SEGMENT_HEADER_BYTES)?;
         match SegmentHeader::decode(&Bytes::copy_from_slice(copy)) {

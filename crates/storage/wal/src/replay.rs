@@ -228,6 +228,10 @@ pub(crate) struct Replay {
     kept: BTreeSet<(GroupId, Index)>,
     /// Highest index of each group in each segment.
     pub segment_ends: BTreeMap<u64, BTreeMap<GroupId, Index>>,
+    /// Number of the last block of each segment.
+    pub segment_lasts: BTreeMap<u64, u64>,
+    /// Number of the last block before the log, if it is known; else zero.
+    pub after: u64,
     /// Records that could not be read.
     pub damaged_records: u64,
     /// Blocks known from recaps alone.
@@ -248,6 +252,7 @@ impl Replay {
     /// pages could not be read: at least a block may have been in each.
     pub fn take(&mut self, block: &Block, skipped_pages: u64) -> Result<(), WalError> {
         let segment = block.header.segment;
+        self.segment_lasts.insert(segment, block.header.number);
         let previous = block.header.previous;
         if self.whole == 0 && block.header.number > 0 {
             self.whole = previous;
@@ -337,6 +342,9 @@ impl Replay {
     }
 
     fn first_whole(&self, block: &Block, skipped_pages: u64) -> Result<u64, WalError> {
+        if self.after > 0 {
+            return Ok(self.after); // Exactly what was there before is gone.
+        }
         let told = Self::told(block);
         let oldest = usize::try_from(skipped_pages).ok().and_then(|n| told.len().checked_sub(n));
         match oldest.and_then(|i| told.get(i)) {

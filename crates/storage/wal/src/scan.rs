@@ -66,6 +66,8 @@ impl<'a> Scan<'a> {
             tail: Tail::default(),
             skipped_pages: 0,
         };
+        let first = segments.first().and_then(crate::open::header);
+        scan.replay.after = first.map_or(0, |header| header.after);
         for i in 0..segments.len() {
             if !scan.segment(i)? {
                 break;

@@ -19,6 +19,10 @@ pub(crate) struct Live {
     pub bytes: u64,
     /// Highest index of each group in it.
     pub ends: BTreeMap<GroupId, Index>,
+    /// Number of the last block before it, if its header says so; else zero.
+    pub after: u64,
+    /// Number of its own last block; zero if none is known.
+    pub last: u64,
 }
 
 #[derive(Debug)]
@@ -60,7 +64,7 @@ impl Segments {
     /// Goes on to the prepared segment.
     pub fn advance(&mut self, options: &WalOptions) -> Option<u64> {
         let sequence = self.prepared.take()?;
-        self.live.insert(sequence, Live { bytes: options.segment_bytes, ends: BTreeMap::new() });
+        self.live.insert(sequence, Live { bytes: options.segment_bytes, ..Live::default() });
         Some(sequence)
     }
 
@@ -68,6 +72,9 @@ impl Segments {
     pub fn retire_oldest(&mut self) {
         if let Some((sequence, live)) = self.live.pop_first() {
             self.retired.push_back((sequence, live.bytes));
+            if let Some(mut next) = self.live.first_entry() {
+                next.get_mut().after = live.last;
+            }
         }
     }
 
@@ -93,9 +100,22 @@ impl Segments {
     fn retire(&mut self, options: &WalOptions, disk: &mut impl Disk) -> Option<Job> {
         let (sequence, bytes) = self.retired.pop_front()?;
         let old = segment_name(sequence);
+        // What the log begins with then may have become unreadable: that nothing else was there
+        // than the blocks after it tell, only the number of the last block before it can show.
+        let oldest = self.live.first_key_value().filter(|(_, live)| live.after > 0);
+        let mut todo = match oldest.map(|(sequence, _)| *sequence) {
+            Some(oldest) if oldest == sequence + 1 => {
+                let file = segment_name(oldest);
+                vec![self.header_write(oldest, options), Operation::Sync { file }]
+            }
+            _ => Vec::new(),
+        };
         // Durable one by one, oldest first: else a power failure may bring back an older segment
         // and not the one after it, and the log would seem to miss what was in that.
-        let start = |change, disk| Script::start(vec![change, Operation::SyncDirectory], disk);
+        let mut start = |change, disk| {
+            todo.extend([change, Operation::SyncDirectory]);
+            Script::start(std::mem::take(&mut todo), disk)
+        };
         if bytes != options.segment_bytes || self.spares.len() >= options.spares {
             return Some(Job::Discard { script: start(Operation::Remove { file: old }, disk) });
         }
@@ -134,7 +154,8 @@ impl Segments {
     /// Both copies of a segment's header.
     pub fn header_write(&self, sequence: u64, options: &WalOptions) -> Operation {
         let bytes = self.live.get(&sequence).map_or(options.segment_bytes, |live| live.bytes);
-        let header = SegmentHeader { sequence, bytes, run: self.run, owner: options.owner };
+        let after = self.live.get(&sequence).map_or(0, |live| live.after);
+        let header = SegmentHeader { sequence, bytes, run: self.run, owner: options.owner, after };
         let mut pages = vec![0; 2 * PAGE_BYTES as usize];
         let copy = header.encode();
         pages[..copy.len()].copy_from_slice(&copy);

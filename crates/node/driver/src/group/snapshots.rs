@@ -187,8 +187,11 @@ impl Group {
                 self.answer_part(cx, from, session, index, SnapshotOutcome::Next(0));
                 return;
             }
-            if current.is_some_and(|r| r.busy) {
-                return; // The service still works on a part of the other: the sender repeats.
+            let goes_on = |r: &Receiving| r.from != from && r.idle_at > cx.now;
+            if current.is_some_and(|r| r.busy || (from != self.leader && goes_on(r))) {
+                // The service still works on a part of the other's; or several that do not lead
+                // give their states, which must not begin anew by turns. The sender repeats.
+                return;
             }
             let base = base.clone();
             self.snapshots.receiving =

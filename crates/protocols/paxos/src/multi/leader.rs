@@ -45,6 +45,8 @@ impl MultiPaxos {
         let end = self.slots.last_index();
         self.proposed_seal = self.slots.first_seal(self.commit + 1, end).is_some();
         self.repaired_to = Index::MAX;
+        // Whoever led before may not have come to tell those who left.
+        self.parts = self.is_parting();
         self.say_that_it_leads(now);
         self.reads.start_first_probe(self.commit);
         self.note_members();
@@ -239,7 +241,9 @@ impl MultiPaxos {
         let silent = heard + self.config.patience;
         // Followers are only ever heard from later than that, and a wait that is yet to begin
         // begins after now.
-        let progress = if self.uncommitted.is_empty() { now } else { self.progress_at };
+        // What was found past the end of the epoch is void: nobody waits for it.
+        let awaits = !self.uncommitted.is_empty() && self.sealed.is_none();
+        let progress = if awaits { self.progress_at } else { now };
         let waiting = self.journal.waiting_since().unwrap_or(now).min(progress);
         self.steady_until = silent.min(waiting + self.stall_timeout());
         let stalled = now - self.stall_timeout();
@@ -249,7 +253,7 @@ impl MultiPaxos {
             Some(StepDown::NoQuorum)
         } else if self.journal.waiting_since().is_some_and(|at| at < stalled) {
             Some(StepDown::DiskStalled)
-        } else if !self.uncommitted.is_empty() && self.progress_at < stalled && !catching_up {
+        } else if awaits && self.progress_at < stalled && !catching_up {
             Some(StepDown::NoProgress)
         } else {
             None

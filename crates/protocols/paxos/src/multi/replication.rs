@@ -172,6 +172,9 @@ impl MultiPaxos {
         let last = self.slots.last_index();
         let pending = self.slots.changes(self.commit + 1, last);
         nodes.extend(pending.iter().flat_map(|(_, members)| members.all()));
+        if self.is_parting() {
+            nodes.extend(self.members.at(self.commit - 1).all());
+        }
         nodes.sort_unstable();
         nodes.dedup();
         nodes.retain(|&node| node != self.me());

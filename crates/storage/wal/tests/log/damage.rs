@@ -402,6 +402,46 @@ fn the_first_block_of_the_last_segment_is_missed() {
     }
 }
 
+/// What the log begins with may have been lost while the segment before it still told how much that
+/// was. That it is known outlives that segment.
+#[test]
+fn a_damaged_beginning_is_no_worse_without_the_segment_before_it() {
+    let (mut wal, _) = Wal::open(MemoryDisk::new(), options()).unwrap();
+    let mut id = 0;
+    let mut write = |wal: &mut Wal<MemoryDisk>| {
+        id += 1;
+        put(wal, id, vec![(1, entries(id, 1, 1, 15_000))]);
+        id
+    };
+    while wal.stats().segments < 2 {
+        write(&mut wal);
+    }
+    write(&mut wal);
+    let last = write(&mut wal);
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let second = "0000000000000002.log";
+    let mut content = disk.content(second).unwrap().to_vec();
+    let is_block = |page: usize| &content[page * PAGE + 8..page * PAGE + 12] == b"QBLK";
+    let begins: Vec<usize> = (2..content.len() / PAGE).filter(|page| is_block(*page)).collect();
+    assert_eq!(begins, [2, 6, 10], "three blocks of four pages");
+    content[FIRST..10 * PAGE].fill(0x5a);
+    disk.put(second, content);
+    let (mut wal, found) = Wal::open(disk, options()).unwrap();
+    assert_eq!(found.report.lost_blocks, 2);
+    put(&mut wal, 1, vec![(1, Write { compact: Some(Box::new(base(last - 1, 1))), ..nothing() })]);
+    let mut more = 1;
+    while wal.disk().list().unwrap().contains(&FILE.to_owned()) {
+        more += 1;
+        assert!(more < 20, "the first segment is given up");
+        put(&mut wal, more, vec![(2, entries(more, 1, 1, 10))]);
+    }
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let (_, found) = Wal::open(disk, options()).expect("all is known of what is lost");
+    assert_eq!(found.groups[&GroupId(1)].end(), last);
+}
+
 #[test]
 fn garbage_is_never_a_panic() {
     for seed in 0..300 {

@@ -172,10 +172,15 @@ impl State {
         let mut found = Vec::new();
         for (name, inode) in &self.names {
             let Some(file) = self.files.get(inode) else { continue };
-            for write in &file.synced {
+            for (i, write) in file.synced.iter().enumerate() {
                 let end = write.offset + write.new.len();
                 let whole = file.durable.get(write.offset..end) == Some(&write.new[..]);
-                if whole && write.offset >= BLOCKS_FROM && fits(write, newest) {
+                // The last block of a run is written again, as it is, at the next start.
+                let overlaps = |later: &Synced| {
+                    later.offset < end && write.offset < later.offset + later.new.len()
+                };
+                let again = file.synced.range(i + 1..).any(overlaps);
+                if whole && !again && write.offset >= BLOCKS_FROM && fits(write, newest) {
                     found.push((name, write));
                 }
             }

@@ -146,7 +146,14 @@ impl World<'_> {
         config: quorate_keyspace::Config,
     ) -> Option<Result<Keyspace<MemoryEngine>, ServiceError>> {
         let opened = Keyspace::open(self.node(id).engine.clone(), config.clone());
-        if !matches!(opened, Err(ServiceError::Damaged(_))) {
+        let begins = log.map_or(0, |log| log.base.position.index);
+        let falls_short = match &opened {
+            // What another sent in its place may end before it did.
+            Ok(service) => self.node(id).state_lost && service.base().position.index < begins,
+            Err(error) => matches!(error, ServiceError::Damaged(_)),
+        };
+        if !falls_short {
+            self.node(id).state_lost &= begins == 0;
             return Some(opened);
         }
         let Some(log) = log.filter(|log| log.base.position.index > 0) else {
@@ -160,6 +167,7 @@ impl World<'_> {
         let base = quorate_driver::lost_state(log);
         let node = self.node(id);
         (node.engine, node.state_damaged, node.applied_before) = (MemoryEngine::new(), false, 0);
+        node.state_lost = true;
         let config = quorate_keyspace::Config { base, members: Vec::new(), ..config };
         Some(Keyspace::open(node.engine.clone(), config))
     }

@@ -112,7 +112,7 @@ impl World<'_> {
             let behind = members.iter().find(|id| self.applied(**id) != Some(last));
             let leased = members.first().is_some_and(|id| self.has_leases(*id));
             let waiting = self.seats.iter().any(|seat| seat.open.is_some());
-            if behind.is_none() && !leased && !waiting && !self.watchers_wait() {
+            if behind.is_none() && !leased && !waiting && self.watcher_that_waits().is_none() {
                 return;
             }
             if self.now >= deadline {
@@ -122,7 +122,8 @@ impl World<'_> {
                     None if waiting => "requests end at last",
                     None => "watchers are told at last",
                 };
-                let text = format!("entry {last} is applied somewhere: {}", self.status());
+                let waits = self.watcher_that_waits().unwrap_or_default();
+                let text = format!("entry {last} is applied somewhere: {} {waits}", self.status());
                 return self.check(Err(Violation::new(promise, text)));
             }
         }

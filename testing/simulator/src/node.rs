@@ -45,6 +45,8 @@ pub struct Node {
     pub applied_before: u64,
     /// Its state cannot be read any more, and is to be set aside.
     pub state_damaged: bool,
+    /// Its state was set aside, and what it has since may not reach its log.
+    pub state_lost: bool,
     /// Its log cannot be opened any more: it needs to be replaced.
     pub ruined: bool,
     pub frozen_until: Instant,
@@ -101,6 +103,7 @@ impl Node {
             engine_failing: false,
             applied_before: 0,
             state_damaged: false,
+            state_lost: false,
             ruined: false,
             frozen_until: Instant::ZERO,
             hindered_until: Instant::ZERO,

@@ -56,7 +56,12 @@ impl World<'_> {
 
     fn found(&self, nodes: &[NodeId]) -> Found {
         let ruined = |id: u64| self.nodes[id as usize - 1].ruined;
-        let logs = |id: u64| if ruined(id) { None } else { self.logs_of(id) };
+        // One that has neither its state nor where its log begins does not start, for any group.
+        let begins = |id: u64, logs: &Logs| {
+            logs.get(&GROUP)
+                .is_none_or(|log| log.base.position.index > 0 || !self.lacks_state(id, log))
+        };
+        let logs = |id: u64| self.logs_of(id).filter(|logs| !ruined(id) && begins(id, logs));
         nodes.iter().map(|node| (node.0, logs(node.0))).collect()
     }
 

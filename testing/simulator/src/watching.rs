@@ -6,7 +6,7 @@ use crate::counters::Happening;
 use crate::translate;
 use crate::world::{Alive, Happens, World};
 use bytes::Bytes;
-use quorate_base::Rng;
+use quorate_base::{NodeId, Rng};
 use quorate_checkers::{Change, Span, Truth, Violation, WatchLog};
 use quorate_keyspace::watch::{Message, StreamId, Watch};
 use quorate_keyspace::{KeyspaceError, ReadError};
@@ -44,8 +44,14 @@ impl World<'_> {
     pub fn watch(&mut self, watcher: usize) {
         let at = self.soon(Duration::from_millis(150));
         self.queue.push(at, 2_000 + watcher as u32, Happens::Watch(watcher));
-        let nodes = self.reachable();
-        let wander = self.rng.below(40) == 0;
+        let mut nodes = self.reachable();
+        let mut wander = self.rng.below(40) == 0;
+        if self.healing {
+            // Who never became a member, or is none any more, will have no news.
+            let members = self.members();
+            nodes.retain(|id| members.contains(NodeId(*id)));
+            wander |= !members.contains(NodeId(self.watchers[watcher].node));
+        }
         let chosen = self.rng.pick(&nodes).copied().unwrap_or(1);
         let place = &mut self.watchers[watcher];
         let node = &self.nodes[place.node as usize - 1];
@@ -142,10 +148,13 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Whether a watcher still waits for something that happened.
-    pub fn watchers_wait(&self) -> bool {
+    /// A watcher that still waits for something that happened: where, and for what.
+    pub fn watcher_that_waits(&self) -> Option<String> {
         let last = self.record.truth.last();
-        self.watchers.iter().any(|w| w.log.nothing_missed(&self.record.truth, last).is_err())
+        self.watchers.iter().find_map(|watcher| {
+            let missed = watcher.log.nothing_missed(&self.record.truth, last).err()?;
+            Some(format!("a watcher at node {}: {}", watcher.node, missed.evidence))
+        })
     }
 }
 

@@ -90,7 +90,9 @@ pub(crate) fn check(batch: &Batch, options: &WalOptions) -> Result<(), WalError>
 }
 
 /// Appends the batch's pieces. A write over the limit of a block is cut between its entries, its
-/// other parts going with the first: each prefix is a state that the log may be in.
+/// other parts going with the first: each prefix is a state that the log may be in. What is known to
+/// be committed goes no further in it than what is there: a slot may hold something older until
+/// the piece with its entry is durable.
 pub(crate) fn split(batch: Batch, options: &WalOptions, queue: &mut VecDeque<Piece>) {
     let id = batch.id;
     let mut push = |group, write| {
@@ -156,8 +158,14 @@ fn cut(mut write: Write, limit: u64) -> (Write, Option<Write>) {
             rest.slots.push(run.slice(fits..run.len()));
         }
     }
-    let more = !rest.entries.is_empty() || !rest.slots.is_empty();
-    (write, more.then_some(rest))
+    let firsts = rest.entries.first_index().into_iter();
+    let next = firsts.chain(rest.slots.iter().filter_map(Entries::first_index)).min();
+    let Some(next) = next else { return (write, None) };
+    rest.hard_state = write.hard_state;
+    if let Some(state) = &mut write.hard_state {
+        state.commit = state.commit.min(next.saturating_sub(1));
+    }
+    (write, Some(rest))
 }
 
 /// How many of the first pieces go into the next block, which already has so many rows and

@@ -105,7 +105,7 @@ impl MultiPaxos {
         let Some(mut campaign) = self.campaign.take() else { return };
         campaign.ask_again_at = now + heartbeat;
         let mut voters = self.other_voters();
-        voters.extend(campaign.memberships.iter().flat_map(|(_, m)| m.voters.iter().copied()));
+        voters.extend(campaign.memberships().flat_map(|(_, m)| m.voters.iter().copied()));
         voters.sort_unstable();
         voters.dedup();
         for to in voters.into_iter().filter(|&node| node != self.me()) {
@@ -212,26 +212,33 @@ impl MultiPaxos {
             return None;
         }
         let chosen = campaign.chosen();
+        let spoken_of = |slot| quorum(&|answer| answer.can_speak_of(slot));
+        let found = |slot: &Index| campaign.found.contains_key(slot);
+        let untold = campaign.untold(chosen).find(|slot| !found(slot) || !spoken_of(*slot));
+        let untold = untold.map(|slot| {
+            let ends = campaign.answers.iter().flat_map(|answer| &answer.damaged);
+            let ends = ends.filter(|range| range.contains(&slot)).map(|range| *range.end());
+            (slot, ends.max().unwrap_or(slot))
+        });
         let ranges = campaign.answers.iter().flat_map(|answer| &answer.damaged);
         let blocked = ranges.filter_map(|range| {
             let (start, end) = ((*range.start()).max(chosen + 1), *range.end());
-            let spoken_of = start > end || quorum(&|answer| answer.can_speak_of(start));
-            (!spoken_of).then_some((start, end))
+            (start <= end && !spoken_of(start)).then_some((start, end))
         });
-        blocked.min()
+        blocked.chain(untold).min()
     }
 
     /// Whether enough is known to propose in every slot.
     fn is_won(&self, campaign: &Campaign) -> bool {
         let chosen = campaign.chosen();
+        if !campaign.has_all_up_to(chosen) {
+            return false;
+        }
         // Slots that somebody has to speak of: of what is chosen those whose values nobody gave
         // who knows that. Beyond, one slot stands for each stretch between the ends of damaged
         // ranges, of which the first may have begun before what is chosen ends.
-        let told = |slot: &Index| campaign.is_chosen(*slot);
-        let mut slots: Vec<Index> = (campaign.from..=chosen).filter(|slot| !told(slot)).collect();
-        if !slots.iter().all(|slot| campaign.found.contains_key(slot)) {
-            return false;
-        }
+        let mut slots: Vec<Index> = campaign.untold(chosen).collect();
+        let certain_to = slots.first().map_or(chosen, |slot| slot - 1);
         let damaged = campaign.answers.iter().flat_map(|answer| &answer.damaged);
         let edges = damaged.flat_map(|range| [*range.start(), range.end().saturating_add(1)]);
         slots.extend(edges.chain([chosen + 1]).filter(|slot| *slot > chosen));
@@ -247,14 +254,16 @@ impl MultiPaxos {
             quorum(&|answer| answer.next.is_none())
                 && slots.iter().all(|slot| quorum(&|answer| answer.can_speak_of(*slot)))
         };
-        let mut chain = campaign.memberships.iter().collect::<Vec<_>>();
+        let mut chain = campaign.memberships().collect::<Vec<_>>();
         chain.sort_unstable_by_key(|(index, _)| *index);
         let mut members = self.membership();
         let mut answered = answers(members);
         for (index, next) in chain {
             let next_answered = answers(next);
+            // Nothing is left to be found out where all values are known to be chosen.
+            let certain = *index <= certain_to;
             let stands_in = next_answered && *index <= chosen && self.meet(members, next);
-            if !(answered || stands_in) {
+            if !(answered || certain || stands_in) {
                 return false;
             }
             (members, answered) = (next, next_answered);
@@ -265,6 +274,9 @@ impl MultiPaxos {
     /// Whether whoever `before` needed to choose a value has one in common with whoever of `after`
     /// promise a ballot.
     fn meet(&self, before: &Membership, after: &Membership) -> bool {
+        if before.voters.is_empty() {
+            return false; // They are not known.
+        }
         let new = after.voters.iter().filter(|node| !before.voters.contains(node)).count();
         let chose = self.spec.sizes(before.voters.len()).replication;
         let promise = self.spec.sizes(after.voters.len()).election;
@@ -328,13 +340,42 @@ impl Campaign {
         full.map(|answer| answer.commit).max().unwrap_or(0).max(self.from - 1)
     }
 
+    /// Whether something was found in each slot up to there.
+    fn has_all_up_to(&self, chosen: Index) -> bool {
+        let found = self.found.range(self.from..chosen.saturating_add(1)).count() as u64;
+        found == chosen.saturating_add(1) - self.from
+    }
+
+    /// Slots up to there whose value nobody gave who knows that it is chosen.
+    fn untold(&self, chosen: Index) -> impl Iterator<Item = Index> + '_ {
+        (self.from..=chosen).filter(|slot| !self.is_chosen(*slot))
+    }
+
+    /// Changes of members that may be in force.
+    fn memberships(&self) -> impl Iterator<Item = &(Index, Membership)> {
+        self.memberships.iter().filter(|(index, _)| !self.is_dead(*index))
+    }
+
+    /// Whether what was found in a slot was never chosen, and cannot be: a leader of a later ballot
+    /// than it was accepted under said that it leads in a slot before it. It did so behind all that
+    /// it found, so that a quorum had promised it that ballot without having accepted anything
+    /// there. Above all a change of members must not be taken up again: who was removed since may
+    /// be gone, and whom it removes may be needed.
+    fn is_dead(&self, slot: Index) -> bool {
+        let Some((false, entry)) = self.found.get(&slot) else { return false };
+        let named = self.found.range(..slot).filter_map(|(_, (_, e))| e.payload.named_ballot());
+        named.chain([self.led]).any(|led| led > entry.ballot)
+    }
+
     fn is_chosen(&self, slot: Index) -> bool {
         self.found.get(&slot).is_some_and(|(chosen, _)| *chosen)
     }
 
     /// What each acceptor that answered knows to be chosen, and can read.
     pub fn commits(&self) -> impl Iterator<Item = (NodeId, Index)> + '_ {
-        let lost = |answer: &Answer| answer.damaged.iter().map(|range| range.start() - 1).min();
+        let lost = |answer: &Answer| {
+            answer.damaged.iter().map(|range| range.start().saturating_sub(1)).min()
+        };
         self.answers
             .iter()
             .map(move |answer| (answer.node, answer.commit.min(lost(answer).unwrap_or(Index::MAX))))
@@ -363,10 +404,16 @@ impl Campaign {
         let end = self.found.keys().next_back().copied().unwrap_or(0);
         let known = (self.from..=chosen).filter_map(|slot| self.found.get(&slot));
         let known = known.map(|(_, entry)| entry.clone()).collect();
+        let named = |entry: &Entry| entry.payload.named_ballot();
+        let before = self.found.range(..=chosen).filter_map(|(_, (_, entry))| named(entry));
+        let mut led = before.fold(self.led, Ballot::max);
         let repaired = (chosen + 1..=end).map(|index| {
-            let dead = ignore || yielding.contains(&index);
-            let found = self.found.get(&index).filter(|_| !dead);
-            let payload = found.map_or(Payload::Noop, |(_, entry)| entry.payload.clone());
+            let found = self.found.get(&index).map(|(_, entry)| entry);
+            let dead = found.is_none_or(|entry| entry.ballot < led);
+            let dead = dead && bug != Some(Canary::RepeatAnyLead);
+            led = found.and_then(named).unwrap_or(led).max(led);
+            let live = found.filter(|_| !dead && !ignore && !yielding.contains(&index));
+            let payload = live.map_or(Payload::Noop, |entry| entry.payload.clone());
             Entry { index, ballot, payload }
         });
         (known, repaired.collect())
@@ -378,18 +425,53 @@ mod tests {
     use super::*;
     use alloc::vec;
 
-    #[test]
-    fn a_chosen_value_outranks_every_ballot() {
-        let mut campaign = Campaign {
+    fn begun(led: u64) -> Campaign {
+        Campaign {
             from: 1,
             transfer: false,
             answers: vec![],
             found: BTreeMap::new(),
             memberships: vec![],
             ask_again_at: Instant::ZERO,
-            led: Ballot::ZERO,
+            led: Ballot::new(led, NodeId(1)),
             takes_lowest: false,
+        }
+    }
+
+    /// Nodes 2 and 1 led in rounds 2 and 3. What 1 proposed last in round 1, and nobody else heard
+    /// of, is behind where another said that it leads.
+    #[test]
+    fn a_change_behind_a_later_leaders_first_value_is_not_taken_up_again() {
+        let members = Payload::members(Membership::of([NodeId(1), NodeId(2)]), bytes::Bytes::new());
+        let entry =
+            |index, round, payload| Entry { index, ballot: Ballot::new(round, NodeId(1)), payload };
+        let lead = |round| Payload::Lead(Ballot::new(round, NodeId(1)));
+        let payload = |campaign: &Campaign, slot: usize| {
+            let (_, repaired) = campaign.repaired(Ballot::new(9, NodeId(1)), None);
+            repaired[slot - 1].payload.clone()
         };
+        let mut campaign = begun(1);
+        campaign.note(false, &entry(1, 3, lead(2)));
+        campaign.note(false, &entry(4, 1, members.clone()));
+        assert_eq!(campaign.memberships().count(), 0);
+        assert_eq!(payload(&campaign, 4), Payload::Noop);
+        assert_eq!(payload(&campaign, 1), lead(2));
+        // Accepted under the ballot of whoever led, or a later one, it counts.
+        campaign.note(false, &entry(4, 2, members.clone()));
+        assert_eq!(campaign.memberships().count(), 1);
+        assert_eq!(payload(&campaign, 4), members);
+        // The same if what was chosen before it began names the later leader.
+        let mut campaign = begun(2);
+        campaign.note(false, &entry(4, 1, members.clone()));
+        assert_eq!((campaign.memberships().count(), payload(&campaign, 4)), (0, Payload::Noop));
+        // What is known to be chosen is never dead.
+        campaign.note(true, &entry(4, 1, members));
+        assert_eq!(campaign.memberships().count(), 1);
+    }
+
+    #[test]
+    fn a_chosen_value_outranks_every_ballot() {
+        let mut campaign = begun(0);
         let entry =
             |round, payload| Entry { index: 1, ballot: Ballot::new(round, NodeId(1)), payload };
         campaign.note(false, &entry(5, Payload::Noop));

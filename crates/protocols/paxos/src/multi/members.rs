@@ -142,18 +142,18 @@ impl MultiPaxos {
             return;
         }
         self.parts = false;
-        let commit = self.commit;
+        self.send_accepts(out);
         for progress in self.followers.iter() {
             if !self.membership().contains(progress.node) {
-                // It is told so once; then it is nobody's follower any more.
-                let known = commit.min(progress.matched);
-                let body = Body::Heartbeat { session: progress.session, commit: known, probe: 0 };
+                // It is told so once; then it is nobody's follower any more. It believes as much of
+                // it as it holds, or is about to hold.
+                let (session, commit) = (progress.session, self.commit);
+                let body = Body::Heartbeat { session, commit, probe: 0 };
                 self.send(out, progress.node, body, None);
             }
         }
         self.note_members();
         if !self.may_stay() {
-            self.send_accepts(out);
             self.send_heartbeats(out);
             self.step_down(now, StepDown::Removed, out);
         }

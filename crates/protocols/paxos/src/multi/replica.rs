@@ -323,7 +323,11 @@ impl MultiPaxos {
             self.steady_until = Instant::ZERO; // Others are to be heard from.
         }
         self.leads.chosen(self.slots.named(self.commit + 1, index));
+        let changed = self.members.latest_index() > self.commit;
         self.commit = index;
+        if changed {
+            self.remember(); // At once, not with whatever is written next.
+        }
         self.note_seal();
         self.cover.raise(index);
         self.damaged.retain(|range| *range.end() > index);

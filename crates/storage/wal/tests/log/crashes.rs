@@ -3,8 +3,10 @@
 
 use crate::fault_disk::FaultDisk;
 use crate::model::{Model, random_batch};
+use crate::support::*;
 use proptest::prelude::*;
 use quorate_base::Rng;
+use quorate_replicated_log::{Entries, Write};
 use quorate_wal::{Wal, WalOptions};
 
 /// Segments so small that they are recycled all the time.
@@ -69,6 +71,39 @@ fn a_power_failure_at_every_operation() {
             run(disk, &mut model, 0, &mut rng);
         }
     }
+}
+
+/// A write of more than a block fills slots that held something older, and says that all of it is
+/// committed. Wherever power fails, what is said to be committed is there, and new.
+#[test]
+fn what_is_committed_is_never_more_than_what_is_there() {
+    let slots = |round, bytes| {
+        let entries = entries(1, 6, round, bytes).entries;
+        Write { entries: Entries::default(), slots: vec![entries], ..nothing() }
+    };
+    let new = Write { hard_state: Some(hard_state(2, 6)), ..slots(2, 6_000) };
+    let mut found = Vec::new();
+    for cut in 1.. {
+        let (mut wal, _) = Wal::open(FaultDisk::new(), options()).unwrap();
+        put(&mut wal, 1, vec![(1, Write { reset: Some(Box::new(base(0, 0))), ..slots(1, 10) })]);
+        wal.disk_mut().cut_at = wal.disk().operations() + cut;
+        wal.submit(batch(2, vec![(1, new.clone())])).unwrap();
+        let done = wal.poll().is_some();
+        let mut disk = wal.into_disk();
+        disk.crash(&mut Rng::new(cut));
+        let (_, recovery) = Wal::open(disk, options()).unwrap();
+        let group = &recovery.groups[&quorate_base::GroupId(1)];
+        let commit = group.hard_state.commit;
+        let all = positions(group);
+        let stale = all.iter().find(|(index, round)| *index <= commit && *round == 1);
+        assert_eq!(stale, None, "{commit} are committed: {all:?}");
+        found.push(commit);
+        if done {
+            break;
+        }
+    }
+    assert!(found.iter().any(|commit| (1..6).contains(commit)), "in part, too: {found:?}");
+    assert_eq!(found.last(), Some(&6));
 }
 
 proptest! {

@@ -381,7 +381,7 @@ impl<D: Disk> Wal<D> {
             let Some(piece) = self.queue.pop_front() else { break };
             self.queued_bytes -= piece.bytes();
             if let Some((group, write)) = &piece.write {
-                push_write(&mut self.builder, *group, write);
+                push_write(&mut self.builder, *group, write, piece.in_doubt_to);
                 let first = self.apply(*group, write);
                 let touch = touched.entry(*group).or_insert(Index::MAX);
                 *touch = first.min(*touch);

@@ -7,7 +7,7 @@ use crate::layout::{FIRST_BLOCK, PAGE_BYTES};
 use crate::options::WalOptions;
 use crate::records::{base_bytes, payload_bytes};
 use crate::row::ROW_BYTES;
-use quorate_base::GroupId;
+use quorate_base::{GroupId, Index};
 use quorate_replicated_log::{Entries, Entry, Write};
 use std::collections::VecDeque;
 
@@ -17,6 +17,9 @@ pub(crate) struct Piece {
     pub batch: BatchId,
     /// Nothing where the batch had no writes at all.
     pub write: Option<(GroupId, Write)>,
+    /// It takes entries away, and those that take their place, up to this one, are in later pieces:
+    /// until these are there, what was there before may have been promised.
+    pub in_doubt_to: Option<Index>,
     pub ends_batch: bool,
 }
 
@@ -92,27 +95,36 @@ pub(crate) fn check(batch: &Batch, options: &WalOptions) -> Result<(), WalError>
 /// Appends the batch's pieces. A write over the limit of a block is cut between its entries, its
 /// other parts going with the first: each prefix is a state that the log may be in. What is known to
 /// be committed goes no further in it than what is there: a slot may hold something older until
-/// the piece with its entry is durable.
+/// the piece with its entry is durable. And where it takes entries away, as a repair does, it says
+/// how far those go that are to take their place.
 pub(crate) fn split(batch: Batch, options: &WalOptions, queue: &mut VecDeque<Piece>) {
     let id = batch.id;
-    let mut push = |group, write| {
-        queue.push_back(Piece { batch: id, write: Some((group, write)), ends_batch: false });
+    let mut push = |group, write, in_doubt_to| {
+        let write = Some((group, write));
+        queue.push_back(Piece { batch: id, write, in_doubt_to, ends_batch: false });
     };
-    for (group, write) in batch.writes {
+    for (group, mut write) in batch.writes {
         if block_bytes(&write) <= options.max_block_bytes {
-            push(group, write);
+            push(group, write, None);
             continue;
         }
+        if let Some(base) = &write.reset {
+            write.truncate_from.get_or_insert(base.position.index + 1);
+        }
+        let mut in_doubt_to = write.truncate_from.and(write.entries.last_index());
         let mut rest = Some(write);
         while let Some(write) = rest.take() {
             let (part, more) = cut(write, options.max_block_bytes);
-            push(group, part);
+            push(group, part, in_doubt_to.take());
             rest = more;
         }
     }
     match queue.back_mut() {
         Some(last) if last.batch == id && !last.ends_batch => last.ends_batch = true,
-        _ => queue.push_back(Piece { batch: id, write: None, ends_batch: true }),
+        _ => {
+            let nothing = Piece { batch: id, write: None, in_doubt_to: None, ends_batch: true };
+            queue.push_back(nothing);
+        }
     }
 }
 

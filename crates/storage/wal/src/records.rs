@@ -19,8 +19,14 @@ const SLOT: [Kind; 5] =
 /// A truncation from this index on: the group is forgotten, its base and hard state included.
 pub const FORGET_GROUP: Index = 0;
 
-/// Appends a write's records in the order in which its parts take effect.
-pub fn push_write(builder: &mut BlockBuilder, group: GroupId, write: &Write) {
+/// Appends a write's records in the order in which its parts take effect. Where it is a part of one,
+/// and takes entries away, `in_doubt_to` is the last of those that are to take their place.
+pub fn push_write(
+    builder: &mut BlockBuilder,
+    group: GroupId,
+    write: &Write,
+    in_doubt_to: Option<Index>,
+) {
     if write.is_forget() {
         builder.push(Kind::Truncate, group, FORGET_GROUP, Ballot::ZERO, Bytes::new());
         return;
@@ -32,7 +38,8 @@ pub fn push_write(builder: &mut BlockBuilder, group: GroupId, write: &Write) {
         push_base(builder, Kind::Compact, group, base);
     }
     if let Some(from) = write.truncate_from {
-        builder.push(Kind::Truncate, group, from, Ballot::ZERO, Bytes::new());
+        let until = Ballot::new(in_doubt_to.unwrap_or(0), NodeId::NONE);
+        builder.push(Kind::Truncate, group, from, until, Bytes::new());
     }
     for entry in write.entries.iter() {
         push_entry(builder, group, entry, &ENTRY);

@@ -49,6 +49,8 @@ struct GroupLog {
     missing: BTreeSet<Index>,
     /// Last index that was ever written and not truncated since.
     end: Index,
+    /// What was truncated may have been promised, until the entries up to this one are there.
+    in_doubt_to: Index,
     /// Segment of the newest base and of the newest hard state.
     base_segment: u64,
     hard_state_segment: u64,
@@ -65,12 +67,13 @@ impl GroupLog {
     }
 
     /// A truncation from here on, or the end of the group; returns the first index touched.
-    fn forget(&mut self, from: Index) -> Index {
+    fn forget(&mut self, from: Index, in_doubt_to: Index) -> Index {
         if from == FORGET_GROUP {
             *self = GroupLog::default();
             return FORGOTTEN;
         }
         self.truncate(from);
+        self.in_doubt_to = in_doubt_to;
         from
     }
 
@@ -107,6 +110,9 @@ impl GroupLog {
         }
         self.put(at, entry);
         self.end = index;
+        if index >= self.in_doubt_to {
+            self.in_doubt_to = 0;
+        }
     }
 
     /// A base, if it can be read; returns the first index that this touches.
@@ -114,6 +120,7 @@ impl GroupLog {
         if let Some(base) = base {
             if row.kind == Kind::Reset {
                 self.truncate(0);
+                self.in_doubt_to = 0;
             }
             self.rebase(base, segment);
         }
@@ -149,6 +156,7 @@ impl GroupLog {
     }
 
     fn finish(mut self) -> RecoveredGroup {
+        self.end = self.end.max(self.in_doubt_to);
         self.entries = self.entries.split_off(&self.base.position.index.saturating_add(1));
         let mut out = RecoveredGroup {
             hard_state: self.hard_state,
@@ -279,7 +287,14 @@ impl Replay {
                     group.hard_state_segment = segment;
                     Index::MAX
                 }
-                Kind::Truncate => group.forget(row.index),
+                Kind::Truncate => {
+                    let in_doubt_to = row.ballot.round;
+                    if in_doubt_to.saturating_sub(row.index) > GAP_LIMIT {
+                        let what = format!("a truncation up to entry {in_doubt_to}");
+                        return Err(WalError::Damaged { what });
+                    }
+                    group.forget(row.index, in_doubt_to)
+                }
                 Kind::Reset | Kind::Compact => {
                     let base =
                         payload.and_then(|payload| read_base(row, payload, self.unnamed).ok());

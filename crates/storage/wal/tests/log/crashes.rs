@@ -106,6 +106,43 @@ fn what_is_committed_is_never_more_than_what_is_there() {
     assert_eq!(found.last(), Some(&6));
 }
 
+/// A repair takes entries away that were promised, and puts them back, in more than a block.
+/// Wherever power fails, each is there, or known to be missing.
+#[test]
+fn a_repair_that_is_cut_short_leaves_no_log_that_is_merely_shorter() {
+    let old = Write { reset: Some(Box::new(base(0, 0))), ..entries(1, 8, 1, 10) };
+    let new = entries(3, 6, 1, 6_000);
+    let repairs = [
+        Write { truncate_from: Some(3), ..new.clone() },
+        Write { reset: Some(Box::new(base(2, 1))), ..new },
+    ];
+    for repair in repairs {
+        let mut in_part = 0;
+        for cut in 1.. {
+            let (mut wal, _) = Wal::open(FaultDisk::new(), options()).unwrap();
+            put(&mut wal, 1, vec![(1, old.clone())]);
+            wal.disk_mut().cut_at = wal.disk().operations() + cut;
+            wal.submit(batch(2, vec![(1, repair.clone())])).unwrap();
+            let done = wal.poll().is_some();
+            let mut disk = wal.into_disk();
+            disk.crash(&mut Rng::new(cut));
+            // Also after it was opened, and once more.
+            for _ in 0..2 {
+                let (wal, recovery) = Wal::open(disk, options()).unwrap();
+                let group = &recovery.groups[&quorate_base::GroupId(1)];
+                assert_eq!(group.end(), 8, "{group:?}");
+                in_part += usize::from(!group.damaged.is_empty());
+                assert!(!done || group.damaged.is_empty());
+                disk = wal.into_disk();
+            }
+            if done {
+                break;
+            }
+        }
+        assert!(in_part > 0, "{repair:?} was never cut short");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 120,

@@ -11,7 +11,6 @@ impl Raft {
     /// Nothing was heard of a leader for long enough.
     pub(crate) fn election_timeout(&mut self, now: Instant, out: &mut Effects) {
         self.reset_election(now);
-        self.in_vain(out);
         self.mending = None;
         if !self.is_electable() || now < self.resting_until || !self.knows_its_log() {
             if !self.leader.is_none() {
@@ -38,6 +37,9 @@ impl Raft {
         let last = self.vote_floor();
         for to in self.other_voters() {
             self.send_as(out, to, ballot, Body::PreVote { last }, None);
+        }
+        if self.is_damaged() {
+            self.ask_all_for_more(out); // What it lacks anybody may have.
         }
     }
 

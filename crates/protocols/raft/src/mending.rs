@@ -83,6 +83,9 @@ impl Lost {
         lost.complete = true;
         for mark in marks {
             lost.complete &= lost.bridge(before, mark);
+            if !lost.islands.contains_key(&mark.index) {
+                lost.ballots.insert(mark.index, mark.ballot);
+            }
             before = mark;
         }
         if before.index >= end.index {
@@ -117,6 +120,12 @@ impl Lost {
         island.or_else(|| self.ballots.get(&index).copied())
     }
 
+    /// How much is lost between `last` and `end` may be known now.
+    pub fn recount(&mut self, last: Index, end: Option<Position>) {
+        let known = (self.islands.len() + self.ballots.len()) as u64;
+        self.complete |= end.is_some_and(|end| last + known == end.index);
+    }
+
     /// The log now reaches up to `last`; what is known beyond goes on from there, or does not.
     pub fn overtaken(&mut self, last: Index, agrees: bool) {
         if agrees {
@@ -147,6 +156,7 @@ impl Raft {
         let agrees = self.lost.ballot_of(base.index).map(|ballot| ballot == base.ballot);
         self.lost.overtaken(base.index, agrees == Some(true));
         self.absorb();
+        self.lost.recount(self.log.last_index(), self.promised_end);
         agrees
     }
 

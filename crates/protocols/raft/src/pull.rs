@@ -34,12 +34,10 @@ pub(crate) fn is_ahead(of: Position, than: Position) -> bool {
 }
 
 impl Raft {
-    /// A voter refused: perhaps because this log is behind its own. What a damaged replica lacks
-    /// anybody may have.
+    /// A voter refused: perhaps because this log is behind its own. A damaged replica has asked
+    /// everybody already.
     pub(crate) fn ask_for_more(&mut self, from: NodeId, out: &mut Effects) {
-        if self.is_damaged() {
-            self.ask_all_for_more(out);
-        } else {
+        if !self.is_damaged() {
             self.send_pull(from, self.log.last(), out);
         }
     }

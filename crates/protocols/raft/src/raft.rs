@@ -341,6 +341,7 @@ impl Raft {
             self.tick_leading(now, out);
         } else {
             if now >= self.election_at {
+                self.in_vain(out);
                 self.election_timeout(now, out);
             }
             self.tick_mending(now, out);

@@ -57,9 +57,11 @@ impl Raft {
 
     /// Asks whoever votes for what follows this log, or what it has given so far.
     pub(crate) fn ask_all_for_more(&self, out: &mut Effects) {
+        let last = self.log.last();
         for to in self.other_voters() {
             let given = self.lost.staged.get(&to).and_then(|run| run.last());
-            self.send_pull(to, given.map_or(self.log.last(), Entry::position), out);
+            let given = given.map(Entry::position).filter(|given| given.index > last.index);
+            self.send_pull(to, given.unwrap_or(last), out);
         }
     }
 
@@ -72,7 +74,8 @@ impl Raft {
         out: &mut Effects,
     ) {
         let mut run = self.lost.staged.remove(&from).unwrap_or_default();
-        let goes_on = run.last().is_some_and(|entry| entry.position() == previous);
+        // A repeated answer goes on from within what is there.
+        let goes_on = run.iter().rev().any(|entry| entry.position() == previous);
         if !goes_on {
             run.clear();
             if !self.log.holds(previous) && previous.index > self.commit {
@@ -83,7 +86,10 @@ impl Raft {
                 return;
             }
         }
-        run.extend(entries.iter().cloned());
+        let staged = run.len();
+        let next = run.last().map_or(0, |entry| entry.index + 1);
+        run.extend(entries.iter().filter(|entry| entry.index >= next).cloned());
+        let grew = run.len() > staged;
         let own = self.fill_with(&run);
         let known = |e: &&Entry| e.index <= self.commit || self.log.holds(e.position());
         let agreeing = run.iter().take_while(known).count();
@@ -112,7 +118,7 @@ impl Raft {
         if !run.is_empty() {
             self.lost.staged.insert(from, run);
         }
-        if is_ahead(end, reached) {
+        if is_ahead(end, reached) && grew {
             self.send_pull(from, reached, out);
         } else if news {
             self.election_timeout(now, out);
@@ -138,6 +144,7 @@ impl Raft {
         self.repair_from = self.repair_from.min(next); // Not on disk yet: see `recovery`.
         self.lost.overtaken(last, true);
         self.absorb();
+        self.lost.recount(self.log.last_index(), self.promised_end);
         true
     }
 }

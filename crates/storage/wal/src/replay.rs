@@ -138,6 +138,7 @@ impl GroupLog {
 
     /// What is known of the group once a block that touched it turned out unreadable.
     fn lose(&mut self, touch: &Touch, kept: &BTreeSet<(GroupId, Index)>, segment: u64) {
+        let before = self.ballot_at(touch.first.saturating_sub(1));
         self.entries
             .retain(|index, _| *index < touch.first || kept.contains(&(touch.group, *index)));
         self.entries.split_off(&touch.end.saturating_add(1));
@@ -148,6 +149,24 @@ impl GroupLog {
         self.epoch = self.epoch.max(touch.epoch);
         self.hard_state = touch.hard_state;
         self.hard_state_segment = segment;
+        // Rounds never fall, and none was above what was promised then: so they may be known. That
+        // is to be found out here, for what is promised now may be of a later round.
+        let count = touch.end.saturating_sub(touch.first);
+        if let Some(before) = before
+            && before.round == touch.hard_state.promised.round
+            && count < RUN_ENTRIES as u64
+        {
+            let lost = (touch.first..=touch.end).filter(|at| !self.entries.contains_key(at));
+            self.ballots.extend(lost.map(|index| (index, before)));
+        }
+    }
+
+    fn ballot_at(&self, index: Index) -> Option<Ballot> {
+        if index == self.base.position.index {
+            return Some(self.base.position.ballot);
+        }
+        let entry = self.entries.get(&index).map(|entry| entry.ballot);
+        entry.or_else(|| self.ballots.get(&index).copied())
     }
 
     /// Whether nothing was said of the group, or it was forgotten.

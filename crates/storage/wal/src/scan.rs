@@ -66,8 +66,12 @@ impl<'a> Scan<'a> {
             tail: Tail::default(),
             skipped_pages: 0,
         };
-        let first = segments.first().and_then(crate::open::header);
-        scan.replay.after = first.map_or(0, |header| header.after);
+        if let Some(first) = segments.first()
+            && let Some(header) = crate::open::header(first)
+            && header.sequence == first.sequence
+        {
+            scan.replay.after = header.after;
+        }
         for i in 0..segments.len() {
             if !scan.segment(i)? {
                 break;
@@ -100,7 +104,7 @@ impl<'a> Scan<'a> {
                     used = true;
                 }
                 _ => {
-                    let Some(next) = self.next_header(i, at) else { break };
+                    let Some(next) = self.next_header(i, at, self.tail.number) else { break };
                     if self.canary == Canary::TruncateAtDamage {
                         self.end_at(*sequence, at, used);
                         return Ok(false);
@@ -109,7 +113,9 @@ impl<'a> Scan<'a> {
                 }
             }
         }
-        if self.later_segment_has_blocks(i) && self.canary != Canary::TruncateAtDamage {
+        if self.later_segment_has_blocks(i, self.tail.number)
+            && self.canary != Canary::TruncateAtDamage
+        {
             if self.report.blocks == 0 {
                 self.skipped_pages += bytes.len() as u64 / PAGE_BYTES;
             }
@@ -171,7 +177,9 @@ impl<'a> Scan<'a> {
             return true;
         }
         let end = at + block.header.bytes();
-        if self.next_header(i, end).is_some() || self.later_segment_has_blocks(i) {
+        // What an earlier run left of a block that was torn is no later one.
+        let number = block.header.number;
+        if self.next_header(i, end, number).is_some() || self.later_segment_has_blocks(i, number) {
             return true;
         }
         let sectors = &self.segments[i].bytes[at as usize..end as usize];
@@ -186,20 +194,20 @@ impl<'a> Scan<'a> {
         !unwritten && !block.header.is_opening()
     }
 
-    /// Where the next block after a bad place begins, if a later block is in this segment.
-    fn next_header(&self, i: usize, from: u64) -> Option<u64> {
+    /// Where the next block after a bad place begins, if a block later `than` this is in the segment.
+    fn next_header(&self, i: usize, from: u64, than: u64) -> Option<u64> {
         let Segment { sequence, bytes } = &self.segments[i];
         let mut at = from;
         while at < bytes.len() as u64 {
             if let Some((header, _)) = header_at(bytes, *sequence, at, self.canary)
-                && header.number > self.tail.number
+                && header.number > than
             {
                 return Some(at);
             }
             at += PAGE_BYTES;
             // Its first header may be what is bad.
             if let Some((header, _)) = trailer_at(bytes, *sequence, at, self.canary)
-                && header.number > self.tail.number
+                && header.number > than
                 && at - header.bytes() >= from
             {
                 return Some(at - header.bytes());
@@ -208,8 +216,9 @@ impl<'a> Scan<'a> {
         None
     }
 
-    fn later_segment_has_blocks(&self, i: usize) -> bool {
-        (i + 1..self.segments.len()).any(|later| self.next_header(later, FIRST_BLOCK).is_some())
+    fn later_segment_has_blocks(&self, i: usize, than: u64) -> bool {
+        let has = |later| self.next_header(later, FIRST_BLOCK, than).is_some();
+        (i + 1..self.segments.len()).any(has)
     }
 
     /// Judges the page where no block was found and after which none follows.

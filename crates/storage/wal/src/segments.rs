@@ -72,7 +72,7 @@ impl Segments {
     pub fn retire_oldest(&mut self) {
         if let Some((sequence, live)) = self.live.pop_first() {
             self.retired.push_back((sequence, live.bytes));
-            if let Some(mut next) = self.live.first_entry() {
+            if let Some(mut next) = self.live.first_entry().filter(|_| live.last > 0) {
                 next.get_mut().after = live.last;
             }
         }
@@ -132,12 +132,10 @@ impl Segments {
         match self.spares.pop_front() {
             Some(spare) if spare == file => {}
             Some(spare) => todo.push(Operation::Rename { from: spare, to: file.clone() }),
-            // A file with a header that is too short lost its end: none may ever begin so.
-            None => todo.extend([
-                Operation::Create { file: file.clone(), bytes },
-                Operation::Sync { file: file.clone() },
-            ]),
+            None => todo.push(Operation::Create { file: file.clone(), bytes }),
         }
+        // A file with a header that is too short lost its end: none may ever begin so.
+        todo.push(Operation::Sync { file: file.clone() });
         todo.push(self.header_write(sequence, options));
         todo.push(Operation::Sync { file });
         if options.canary() != Canary::SkipDirectorySync {

@@ -402,6 +402,33 @@ fn the_first_block_of_the_last_segment_is_missed() {
     }
 }
 
+/// A round is promised after an entry was lost: that the entry was of the one before stays known.
+#[test]
+fn the_ballots_of_a_lost_block_outlive_the_promise_of_its_time() {
+    let (mut wal, _) = Wal::open(MemoryDisk::new(), options()).unwrap();
+    let begin = Write {
+        reset: Some(Box::new(base(0, 0))),
+        hard_state: Some(hard_state(4, 0)),
+        ..entries(1, 3, 4, 40)
+    };
+    put(&mut wal, 1, vec![(1, begin)]);
+    put(&mut wal, 2, vec![(1, entries(4, 2, 4, 40))]);
+    let promise = Write { hard_state: Some(hard_state(7, 3)), ..nothing() };
+    put(&mut wal, 3, vec![(1, promise)]);
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let end = FIRST + 4 * PAGE;
+    let (lost, len) = blocks(&disk, end)[2];
+    let mut content = disk.content(FILE).unwrap().to_vec();
+    content[lost..lost + len].fill(0);
+    disk.put(FILE, content);
+    let (_, found) = Wal::open(disk, options()).unwrap();
+    let group = &found.groups[&GroupId(1)];
+    assert_eq!((group.damaged.clone(), group.hard_state), (vec![4..=5], hard_state(7, 3)));
+    let known: Vec<_> = group.damaged_ballots.iter().map(|it| (it.index, it.ballot)).collect();
+    assert_eq!(known, [(4, ballot(4)), (5, ballot(4))]);
+}
+
 /// What the log begins with may have been lost while the segment before it still told how much that
 /// was. That it is known outlives that segment.
 #[test]

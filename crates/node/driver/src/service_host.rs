@@ -20,6 +20,8 @@ pub struct ServiceHost<S: Service> {
     sink: Option<Sink>,
     part_bytes: usize,
     damaged: bool,
+    /// It could not apply something: nothing that follows can be applied.
+    failed: bool,
 }
 
 struct Source {
@@ -49,6 +51,7 @@ impl<S: Service> ServiceHost<S> {
             sink: None,
             part_bytes: PART_BYTES,
             damaged: false,
+            failed: false,
         }
     }
 
@@ -118,6 +121,9 @@ impl<S: Service> ServiceHost<S> {
     }
 
     fn apply(&mut self, entries: &Entries, done: &mut Finished<S>) {
+        if self.failed {
+            return; // The replica ends; what waited behind what failed is not applied any more.
+        }
         let applied_to = self.service.base().position.index;
         let known = entries.iter().take_while(|entry| entry.index <= applied_to).count();
         let entries = entries.slice(known..entries.len());
@@ -128,6 +134,7 @@ impl<S: Service> ServiceHost<S> {
             Ok(()) => done.push(Done::Applied { base: self.service.base(), applied }),
             Err(error) => {
                 self.damaged |= matches!(error, ServiceError::Damaged(_));
+                self.failed = true;
                 done.push(Done::Failed { reason: error.to_string() });
             }
         }

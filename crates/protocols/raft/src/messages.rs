@@ -60,10 +60,7 @@ impl Raft {
             Body::ReadIndexReply { id, index } => self.index_answered(from, id, index, out),
             Body::Pull { id, last } => self.asked_for_more(from, id, last, out),
             Body::Pulled { id, previous, entries, last } => {
-                // Nobody has entries of a later round than it has promised.
-                if last.ballot.round <= round {
-                    self.pulled(now, from, id, (previous, entries, last), out);
-                }
+                self.pulled(now, (from, round), id, (previous, entries, last), out);
             }
             Body::Mend { first, ballots } => {
                 self.asked_to_mend(now, (from, message.ballot), first, &ballots, out);

@@ -81,13 +81,14 @@ impl Raft {
     pub(crate) fn pulled(
         &mut self,
         now: Instant,
-        from: NodeId,
+        (from, round): (NodeId, u64),
         id: u64,
         (previous, entries, end): (Position, Entries, Position),
         out: &mut Effects,
     ) {
         let waits = self.role != Role::Leader && self.leader.is_none() && id == self.pull;
-        if !waits || !follows(previous, &entries, end) {
+        // Nobody has entries of a later round than it has promised.
+        if !waits || end.ballot.round > round || !follows(previous, &entries, end) {
             return; // Late, or the peer is broken, or lies.
         }
         if self.is_damaged() {

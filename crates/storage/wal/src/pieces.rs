@@ -93,8 +93,8 @@ pub(crate) fn check(batch: &Batch, options: &WalOptions) -> Result<(), WalError>
 }
 
 /// Appends the batch's pieces. A write over the limit of a block is cut between its entries, its
-/// other parts going with the first: each prefix is a state that the log may be in. What is known to
-/// be committed goes no further in it than what is there: a slot may hold something older until
+/// other parts going with the first: each prefix is a state that the log may be in. What is known
+/// to be committed goes no further in it than what is there: a slot may hold something older until
 /// the piece with its entry is durable. And where it takes entries away, as a repair does, it says
 /// how far those go that are to take their place.
 pub(crate) fn split(batch: Batch, options: &WalOptions, queue: &mut VecDeque<Piece>) {

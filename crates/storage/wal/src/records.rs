@@ -19,8 +19,8 @@ const SLOT: [Kind; 5] =
 /// A truncation from this index on: the group is forgotten, its base and hard state included.
 pub const FORGET_GROUP: Index = 0;
 
-/// Appends a write's records in the order in which its parts take effect. Where it is a part of one,
-/// and takes entries away, `in_doubt_to` is the last of those that are to take their place.
+/// Appends a write's records in the order in which its parts take effect. Where it is a part of
+/// one, and takes entries away, `in_doubt_to` is the last of those that are to take their place.
 pub fn push_write(
     builder: &mut BlockBuilder,
     group: GroupId,

@@ -67,14 +67,18 @@ impl GroupLog {
     }
 
     /// A truncation from here on, or the end of the group; returns the first index touched.
-    fn forget(&mut self, from: Index, in_doubt_to: Index) -> Index {
+    fn forget(&mut self, from: Index, in_doubt_to: Index) -> Result<Index, WalError> {
         if from == FORGET_GROUP {
             *self = GroupLog::default();
-            return FORGOTTEN;
+            return Ok(FORGOTTEN);
+        }
+        if in_doubt_to.saturating_sub(from) > GAP_LIMIT {
+            let what = format!("a truncation up to entry {in_doubt_to}");
+            return Err(WalError::Damaged { what });
         }
         self.truncate(from);
         self.in_doubt_to = in_doubt_to;
-        from
+        Ok(from)
     }
 
     /// An entry, or one that cannot be read, in its slot; what lies between the end and the slot
@@ -306,14 +310,7 @@ impl Replay {
                     group.hard_state_segment = segment;
                     Index::MAX
                 }
-                Kind::Truncate => {
-                    let in_doubt_to = row.ballot.round;
-                    if in_doubt_to.saturating_sub(row.index) > GAP_LIMIT {
-                        let what = format!("a truncation up to entry {in_doubt_to}");
-                        return Err(WalError::Damaged { what });
-                    }
-                    group.forget(row.index, in_doubt_to)
-                }
+                Kind::Truncate => group.forget(row.index, row.ballot.round)?,
                 Kind::Reset | Kind::Compact => {
                     let base =
                         payload.and_then(|payload| read_base(row, payload, self.unnamed).ok());

@@ -194,7 +194,7 @@ impl<'a> Scan<'a> {
         !unwritten && !block.header.is_opening()
     }
 
-    /// Where the next block after a bad place begins, if a block later `than` this is in the segment.
+    /// Where the next block after a bad place begins, if one later `than` this is in this segment.
     fn next_header(&self, i: usize, from: u64, than: u64) -> Option<u64> {
         let Segment { sequence, bytes } = &self.segments[i];
         let mut at = from;

@@ -29,8 +29,9 @@ const OUT_OF_SIGHT: [Canary; 5] = [
 /// be the only thing of a recycled segment that nothing newer repeats; a leader has to be cut off
 /// just when it has ended an epoch, and be asked while its lease lasts (the engines' own schedules
 /// show it); a sync has to fail, and power right after it; a lease has to be kept alive with a new
-/// leader while the old one's word that it ended is under way; and a follower has to lack just those
-/// of a leader's entries that are of his own round, pull from another, and hear his late heartbeat.
+/// leader while the old one's word that it ended is under way; and a follower has to lack just
+/// those of a leader's entries that are of his own round, pull from another, and hear his late
+/// heartbeat.
 const RARE: [Canary; 9] = [
     Canary::Raft(Raft::CommitEarlierRound),
     Canary::Raft(Raft::CommitUnmatched),

@@ -155,7 +155,7 @@ impl MultiPaxos {
             self.journal.durable()
         };
         // What shows that members can do without who left is held by a quorum with all before it.
-        let whole = slot == self.members.latest_index() + 1;
+        let whole = self.is_parting();
         let ends = |node: NodeId| {
             if node == self.me() {
                 return own;

@@ -39,6 +39,11 @@ impl Leads {
         found.map_or(self.base, |(_, ballot)| *ballot)
     }
 
+    /// Whether any is named behind `index`.
+    pub fn goes_on_after(&self, index: Index) -> bool {
+        self.after.last().is_some_and(|(i, _)| *i > index)
+    }
+
     /// These were chosen, behind all that is known.
     pub fn chosen(&mut self, named: Vec<(Index, Ballot)>) {
         self.after.extend(named);

@@ -6,9 +6,10 @@
 //! majorities meet. A seal ends the epoch likewise: nothing is proposed after it at all.
 //!
 //! Whoever is told that a voter was removed may shut it down at once. So that is told only when
-//! those who stay can do without it, whatever else they forget: a quorum of them has accepted one
-//! more entry and holds all before it, and with that entry it was made durable that the removal is
-//! chosen. Otherwise they might have to ask the old members for it after a power failure.
+//! those who stay can do without it, whatever else they forget: a quorum of them has accepted that
+//! a leader, who knew that the removal is chosen, leads behind it, and holds all before that; with
+//! the leader's word it was made durable that the removal is chosen. Otherwise they might have to
+//! ask the old members for it after a power failure.
 
 use super::replica::MultiPaxos;
 use crate::canary::Canary;
@@ -115,23 +116,26 @@ impl MultiPaxos {
         is_learner && learner.matched.saturating_mul(10) < self.slots.last_index().saturating_mul(9)
     }
 
-    /// Whether a voter's removal is the last thing that was chosen: nobody is told of it yet.
+    /// Whether a voter's removal is chosen, and not yet that a leader leads behind it: nobody is told
+    /// of it yet.
     pub(super) fn is_parting(&self) -> bool {
         let at = self.members.latest_index();
-        if at != self.commit || at <= self.slots.base().index || self.is(Canary::PartAtOnce) {
+        if at <= self.slots.base().index || self.leads.goes_on_after(at) {
             return false;
         }
         let stays = |node: &NodeId| self.membership().is_voter(*node);
-        !self.members.at(at - 1).voters.iter().all(stays)
+        let leaves = !self.members.at(at - 1).voters.iter().all(stays);
+        leaves && !self.is(Canary::PartAtOnce)
     }
 
-    /// A change was chosen. If a voter left, those who stay are to choose another entry.
+    /// A change was chosen. If a voter left, those who stay are to choose that this leader leads: it
+    /// says so (again) now that it knows of the change, and with it tells them.
     pub(super) fn members_chosen(&mut self, now: Instant) {
         self.parts = true;
         self.say_that_it_leads(now);
-        let is_last = self.commit == self.slots.last_index();
-        if self.is_parting() && is_last && !self.is_sealed() {
-            self.propose_own(now, [Payload::Noop]);
+        let said = self.repaired_to > self.members.latest_index();
+        if self.is_parting() && !said && !self.is_sealed() {
+            self.propose_own(now, [Payload::Lead(self.promised)]);
         }
     }
 

@@ -342,7 +342,10 @@ impl MultiPaxos {
             self.finish_leading(now, out);
         }
         self.flush_follower_reads(now, out);
-        let to = self.commit - Index::from(self.is_parting());
+        let to = match self.is_parting() {
+            true => self.members.latest_index() - 1,
+            false => self.commit,
+        };
         if to > self.handed_out {
             for run in self.slots.runs(self.handed_out + 1, to) {
                 out.committed.push(run);

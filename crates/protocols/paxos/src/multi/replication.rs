@@ -173,7 +173,7 @@ impl MultiPaxos {
         let pending = self.slots.changes(self.commit + 1, last);
         nodes.extend(pending.iter().flat_map(|(_, members)| members.all()));
         if self.is_parting() {
-            nodes.extend(self.members.at(self.commit - 1).all());
+            nodes.extend(self.members.at(self.members.latest_index() - 1).all());
         }
         nodes.sort_unstable();
         nodes.dedup();

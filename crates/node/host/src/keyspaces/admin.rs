@@ -161,13 +161,26 @@ impl NodeHandle {
         }
     }
 
+    /// The directory, which a node that has just started opens soon.
+    async fn directory_by(&self, deadline: Instant) -> Result<KeyspaceHandle, AdminError> {
+        loop {
+            if let Some(directory) = self.directory() {
+                return Ok(directory);
+            }
+            if Instant::now() >= deadline {
+                return Err(AdminError::Unavailable);
+            }
+            sleep(LOOK).await;
+        }
+    }
+
     async fn make_keyspace(
         &self,
         new: &NewKeyspace,
         timeout: Duration,
     ) -> Result<Description, AdminError> {
         let deadline = Instant::now() + timeout;
-        let system = self.directory().ok_or(AdminError::Unavailable)?;
+        let system = self.directory_by(deadline).await?;
         loop {
             let directory = current(&system, left(deadline)).await?;
             if directory.listed.values().any(|(record, _)| record.name == new.name) {
@@ -238,8 +251,9 @@ impl NodeHandle {
     /// # Errors
     /// [`AdminError`]
     pub async fn list_keyspaces(&self, timeout: Duration) -> Result<Vec<Description>, AdminError> {
-        let system = self.directory().ok_or(AdminError::Unavailable)?;
-        let directory = current(&system, timeout).await?;
+        let deadline = Instant::now() + timeout;
+        let system = self.directory_by(deadline).await?;
+        let directory = current(&system, left(deadline)).await?;
         let mut all = vec![self.own(KEYSPACE, DEFAULT), self.own(SYSTEM, SYSTEM_NAME)];
         all.extend(directory.listed.iter().map(|(group, listed)| self.describe(*group, listed)));
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -274,7 +288,7 @@ impl NodeHandle {
             return Err(AdminError::Impossible(why));
         }
         let deadline = Instant::now() + timeout;
-        let system = self.directory().ok_or(AdminError::Unavailable)?;
+        let system = self.directory_by(deadline).await?;
         loop {
             let directory = current(&system, left(deadline)).await?;
             let of_name = |(_, (record, _)): &(&GroupId, &Listed)| record.name == name;

@@ -74,8 +74,8 @@ impl AppliedLogs {
         Ok(())
     }
 
-    /// A replica applied a leader's word that it leads under `ballot`, which it may repeat. Along the
-    /// log these rise, from epoch to epoch too: services go by them.
+    /// A replica applied a leader's word that it leads under `ballot`, which it may repeat. Along
+    /// the log these rise, from epoch to epoch too: services go by them.
     pub fn led(&mut self, replica: u64, index: Index, ballot: Ballot) -> Result<(), Violation> {
         self.leads.insert(index, ballot);
         let before = self.leads.range(..index).next_back().map(|(_, ballot)| *ballot);

@@ -116,8 +116,8 @@ impl MultiPaxos {
         is_learner && learner.matched.saturating_mul(10) < self.slots.last_index().saturating_mul(9)
     }
 
-    /// Whether a voter's removal is chosen, and not yet that a leader leads behind it: nobody is told
-    /// of it yet.
+    /// Whether a voter's removal is chosen, and not yet that a leader leads behind it: nobody is
+    /// told of it yet.
     pub(super) fn is_parting(&self) -> bool {
         let at = self.members.latest_index();
         if at <= self.slots.base().index || self.leads.goes_on_after(at) {
@@ -128,8 +128,8 @@ impl MultiPaxos {
         leaves && !self.is(Canary::PartAtOnce)
     }
 
-    /// A change was chosen. If a voter left, those who stay are to choose that this leader leads: it
-    /// says so (again) now that it knows of the change, and with it tells them.
+    /// A change was chosen. If a voter left, those who stay are to choose that this leader leads:
+    /// it says so (again) now that it knows of the change, and with it tells them.
     pub(super) fn members_chosen(&mut self, now: Instant) {
         self.parts = true;
         self.say_that_it_leads(now);

@@ -334,10 +334,7 @@ impl State {
             // A failed sync may have written any of it, and marks the rest as if it had.
             if !fails || rng.below(2) == 0 {
                 let at = offset as usize;
-                // What is written again, as it is, is undone with what was written first.
-                let same = |it: &&Synced| it.offset == at && it.new == new;
-                let first = target.synced.iter().rev().find(same).map(|it| it.old.clone());
-                let old = first.unwrap_or_else(|| target.durable[at..at + new.len()].to_vec());
+                let old = target.durable[at..at + new.len()].to_vec();
                 target.durable[at..at + new.len()].copy_from_slice(&new);
                 target.synced.push_back(Synced { number, offset: at, new, old });
                 if target.synced.len() > REMEMBERED {

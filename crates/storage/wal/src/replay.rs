@@ -287,7 +287,8 @@ impl Replay {
         let previous = block.header.previous;
         if self.whole == 0 && block.header.number > 0 {
             self.whole = previous;
-            if skipped_pages > 0 {
+            // What was lost at the end of the segment before is told here, too.
+            if skipped_pages > 0 || self.after > 0 {
                 self.whole = self.first_whole(block, skipped_pages)?;
             }
         }
@@ -413,6 +414,10 @@ impl Replay {
                 }
                 let group = self.groups.entry(touch.group).or_default();
                 group.lose(touch, &self.kept, block.header.segment);
+                // Who tells of it must stay for as long as what is lost counts.
+                let ends = self.segment_ends.entry(block.header.segment).or_default();
+                let end = ends.entry(touch.group).or_default();
+                *end = touch.end.max(*end);
             }
             self.recap.push(lost.clone());
         }

@@ -402,6 +402,50 @@ fn the_first_block_of_the_last_segment_is_missed() {
     }
 }
 
+/// A slot is lost, and all before it is compacted. That something was accepted in it is known for
+/// as long as it is not compacted too, whatever becomes of the segment it was in.
+#[test]
+fn a_lost_slot_is_not_taken_for_one_that_was_never_filled() {
+    let (mut wal, _) = Wal::open(MemoryDisk::new(), options()).unwrap();
+    let slots = |write: Write| Write {
+        slots: vec![write.entries.clone()],
+        entries: Default::default(),
+        ..write
+    };
+    let begin = Write { reset: Some(Box::new(base(0, 0))), ..entries(1, 5, 1, 40) };
+    put(&mut wal, 1, vec![(1, slots(begin))]);
+    put(&mut wal, 2, vec![(1, slots(entries(6, 1, 1, 40)))]);
+    let mut id = 3;
+    put(&mut wal, id, vec![(2, Write { reset: Some(Box::new(base(0, 0))), ..nothing() })]);
+    while wal.stats().segments < 2 {
+        id += 1;
+        put(&mut wal, id, vec![(2, entries(id - 3, 1, 1, 9_000))]);
+    }
+    put(&mut wal, id + 1, vec![(1, slots(entries(7, 1, 1, 40)))]);
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let mut content = disk.content(FILE).unwrap().to_vec();
+    let (lost, len) = blocks(&disk, 64 << 10)[2];
+    content[lost..lost + len].fill(0);
+    disk.put(FILE, content);
+    let (mut wal, found) = Wal::open(disk, options()).unwrap();
+    assert_eq!(found.groups[&GroupId(1)].damaged, [6..=6]);
+    let compact = |to| Write { compact: Some(Box::new(base(to, 1))), ..nothing() };
+    put(&mut wal, 1, vec![(1, compact(5)), (2, compact(id - 3))]);
+    for more in 2..12 {
+        put(&mut wal, more, vec![(3, entries(more, 1, 1, 10))]);
+    }
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let (mut wal, found) = Wal::open(disk, options()).unwrap();
+    assert_eq!(found.groups[&GroupId(1)].damaged, [6..=6], "still");
+    put(&mut wal, 1, vec![(1, compact(6))]);
+    for more in 2..12 {
+        put(&mut wal, more, vec![(3, entries(20 + more, 1, 1, 10))]);
+    }
+    assert!(!wal.disk().list().unwrap().contains(&FILE.to_owned()), "then it is given up");
+}
+
 /// A round is promised after an entry was lost: that the entry was of the one before stays known.
 #[test]
 fn the_ballots_of_a_lost_block_outlive_the_promise_of_its_time() {

@@ -415,9 +415,11 @@ impl Replay {
                 let group = self.groups.entry(touch.group).or_default();
                 group.lose(touch, &self.kept, block.header.segment);
                 // Who tells of it must stay for as long as what is lost counts.
-                let ends = self.segment_ends.entry(block.header.segment).or_default();
-                let end = ends.entry(touch.group).or_default();
-                *end = touch.end.max(*end);
+                if touch.first <= touch.end {
+                    let ends = self.segment_ends.entry(block.header.segment).or_default();
+                    let end = ends.entry(touch.group).or_default();
+                    *end = touch.end.max(*end);
+                }
             }
             self.recap.push(lost.clone());
         }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod epochs;
+mod failing;
 
 use bytes::Bytes;
 use quorate_base::codec::DecodeError;

@@ -81,9 +81,23 @@ impl Supervisor {
     /// Lets the server stand still, with all its processes, until [`Supervisor::go_on`].
     pub(crate) fn pause(&mut self) {
         self.go_on();
-        let processes = family(&self.server).join(" ");
-        assert_eq!(self.order(&format!("pause {processes}")), "paused");
         self.paused = true;
+        // The server first, since only one that stands still begins no more of them; whatever it
+        // began before it stood still is there at the next look.
+        let mut still = vec![self.server.clone()];
+        loop {
+            assert_eq!(self.order(&format!("pause {}", still.join(" "))), "paused");
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !still.iter().all(|it| matches!(state(it), None | Some('T' | 'Z'))) {
+                assert!(Instant::now() < deadline, "what was stopped goes on: {still:?}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let family = family(&self.server);
+            if family.iter().all(|it| still.contains(it)) {
+                return;
+            }
+            still = family;
+        }
     }
 
     /// Ends that.
@@ -116,13 +130,17 @@ impl Drop for Supervisor {
 /// Whether this process is gone. One that nobody has waited for yet is still listed, as a zombie:
 /// the supervisor waits only when it is told to kill.
 fn has_ended(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
-    // The state follows the name, which stands in brackets and may hold any.
-    stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
-        || !Path::new("/proc").join(pid).exists()
+    matches!(state(pid), None | Some('Z'))
 }
 
-/// A process and its children: the server's own first, so that it begins no more of them.
+/// What the kernel says a process does, if it is there: `T` stands still, `Z` has ended.
+fn state(pid: &str) -> Option<char> {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")).ok()?;
+    // The state follows the name, which stands in brackets and may hold any.
+    stat.rsplit(") ").next()?.chars().next()
+}
+
+/// A process and its children.
 fn family(server: &str) -> Vec<String> {
     let mut all = vec![server.to_owned()];
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {

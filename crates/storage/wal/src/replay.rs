@@ -373,6 +373,17 @@ impl Replay {
         recap.and_then(|(format, payload)| Recap::decode(payload, format).ok()).unwrap_or_default()
     }
 
+    /// Whether the log before this block, as it was when the block was written, had one of an
+    /// earlier `number`; nothing if that was too long ago to tell.
+    pub fn knows(block: &Block, number: u64) -> Option<bool> {
+        let told = Self::told(block);
+        let mut at = block.header.previous;
+        while at > number {
+            at = told.iter().find(|it| it.number == at).filter(|it| it.previous < at)?.previous;
+        }
+        Some(at == number)
+    }
+
     fn first_whole(&self, block: &Block, skipped_pages: u64) -> Result<u64, WalError> {
         if self.after > 0 {
             return Ok(self.after); // Exactly what was there before is gone.

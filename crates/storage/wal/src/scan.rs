@@ -94,6 +94,14 @@ impl<'a> Scan<'a> {
         while at < bytes.len() as u64 {
             match block_at(bytes, *sequence, at, self.canary) {
                 Some(block) if self.follows(&block) => {
+                    if block.broken && self.was_cut_off(i, at, &block) {
+                        let number = block.header.number;
+                        let Some(next) = self.next_header(i, at + PAGE_BYTES, number) else {
+                            break;
+                        };
+                        at = next;
+                        continue;
+                    }
                     if block.broken && !self.keep_broken(i, at, &block) {
                         self.report.torn_bytes += block.header.bytes();
                         self.end_at(*sequence, at, used);
@@ -165,6 +173,30 @@ impl<'a> Scan<'a> {
     /// segment's earlier use.
     fn follows(&self, block: &Block) -> bool {
         block.header.number > self.tail.number || self.canary == Canary::IgnoreAddress
+    }
+
+    /// Whether a broken block is what a crash left of it, which was cut off as torn and written
+    /// over: it lies bare again if the block that took its place is lost. A later block tells: it
+    /// begins within, or none of those before it that it names is this one.
+    fn was_cut_off(&self, i: usize, at: u64, block: &Block) -> bool {
+        let number = block.header.number;
+        let end = at + block.header.bytes();
+        let mut from = at + PAGE_BYTES;
+        for later in i..self.segments.len() {
+            let Segment { sequence, bytes } = &self.segments[later];
+            while let Some(start) = self.next_header(later, from, number) {
+                if later == i && start < end {
+                    return true;
+                }
+                let witness = block_at(bytes, *sequence, start, self.canary);
+                if let Some(known) = witness.and_then(|it| Replay::knows(&it, number)) {
+                    return !known;
+                }
+                from = start + PAGE_BYTES;
+            }
+            from = FIRST_BLOCK;
+        }
+        false
     }
 
     /// Whether a broken block must be kept, because it may have been promised.

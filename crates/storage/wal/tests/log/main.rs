@@ -5,6 +5,7 @@ mod behaviour;
 #[cfg(feature = "canary")]
 mod canary;
 mod crashes;
+mod cut_off;
 mod damage;
 mod failures;
 mod fault_disk;

@@ -1,0 +1,144 @@
+//! What a crash left unfinished, was cut off and written over, and lies bare again because the
+//! block that took its place is lost.
+
+use crate::support::*;
+use quorate_base::{GroupId, Index};
+use quorate_disk::{Disk, MemoryDisk};
+use quorate_replicated_log::Write;
+use quorate_wal::Recovery;
+
+const FILE: &str = "0000000000000001.log";
+const PAGE: usize = 4096;
+
+fn content(disk: &MemoryDisk) -> Vec<u8> {
+    disk.content(FILE).unwrap().to_vec()
+}
+
+/// Where the last page ends of which anything is written.
+fn end(content: &[u8]) -> usize {
+    let written = |page: &[u8]| page.iter().any(|byte| *byte != 0);
+    content.chunks(PAGE).rposition(written).map_or(0, |page| (page + 1) * PAGE)
+}
+
+fn damaged(found: &Recovery) -> Vec<Index> {
+    found.groups[&GroupId(1)].damaged.iter().cloned().flatten().collect()
+}
+
+/// A log with entries 1 to 3, and what a crash left of a block of several pages: its first page.
+/// Where that block began, and the disk after the crash.
+fn torn(unfinished: Write) -> (usize, MemoryDisk) {
+    let (mut wal, _) = open(MemoryDisk::new());
+    put(&mut wal, 1, vec![(1, Write { reset: Some(Box::new(base(0, 0))), ..nothing() })]);
+    put(&mut wal, 2, vec![(1, entries(1, 3, 1, 40))]);
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let (mut wal, _) = open(disk.clone());
+    put(&mut wal, 3, vec![(1, unfinished)]);
+    let mut whole = wal.into_disk();
+    whole.crash();
+    let all = content(&whole);
+    // The opening block of the last run stands before it, in one page.
+    let start = end(&content(&disk)) + PAGE;
+    assert!(end(&all) >= start + 2 * PAGE, "several pages");
+    let mut left = all;
+    left[start + PAGE..].fill(0);
+    whole.put(FILE, left);
+    (start, whole)
+}
+
+/// The log of [`torn`] once it has gone on with one-page blocks for these writes; the opening
+/// block before them, which took the place of what was torn, is lost.
+fn bare_again(unfinished: Write, later: Vec<Write>) -> Recovery {
+    let (start, disk) = torn(unfinished);
+    let left = content(&disk);
+    let (mut wal, recovery) = open(disk);
+    assert_eq!(positions(&recovery.groups[&GroupId(1)]), [(1, 1), (2, 1), (3, 1)]);
+    assert!(recovery.report.torn_bytes > 0);
+    let pages = later.len();
+    for (id, write) in (10..).zip(later) {
+        put(&mut wal, id, vec![(1, write)]);
+    }
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let mut now = content(&disk);
+    assert_eq!(end(&now), start + (1 + pages) * PAGE, "each in a page");
+    now[start..start + PAGE].copy_from_slice(&left[start..start + PAGE]);
+    disk.put(FILE, now);
+    let (wal, found) = open(disk);
+    // What it goes on with is what it found.
+    let (_, again) = open(wal.into_disk());
+    assert_eq!(again.groups, found.groups);
+    found
+}
+
+fn many_pages(from: Index) -> Write {
+    entries(from, 1, 2, 3 * PAGE)
+}
+
+#[test]
+fn what_begins_within_what_was_cut_off_is_read() {
+    let found = bare_again(many_pages(4), vec![entries(4, 1, 3, 40), entries(5, 1, 3, 40)]);
+    let known = [(1, 1), (2, 1), (3, 1), (4, 3), (5, 3)];
+    assert_eq!(positions(&found.groups[&GroupId(1)]), known);
+    assert_eq!(damaged(&found), [] as [Index; 0]);
+    // The same where only one block follows.
+    let found = bare_again(many_pages(4), vec![entries(4, 1, 3, 40)]);
+    assert_eq!(positions(&found.groups[&GroupId(1)]), known[..4]);
+}
+
+#[test]
+fn what_was_cut_off_does_not_count_again() {
+    // All rows of the unfinished block can be read: it must not truncate what was promised.
+    let unfinished = Write {
+        truncate_from: Some(2),
+        hard_state: Some(hard_state(2, 1)),
+        ..many_pages(2)
+    };
+    let later = Write { hard_state: Some(hard_state(3, 1)), ..nothing() };
+    let found = bare_again(unfinished, vec![later]);
+    let group = &found.groups[&GroupId(1)];
+    assert_eq!(positions(group), [(1, 1), (2, 1), (3, 1)]);
+    assert_eq!(group.hard_state, hard_state(3, 1));
+    assert_eq!(damaged(&found), [] as [Index; 0]);
+}
+
+/// In one page too: nothing begins within it, but the blocks behind it tell.
+#[test]
+fn a_page_that_was_cut_off_does_not_count_again() {
+    let (mut wal, _) = open(MemoryDisk::new());
+    put(&mut wal, 1, vec![(1, Write { reset: Some(Box::new(base(0, 0))), ..nothing() })]);
+    put(&mut wal, 2, vec![(1, entries(1, 3, 1, 40))]);
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let start = end(&content(&disk)) + PAGE;
+    let (mut wal, _) = open(disk);
+    let unfinished = Write { truncate_from: Some(2), ..entries(2, 1, 2, 2_500) };
+    put(&mut wal, 3, vec![(1, unfinished)]);
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let mut tried = 0;
+    for sectors in 1..PAGE / 512 {
+        let mut disk = disk.clone();
+        let mut left = content(&disk);
+        assert_eq!(end(&left), start + PAGE);
+        left[start + sectors * 512..start + PAGE].fill(0);
+        disk.put(FILE, left.clone());
+        let (mut wal, recovery) = open(disk);
+        if recovery.report.torn_bytes == 0 {
+            continue; // Either copy of everything is there: it is not torn.
+        }
+        tried += 1;
+        put(&mut wal, 4, vec![(1, entries(4, 1, 3, 40))]);
+        put(&mut wal, 5, vec![(1, entries(5, 1, 3, 40))]);
+        let mut disk = wal.into_disk();
+        disk.crash();
+        let mut now = content(&disk);
+        now[start..start + PAGE].copy_from_slice(&left[start..start + PAGE]);
+        disk.put(FILE, now);
+        let (_, found) = open(disk);
+        let known = [(1, 1), (2, 1), (3, 1), (4, 3), (5, 3)];
+        assert_eq!(positions(&found.groups[&GroupId(1)]), known, "{sectors} sectors");
+        assert_eq!(damaged(&found), [] as [Index; 0], "{sectors} sectors");
+    }
+    assert!(tried > 3, "{tried}");
+}

@@ -14,7 +14,7 @@ use crate::boot::wal_options;
 use crate::counters::Happening;
 use crate::disk::{Content, SimDisk};
 use crate::world::World;
-use quorate_base::{GroupId, Index, Rng};
+use quorate_base::{GroupId, Index, NodeId, Rng};
 use quorate_checkers::Violation;
 use quorate_driver::PeerMessage;
 use quorate_replicated_log::HardState;
@@ -133,8 +133,14 @@ impl World<'_> {
             return;
         }
         if !self.atlas.is_helix() {
-            let Some(id) = self.atlas.next() else { return };
-            self.strike_and_damage(id);
+            // Voters may have left since it was drawn how many can be damaged.
+            let damaged = |node: &&NodeId| self.atlas.was_damaged(node.0);
+            let spare = (members.voters.len() - 1) / 2;
+            if members.voters.iter().filter(damaged).count() < spare
+                && let Some(id) = self.atlas.next()
+            {
+                self.strike_and_damage(id);
+            }
             return;
         }
         let voters: Vec<u64> = members.voters.iter().map(|node| node.0).collect();

@@ -334,7 +334,14 @@ impl State {
             // A failed sync may have written any of it, and marks the rest as if it had.
             if !fails || rng.below(2) == 0 {
                 let at = offset as usize;
-                let old = target.durable[at..at + new.len()].to_vec();
+                let mut old = target.durable[at..at + new.len()].to_vec();
+                // What is written again, as it is, may be lost as if it had never been written.
+                let again = |it: &&Synced| it.offset == at && it.new == new;
+                if let Some(first) = target.synced.iter().rev().find(again)
+                    && old == new
+                {
+                    old.clone_from(&first.old);
+                }
                 target.durable[at..at + new.len()].copy_from_slice(&new);
                 target.synced.push_back(Synced { number, offset: at, new, old });
                 if target.synced.len() > REMEMBERED {

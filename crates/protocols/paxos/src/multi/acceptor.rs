@@ -1,6 +1,7 @@
 //! The acceptor's side of both phases: the synod's rules ([`crate::synod`]), for every slot at
 //! once.
 
+use super::campaign::WAIT;
 use super::replica::MultiPaxos;
 use crate::canary::Canary;
 use crate::synod::may_promise;
@@ -34,7 +35,15 @@ impl MultiPaxos {
             }
             self.follow(now, NodeId::NONE, out);
             self.promise(ballot);
+            self.asked_from = 0;
+        }
+        // A question that is not only put again tells that the candidate gets on.
+        if self.leader.is_none() && (from != self.asked_from || from == WAIT) {
+            self.asked_from = from;
             self.reset_election(now);
+        }
+        if from == WAIT {
+            return;
         }
         if from <= self.slots.base().index {
             // All there is to give is the service's state.

@@ -19,6 +19,10 @@ use quorate_replicated_log::{
     AnswerReads, Body, Effects, Entry, Event, Membership, Payload, Promise, Role, VoteResult,
 };
 
+/// The slot from which a candidate asks whoever has said all it knows to wait: others have more to
+/// say, and are saying it. No value is behind it.
+pub(super) const WAIT: Index = Index::MAX;
+
 /// After this many campaigns in vain people are told which slots cannot be read.
 const VAIN_CAMPAIGNS: u32 = 3;
 
@@ -34,6 +38,8 @@ pub(crate) struct Campaign {
     /// Memberships in found entries.
     pub memberships: Vec<(Index, Membership)>,
     pub ask_again_at: Instant,
+    /// A part of a long answer came since everybody was asked last.
+    goes_on: bool,
     /// The ballot named last in what was chosen when it began.
     led: Ballot,
     /// A deliberate bug.
@@ -83,6 +89,7 @@ impl MultiPaxos {
             found: BTreeMap::new(),
             memberships: Vec::new(),
             ask_again_at: now,
+            goes_on: false,
             led: self.leads.at(self.commit),
             takes_lowest: self.is(Canary::TakeLowestBallot),
         });
@@ -118,11 +125,21 @@ impl MultiPaxos {
         self.campaign = Some(campaign);
     }
 
-    /// Questions and answers may be lost.
+    /// Questions and answers may be lost. While somebody's answer still comes, part by part, those
+    /// who have given theirs would miss a leader and stand themselves, and the answers to them
+    /// would take no less time.
     pub(super) fn tick_campaign(&mut self, now: Instant, out: &mut Effects) {
-        if self.campaign.as_ref().is_some_and(|campaign| now >= campaign.ask_again_at) {
-            self.ask_for_promises(now, out);
+        let me = self.me();
+        let Some(campaign) = self.campaign.as_mut().filter(|it| now >= it.ask_again_at) else {
+            return;
+        };
+        if core::mem::take(&mut campaign.goes_on) {
+            let body = Body::Prepare { from: WAIT, transfer: campaign.transfer };
+            let full = campaign.answers.iter().filter(|it| it.next.is_none() && it.node != me);
+            let full: Vec<NodeId> = full.map(|answer| answer.node).collect();
+            full.into_iter().for_each(|to| self.send(out, to, body.clone(), None));
         }
+        self.ask_for_promises(now, out);
     }
 
     /// The candidate's own promise counts once it is durable: it is an acceptor like the others.
@@ -176,10 +193,13 @@ impl MultiPaxos {
             campaign.memberships.clear();
         }
         let won = taken && self.is_won(&campaign);
+        campaign.goes_on |= taken && more;
         self.campaign = Some(campaign);
         if won {
             self.lead(now);
         } else if taken && (more || new_members) {
+            // Begun anew it would have to be told everything again.
+            self.reset_election(now);
             self.ask_for_promises(now, out);
         }
     }
@@ -433,6 +453,7 @@ mod tests {
             found: BTreeMap::new(),
             memberships: vec![],
             ask_again_at: Instant::ZERO,
+            goes_on: false,
             led: Ballot::new(led, NodeId(1)),
             takes_lowest: false,
         }

@@ -70,6 +70,8 @@ pub struct MultiPaxos {
     /// How much is chosen by that leader's word, held or not.
     pub(super) told: Index,
     pub(super) election_at: Instant,
+    /// The slot from which the candidate whose ballot is promised asked last.
+    pub(super) asked_from: Index,
     /// No promise to another before this: a leader was heard from (or may have been, by an
     /// earlier run of this replica).
     pub(super) sticky_until: Instant,
@@ -171,6 +173,7 @@ impl MultiPaxos {
             following: Ballot::ZERO,
             told: 0,
             election_at: now,
+            asked_from: 0,
             sticky_until: sticky,
             resting_until: Instant::ZERO,
             votes: Vec::new(),

@@ -16,7 +16,7 @@ mod words;
 
 use quorate_base::Instant;
 use quorate_raft::{Canary, Raft};
-use quorate_replicated_log::conformance::{damage, patience};
+use quorate_replicated_log::conformance::{damage, long_answers, patience};
 use quorate_replicated_log::conformance::{
     random_schedule, random_schedule_with_clocks, random_schedule_with_leases,
     random_schedule_with_seal,
@@ -83,6 +83,11 @@ fn patient(config: Config, now: Instant, recovered: Recovered) -> Box<dyn Replic
 #[test]
 fn a_silent_leader_is_missed_when_patience_ends() {
     patience::a_silent_leader_is_missed(patient);
+}
+
+#[test]
+fn a_long_answer_is_waited_for() {
+    (0..40).for_each(|seed| long_answers::a_long_answer_is_waited_for(raft, seed));
 }
 
 #[test]

@@ -89,11 +89,8 @@ fn what_begins_within_what_was_cut_off_is_read() {
 #[test]
 fn what_was_cut_off_does_not_count_again() {
     // All rows of the unfinished block can be read: it must not truncate what was promised.
-    let unfinished = Write {
-        truncate_from: Some(2),
-        hard_state: Some(hard_state(2, 1)),
-        ..many_pages(2)
-    };
+    let unfinished =
+        Write { truncate_from: Some(2), hard_state: Some(hard_state(2, 1)), ..many_pages(2) };
     let later = Write { hard_state: Some(hard_state(3, 1)), ..nothing() };
     let found = bare_again(unfinished, vec![later]);
     let group = &found.groups[&GroupId(1)];

@@ -14,6 +14,7 @@ mod linearizability;
 mod registers;
 mod revisions;
 mod store;
+mod unanswered;
 mod violation;
 mod watches;
 

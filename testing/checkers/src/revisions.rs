@@ -7,6 +7,7 @@
 
 use crate::history::{End, Op, Operation, Outcome, Refusal, Reply, Request};
 use crate::store::{Change, Store};
+use crate::unanswered::Unanswered;
 use crate::violation::Violation;
 use bytes::Bytes;
 use quorate_base::Instant;
@@ -93,13 +94,11 @@ pub fn check_revisions(
     for revision in 2..=truth.last() {
         let (changes, at) = truth.at(revision).ok_or_else(|| missing(revision))?;
         match replay.author(&store, revision, changes, *at)? {
-            Some(author) => replay.authored(&store, revision, author)?,
-            None => {
-                expiries.extend(replay.expired(&store, revision, changes)?.map(|lease| Expiry {
-                    lease,
-                    revision,
-                    at: *at,
-                }))
+            Author::Of(author) => replay.authored(&store, revision, author)?,
+            Author::Unanswered => {}
+            Author::Nobody => {
+                let lease = replay.expired(&store, revision, changes)?;
+                expiries.extend(lease.map(|lease| Expiry { lease, revision, at: *at }));
             }
         }
         store.advance(changes);
@@ -116,6 +115,15 @@ fn wrong(what: &str, operation: &Operation, why: impl std::fmt::Display) -> Viol
     Violation::new(PROMISE, format!("{what}: {why}; operation {operation:?}"))
 }
 
+/// Whom a revision is put down to.
+enum Author {
+    Of(usize),
+    /// One of those without an answer.
+    Unanswered,
+    /// No request.
+    Nobody,
+}
+
 struct Replay<'a> {
     history: &'a [Operation],
     /// Which operation would write this value.
@@ -128,6 +136,8 @@ struct Replay<'a> {
     made: Vec<u64>,
     /// Operations without an answer that could delete.
     open_deletes: Vec<usize>,
+    /// What they are held to have done.
+    unanswered: Unanswered,
     /// The highest revision anyone asked to compact.
     compacted: u64,
 }
@@ -171,24 +181,25 @@ impl<'a> Replay<'a> {
         open_deletes.retain(|i| !authors.contains(i));
         let floor = floors(history);
         let made = vec![0; history.len()];
-        Ok(Replay { history, writers, answered, floor, made, open_deletes, compacted })
+        let unanswered = Unanswered::default();
+        Ok(Replay { history, writers, answered, floor, made, open_deletes, unanswered, compacted })
     }
 
     /// Which operation made `revision`.
     fn author(
-        &self,
+        &mut self,
         store: &Store,
         revision: u64,
         changes: &[Change],
         at: Instant,
-    ) -> Result<Option<usize>, Violation> {
+    ) -> Result<Author, Violation> {
         let mut written = changes.iter().filter_map(|change| match change {
             Change::Put(kv) => Some(kv),
             Change::Delete(_) => None,
         });
         if let Some(kv) = written.next() {
             let unasked = || Violation::new(PROMISE, format!("nobody asked for {kv:?}"));
-            return self.writers.get(&kv.value).copied().map(Some).ok_or_else(unasked);
+            return self.writers.get(&kv.value).copied().map(Author::Of).ok_or_else(unasked);
         }
         let makes = |i: usize| {
             let (reply, made) = store.plan(&self.history[i].request);
@@ -203,12 +214,17 @@ impl<'a> Replay<'a> {
         let writers = || here.iter().copied().filter(writes);
         let told = |i: usize, reply: &Reply| self.history[i].answer().is_some_and(|a| a.1 == reply);
         if let Some(i) = writers().find(|&i| makes(i).is_some_and(|reply| told(i, &reply))) {
-            return Ok(Some(i));
+            return Ok(Author::Of(i));
         }
-        let free = |i: usize| self.made[i] == 0 && self.history[i].called <= at;
-        let open = self.open_deletes.iter().copied().find(|&i| free(i) && makes(i).is_some());
+        let free = |i: usize| self.history[i].called <= at && self.floor[i] < revision;
+        let open = self.open_deletes.iter().copied();
+        let could: Vec<usize> = open.filter(|&i| free(i) && makes(i).is_some()).collect();
         // At last whoever could have done it but was told otherwise, to be reported.
-        Ok(open.or_else(|| writers().find(|&i| makes(i).is_some())))
+        let told_otherwise = writers().find(|&i| makes(i).is_some());
+        if self.unanswered.put_down(revision, could) {
+            return Ok(Author::Unanswered);
+        }
+        Ok(told_otherwise.map_or(Author::Nobody, Author::Of))
     }
 
     /// `author` made `revision`: was it allowed to, and was it told so?

@@ -221,9 +221,17 @@ impl MultiPaxos {
         }
     }
 
-    /// The first damaged slots that keep the campaign from success, though a quorum answered.
+    /// The first damaged slots that keep the campaign from success, though a quorum answered: of
+    /// the members as far as they are known for certain, which with the service's state may be
+    /// lost, or of later ones.
     fn blocked_by(&self, campaign: &Campaign) -> Option<(Index, Index)> {
-        let members = self.membership();
+        let held = self.slots.changes(self.commit + 1, self.slots.last_index());
+        let later = held.iter().chain(campaign.memberships()).map(|(_, members)| members);
+        let mut all = core::iter::once(self.membership()).chain(later);
+        all.find_map(|members| self.blocked_among(members, campaign))
+    }
+
+    fn blocked_among(&self, members: &Membership, campaign: &Campaign) -> Option<(Index, Index)> {
         let quorum = |speaks: &dyn Fn(&Answer) -> bool| {
             let spoke = |n| campaign.answers.iter().any(|a| a.node == n && speaks(a));
             self.spec.vote(members, |n| spoke(n).then_some(true)) == VoteResult::Won

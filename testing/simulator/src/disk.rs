@@ -62,8 +62,9 @@ struct State {
 
 #[derive(Clone, Default, Debug)]
 struct File {
-    cached: Vec<u8>,
-    durable: Vec<u8>,
+    /// Shared until it is written to: images of disks are made often.
+    cached: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     /// Writes completed and not durable, in order, each with its completion number.
     unsynced: Vec<(u64, u64, Bytes)>,
     /// The latest writes made durable.
@@ -317,7 +318,7 @@ impl State {
         }
         self.next_inode += 1;
         let inode = self.next_inode;
-        let cached = vec![0; bytes as usize];
+        let cached = Arc::new(vec![0; bytes as usize]);
         self.files.insert(inode, File { cached, ..File::default() });
         self.names.insert(file.to_owned(), inode);
         self.name_changes.push((number, NameChange::Create(file.to_owned(), inode)));
@@ -329,12 +330,14 @@ impl State {
         let mut rng = self.rng.fork(1);
         let target = self.file_mut(file).map_err(|e| failed("syncing", file, e))?;
         let covered = target.unsynced.partition_point(|(at, ..)| *at <= submitted);
-        target.durable.resize(target.cached.len().max(target.durable.len()), 0);
+        let len = target.cached.len().max(target.durable.len());
+        let durable = Arc::make_mut(&mut target.durable);
+        durable.resize(len, 0);
         for (number, offset, new) in target.unsynced.drain(..covered) {
             // A failed sync may have written any of it, and marks the rest as if it had.
             if !fails || rng.below(2) == 0 {
                 let at = offset as usize;
-                let mut old = target.durable[at..at + new.len()].to_vec();
+                let mut old = durable[at..at + new.len()].to_vec();
                 // What is written again, as it is, may be lost as if it had never been written.
                 let again = |it: &&Synced| it.offset == at && it.new == new;
                 if let Some(first) = target.synced.iter().rev().find(again)
@@ -342,7 +345,7 @@ impl State {
                 {
                     old.clone_from(&first.old);
                 }
-                target.durable[at..at + new.len()].copy_from_slice(&new);
+                durable[at..at + new.len()].copy_from_slice(&new);
                 target.synced.push_back(Synced { number, offset: at, new, old });
                 if target.synced.len() > REMEMBERED {
                     target.synced.pop_front();
@@ -385,10 +388,13 @@ impl State {
             if file.durable.len() < file.cached.len() {
                 // Never synced: its length is as undecided as its content.
                 let len = [file.durable.len(), file.cached.len()][self.rng.below(2) as usize];
-                file.durable.resize(len, 0);
+                Arc::make_mut(&mut file.durable).resize(len, 0);
             }
             let unsynced = std::mem::take(&mut file.unsynced);
-            mode.settle(&unsynced, &mut file.durable, &mut self.rng, &mut self.counters);
+            if !unsynced.is_empty() {
+                let durable = Arc::make_mut(&mut file.durable);
+                mode.settle(&unsynced, durable, &mut self.rng, &mut self.counters);
+            }
             file.cached.clone_from(&file.durable);
         }
     }
@@ -475,7 +481,8 @@ impl CrashMode {
     }
 }
 
-fn put(content: &mut Vec<u8>, offset: u64, data: &[u8]) {
+fn put(content: &mut Arc<Vec<u8>>, offset: u64, data: &[u8]) {
+    let content = Arc::make_mut(content);
     let from = offset as usize;
     let to = from + data.len();
     if content.len() < to {

@@ -78,7 +78,7 @@ impl SimDisk {
         let bits = rng.between(1, 3);
         for _ in 0..bits {
             let at = write.offset + rng.below(write.new.len() as u64) as usize;
-            file.durable[at] ^= 1 << rng.below(8);
+            Arc::make_mut(&mut file.durable)[at] ^= 1 << rng.below(8);
         }
         file.cached.clone_from(&file.durable);
         Some(format!("{bits} bits of {} bytes at {} of {name}", write.new.len(), write.offset))
@@ -148,7 +148,7 @@ impl SimDisk {
         let (name, write) = state.pick_synced(rng, |_, _| true)?;
         let file = state.file_mut(&name).ok()?;
         let to = write.offset + rng.below(write.new.len() as u64) as usize;
-        file.durable.truncate(to);
+        Arc::make_mut(&mut file.durable).truncate(to);
         file.cached.clone_from(&file.durable);
         Some(format!("{name} ends at {to}"))
     }

@@ -149,11 +149,16 @@ impl World<'_> {
         let begins = log.map_or(0, |log| log.base.position.index);
         let falls_short = match &opened {
             // What another sent in its place may end before it did.
-            Ok(service) => self.node(id).state_lost && service.base().position.index < begins,
+            Ok(service) => {
+                let (ends, lost_to) = (service.base().position.index, self.node(id).state_lost_to);
+                if ends >= lost_to {
+                    self.node(id).state_lost_to = 0;
+                }
+                ends < begins && begins <= lost_to
+            }
             Err(error) => matches!(error, ServiceError::Damaged(_)),
         };
         if !falls_short {
-            self.node(id).state_lost &= begins == 0;
             return Some(opened);
         }
         let Some(log) = log.filter(|log| log.base.position.index > 0) else {
@@ -167,7 +172,7 @@ impl World<'_> {
         let base = quorate_driver::lost_state(log);
         let node = self.node(id);
         (node.engine, node.state_damaged, node.applied_before) = (MemoryEngine::new(), false, 0);
-        node.state_lost = true;
+        node.state_lost_to = node.state_lost_to.max(log.base.position.index);
         let config = quorate_keyspace::Config { base, members: Vec::new(), ..config };
         Some(Keyspace::open(node.engine.clone(), config))
     }

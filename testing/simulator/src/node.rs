@@ -8,7 +8,7 @@ use crate::disk::SimDisk;
 use crate::neighbours::{Neighbour, groups};
 use crate::plan::Plan;
 use crate::world::{Alive, GROUP, Happens, World};
-use quorate_base::{GroupId, Instant, Rng};
+use quorate_base::{GroupId, Index, Instant, Rng};
 use quorate_driver::{Done, Driver, Outputs, ServiceHost, Work};
 use quorate_keyspace::{EventBatch, Keyspace, Reply, WatchHub};
 use quorate_mvcc::MemoryEngine;
@@ -45,8 +45,9 @@ pub struct Node {
     pub applied_before: u64,
     /// Its state cannot be read any more, and is to be set aside.
     pub state_damaged: bool,
-    /// Its state was set aside, and what it has since may not reach its log.
-    pub state_lost: bool,
+    /// Where its log began when its state was set aside, until it has one that reaches so far: what
+    /// it was sent since may end before, and the log begin there again.
+    pub state_lost_to: Index,
     /// Its log cannot be opened any more: it needs to be replaced.
     pub ruined: bool,
     pub frozen_until: Instant,
@@ -103,7 +104,7 @@ impl Node {
             engine_failing: false,
             applied_before: 0,
             state_damaged: false,
-            state_lost: false,
+            state_lost_to: 0,
             ruined: false,
             frozen_until: Instant::ZERO,
             hindered_until: Instant::ZERO,

@@ -44,11 +44,13 @@ pub enum Canary {
     CutAtOneDenial,
     /// Commit by a heartbeat though this log was made to agree with another since.
     HeartbeatAfterPull,
+    /// Pull what contradicts what is known to be committed.
+    PullOverCommitted,
 }
 
 impl Canary {
     /// Every deliberate bug.
-    pub const ALL: [Canary; 20] = [
+    pub const ALL: [Canary; 21] = [
         Canary::CommitEarlierRound,
         Canary::VoteTwice,
         Canary::ForgetVote,
@@ -69,5 +71,6 @@ impl Canary {
         Canary::MendAnyBallot,
         Canary::CutAtOneDenial,
         Canary::HeartbeatAfterPull,
+        Canary::PullOverCommitted,
     ];
 }

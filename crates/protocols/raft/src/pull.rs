@@ -21,13 +21,15 @@
 //!
 //! What was committed without X's help it may hold and lose: an entry of an earlier round than the
 //! leader's who committed it, of whose own round X has nothing. A leader sends it again. Until then
-//! that leader's word that X holds it counts no more (see `heartbeat` in `follower`).
+//! that leader's word that X holds it counts no more (see `heartbeat` in `follower`). But what X
+//! knows to be committed it keeps: a Y that contradicts it gives nothing.
 //!
 //! A damaged replica pulls and gives as well, by rules of its own: see `salvage`.
 
+use crate::canary::Canary;
 use crate::raft::Raft;
 use quorate_base::{Instant, NodeId, Position};
-use quorate_replicated_log::{Body, Effects, Entries, Role, SnapshotWanted};
+use quorate_replicated_log::{Body, Effects, Entries, Entry, Role, SnapshotWanted};
 
 pub(crate) fn is_ahead(of: Position, than: Position) -> bool {
     of.at_least_as_up_to_date_as(&than) && !than.at_least_as_up_to_date_as(&of)
@@ -106,6 +108,9 @@ impl Raft {
             self.send(out, from, Body::Pull { id, last }, None);
             return;
         }
+        if self.contradict(previous, entries.iter()) {
+            return;
+        }
         let agreeing = entries
             .iter()
             .take_while(|e| e.index <= self.commit || self.log.holds(e.position()))
@@ -114,7 +119,7 @@ impl Raft {
         let Some(first) = new.first() else { return };
         let before = self.log.ballot_at(first.index - 1).map_or(u64::MAX, |b| b.round);
         if first.index <= self.commit || before > first.ballot.round {
-            return; // It contradicts what is committed: the peer lies.
+            return; // The peer lies.
         }
         self.put_in_place(now, new, out);
         let round = self.log.last().ballot.round.max(self.promised.round);
@@ -124,6 +129,24 @@ impl Raft {
         } else {
             self.election_timeout(now, out);
         }
+    }
+}
+
+impl Raft {
+    /// Whether what follows `previous` in another's log contradicts what is known to be committed
+    /// here, without this log's help: then that log, though its last round is later, is left over
+    /// from a leader whom nobody followed, and has nothing to give.
+    pub(crate) fn contradict<'e>(
+        &self,
+        previous: Position,
+        mut entries: impl Iterator<Item = &'e Entry>,
+    ) -> bool {
+        let differs = |at: Position| {
+            let own = self.log.ballot_at(at.index).filter(|_| at.index <= self.commit);
+            own.is_some_and(|own| own != at.ballot)
+        };
+        (differs(previous) || entries.any(|entry| differs(entry.position())))
+            && !self.is(Canary::PullOverCommitted)
     }
 }
 

@@ -74,6 +74,9 @@ impl Raft {
         out: &mut Effects,
     ) {
         let mut run = self.lost.staged.remove(&from).unwrap_or_default();
+        if self.contradict(previous, entries.iter()) {
+            return;
+        }
         // A repeated answer goes on from within what is there.
         let goes_on = run.iter().rev().any(|entry| entry.position() == previous);
         if !goes_on {
@@ -104,7 +107,7 @@ impl Raft {
                 before.is_some_and(|before| before.round <= first.ballot.round)
             };
             if !run.first().is_some_and(rises) {
-                return; // It contradicts what is committed: the peer lies.
+                return; // The peer lies.
             }
             self.put_in_place(now, Entries::new(core::mem::take(&mut run)), out);
             self.try_repair(now, out);

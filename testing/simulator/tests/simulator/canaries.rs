@@ -31,14 +31,15 @@ const OUT_OF_SIGHT: [Canary; 5] = [
 /// show it); a sync has to fail, and power right after it; a lease has to be kept alive with a new
 /// leader while the old one's word that it ended is under way; and a follower has to lack just
 /// those of a leader's entries that are of his own round, pull from another, and hear his late
-/// heartbeat.
-const RARE: [Canary; 9] = [
+/// heartbeat; or know them to be committed, and pull from one who led and reached almost nobody.
+const RARE: [Canary; 10] = [
     Canary::Raft(Raft::CommitEarlierRound),
     Canary::Raft(Raft::CommitUnmatched),
     Canary::Raft(Raft::ReuseReadIds),
     Canary::Raft(Raft::CutAtOneDenial),
     Canary::Raft(Raft::ReadAfterSeal),
     Canary::Raft(Raft::HeartbeatAfterPull),
+    Canary::Raft(Raft::PullOverCommitted),
     Canary::Wal(quorate_wal::Canary::ForgetHardState),
     Canary::Wal(quorate_wal::Canary::RetrySync),
     Canary::Keyspace(Keyspace::ObeyDeposedLeader),

@@ -11,12 +11,13 @@ use std::time::Duration;
 type Rule = (&'static str, fn() -> bool);
 
 /// Every rule, by name.
-pub const RULES: [Rule; 5] = [
+pub const RULES: [Rule; 6] = [
     ("a hand-made append", commits_what_may_differ),
     ("a hand-made request for a vote", votes_before_that_is_written),
     ("a hand-made answer to a mend", mends_with_another_ballot),
     ("a hand-made denial", cuts_what_one_denies),
     ("a heartbeat that comes after a pull", commits_what_was_pulled),
+    ("a pull from a log that nobody followed", pulls_what_contradicts),
 ];
 
 const FIRST: Ballot = Ballot { round: 1, node: NodeId(2) };
@@ -191,6 +192,30 @@ fn commits_what_was_pulled() -> bool {
     assert_eq!(raft.status().last, last);
     hear(&mut *raft, now, 2, leads, Body::Heartbeat { session: 1, commit: 10, probe: 0 });
     raft.commit() != 9
+}
+
+/// This follower knows the tenth entry to be committed, which is of round 5: the leader of round 7
+/// told so and is gone, with those of his own round. Another's log goes on differently after the
+/// ninth, in round 6, whose leader nobody else followed.
+fn pulls_what_contradicts() -> bool {
+    let (before, leads) = (Ballot::new(5, NodeId(2)), Ballot::new(7, NodeId(2)));
+    let entries = vec![Entries::new((1..=10).map(|index| entry(index, before)).collect())];
+    let hard_state = HardState { promised: leads, commit: 10 };
+    let mut raft = replica(5, Recovered { entries, hard_state, ..Recovered::default() });
+    let now = Instant::ZERO + Duration::from_secs(1);
+    step(&mut *raft, now, Input::Tick);
+    let refused = Body::PreVoteReply { granted: false };
+    let out = hear(&mut *raft, now, 3, leads, refused);
+    let pulls = out.sends.iter().find_map(|send| match send.message.body {
+        Body::Pull { id, .. } => Some(id),
+        _ => None,
+    });
+    let id = pulls.expect("who is refused pulls");
+    let other = Ballot::new(6, NodeId(3));
+    let entries = Entries::new(vec![entry(10, other), entry(11, other)]);
+    let (previous, last) = (Position::new(9, before), Position::new(11, other));
+    hear(&mut *raft, now, 3, leads, Body::Pulled { id, previous, entries, last });
+    raft.status().last != Position::new(10, before)
 }
 
 #[test]

@@ -10,6 +10,15 @@ use core::ops::RangeInclusive;
 use quorate_base::{Ballot, Index, Instant, NodeId};
 use quorate_replicated_log::{Accept, Accepted, Body, Effects, Entries, Promise, SnapshotWanted};
 
+/// What the candidate whose ballot is promised has asked.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Asked {
+    /// The slot from which it asked last; zero: it has not.
+    pub from: Index,
+    /// It gets on, so that nobody else is encouraged before this.
+    pub busy_until: Instant,
+}
+
 impl MultiPaxos {
     /// Phase 1: asked to promise `ballot` for every slot from `from` on.
     pub(super) fn prepare(
@@ -35,11 +44,14 @@ impl MultiPaxos {
             }
             self.follow(now, NodeId::NONE, out);
             self.promise(ballot);
-            self.asked_from = 0;
+            self.asked = Asked::default();
         }
         // A question that is not only put again tells that the candidate gets on.
-        if self.leader.is_none() && (from != self.asked_from || from == WAIT) {
-            self.asked_from = from;
+        if self.leader.is_none() && (from != self.asked.from || from == WAIT) {
+            if self.asked.from != 0 {
+                self.asked.busy_until = now + self.config.election_timeout;
+            }
+            self.asked.from = from;
             self.reset_election(now);
         }
         if from == WAIT {

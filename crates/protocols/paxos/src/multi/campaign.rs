@@ -125,9 +125,9 @@ impl MultiPaxos {
         self.campaign = Some(campaign);
     }
 
-    /// Questions and answers may be lost. While somebody's answer still comes, part by part, those
-    /// who have given theirs would miss a leader and stand themselves, and the answers to them
-    /// would take no less time.
+    /// Questions and answers may be lost. While somebody's answer still comes, part by part, the
+    /// others would miss a leader and stand themselves, and the answers to them would take no less
+    /// time.
     pub(super) fn tick_campaign(&mut self, now: Instant, out: &mut Effects) {
         let me = self.me();
         let Some(campaign) = self.campaign.as_mut().filter(|it| now >= it.ask_again_at) else {
@@ -135,9 +135,11 @@ impl MultiPaxos {
         };
         if core::mem::take(&mut campaign.goes_on) {
             let body = Body::Prepare { from: WAIT, transfer: campaign.transfer };
-            let full = campaign.answers.iter().filter(|it| it.next.is_none() && it.node != me);
-            let full: Vec<NodeId> = full.map(|answer| answer.node).collect();
-            full.into_iter().for_each(|to| self.send(out, to, body.clone(), None));
+            let gives = campaign.answers.iter().filter(|it| it.next.is_some());
+            let gives: Vec<NodeId> = gives.map(|answer| answer.node).collect();
+            let mut others = self.other_voters();
+            others.retain(|to| *to != me && !gives.contains(to));
+            others.into_iter().for_each(|to| self.send(out, to, body.clone(), None));
         }
         self.ask_for_promises(now, out);
     }
@@ -222,12 +224,12 @@ impl MultiPaxos {
     }
 
     /// The first damaged slots that keep the campaign from success, though a quorum answered: of
-    /// the members as far as they are known for certain, which with the service's state may be
-    /// lost, or of later ones.
+    /// the members as far as they are known for certain, or of later ones that are chosen. The
+    /// first may be lost with the service's state.
     fn blocked_by(&self, campaign: &Campaign) -> Option<(Index, Index)> {
-        let held = self.slots.changes(self.commit + 1, self.slots.last_index());
-        let later = held.iter().chain(campaign.memberships()).map(|(_, members)| members);
-        let mut all = core::iter::once(self.membership()).chain(later);
+        let chosen = campaign.chosen();
+        let later = campaign.memberships().filter(|(index, _)| *index <= chosen);
+        let mut all = core::iter::once(self.membership()).chain(later.map(|(_, members)| members));
         all.find_map(|members| self.blocked_among(members, campaign))
     }
 

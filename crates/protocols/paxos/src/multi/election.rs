@@ -124,7 +124,8 @@ impl MultiPaxos {
         ballot: Ballot,
         out: &mut Effects,
     ) {
-        let granted = ballot.round > self.promised.round && !self.sticks_to_leader(now);
+        let engaged = self.sticks_to_leader(now) || now < self.asked.busy_until;
+        let granted = ballot.round > self.promised.round && !engaged;
         let answer = if granted { ballot } else { self.promised };
         let after = if granted { None } else { self.journal.gate_of(self.promise_write) };
         self.send_as(out, from, answer, Body::PreVoteReply { granted }, after);

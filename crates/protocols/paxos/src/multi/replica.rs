@@ -1,5 +1,6 @@
 //! The replica: its state, and the way of an input through it.
 
+use super::acceptor::Asked;
 use super::campaign::Campaign;
 use super::leads::Leads;
 use super::slots::{Members, Slots};
@@ -70,8 +71,7 @@ pub struct MultiPaxos {
     /// How much is chosen by that leader's word, held or not.
     pub(super) told: Index,
     pub(super) election_at: Instant,
-    /// The slot from which the candidate whose ballot is promised asked last.
-    pub(super) asked_from: Index,
+    pub(super) asked: Asked,
     /// No promise to another before this: a leader was heard from (or may have been, by an
     /// earlier run of this replica).
     pub(super) sticky_until: Instant,
@@ -173,7 +173,7 @@ impl MultiPaxos {
             following: Ballot::ZERO,
             told: 0,
             election_at: now,
-            asked_from: 0,
+            asked: Asked::default(),
             sticky_until: sticky,
             resting_until: Instant::ZERO,
             votes: Vec::new(),

@@ -81,6 +81,7 @@ fn a_silent_leader_is_missed_when_patience_ends() {
 #[test]
 fn a_long_answer_is_waited_for() {
     (0..40).for_each(|seed| long_answers::a_long_answer_is_waited_for(paxos, seed));
+    (0..80).for_each(|seed| long_answers::a_long_answer_is_not_interrupted(paxos, seed));
 }
 
 #[test]

@@ -39,3 +39,34 @@ pub fn a_long_answer_is_waited_for(factory: Factory, seed: u64) {
     cluster.run_for(ELECTION_TIMEOUT * 4);
     assert!(cluster.commands_up_to() >= committed + 8, "what was held is committed");
 }
+
+/// One of three holds much that nobody else has heard of, and the other two do not hear each other,
+/// in one direction or both: neither may take away the other's candidacy again and again while the
+/// third tells what it holds.
+pub fn a_long_answer_is_not_interrupted(factory: Factory, seed: u64) {
+    let mut cluster = Cluster::new(factory, seed, 3, 3);
+    cluster.run_for(ELECTION_TIMEOUT * 4);
+    let Some(leader) = cluster.leader() else { panic!("a leader") };
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    cluster.cut.extend(others.iter().map(|id| (leader, *id)));
+    let committed = cluster.chosen_up_to();
+    for _ in 0..12 {
+        cluster.propose(leader, 10);
+    }
+    cluster.run_for(Duration::from_millis(5));
+    assert_eq!(cluster.chosen_up_to(), committed, "nobody has heard of it");
+    // It forgets that it led, and is as late as the others.
+    cluster.crash(leader);
+    cluster.start(leader);
+    cluster.cut.clear();
+    cluster.cut.insert((others[0], others[1]));
+    if seed.is_multiple_of(2) {
+        cluster.cut.insert((others[1], others[0]));
+    }
+    cluster.delay_max = ELECTION_TIMEOUT.as_millis() as u64 / 4;
+    let since = cluster.now;
+    while cluster.leader().is_none() {
+        cluster.run_for(Duration::from_millis(5));
+        assert!(cluster.now < since + ELECTION_TIMEOUT * 20, "seed {seed}: somebody leads again");
+    }
+}

@@ -53,6 +53,33 @@ pub fn verdict(ran: &RunTransactionResponse) -> Option<bool> {
     }
 }
 
+/// Asks one member, and where that does not answer any, until it is told how it ends, or for a
+/// while: it may have been done, and the same id gets the same outcome.
+pub async fn until_told(
+    first: &Client,
+    any: &Client,
+    request: RunTransactionRequest,
+    ledger: &Ledger,
+) -> Option<RunTransactionResponse> {
+    let mut ran = first.transaction_run(request.clone()).await;
+    for _ in 0..TRIES {
+        match &ran {
+            Ok(ran) if verdict(ran).is_some() => break,
+            Err(Error::Refused(status)) => {
+                ledger.wrong(format!("{} is refused: {status:?}", request.id));
+                break;
+            }
+            Ok(_) | Err(_) => {
+                ledger.flights.lock().remove(&request.id);
+                tokio::time::sleep(PAUSE).await;
+                ran = any.transaction_run(request.clone()).await;
+            }
+        }
+    }
+    ledger.flights.lock().remove(&request.id);
+    ran.ok()
+}
+
 /// One client.
 pub struct Mover {
     name: String,
@@ -139,23 +166,8 @@ impl Mover {
         let places: Vec<usize> = shares.iter().map(|(place, _)| *place).collect();
         let flight = Flight { node: self.node, circle, places: places.clone() };
         self.ledger.flights.lock().insert(id.clone(), flight);
-        let mut ran = self.pinned.transaction_run(request.clone()).await;
-        self.ledger.flights.lock().remove(&id);
-        for _ in 0..TRIES {
-            match &ran {
-                Ok(ran) if verdict(ran).is_some() => break,
-                Err(Error::Refused(status)) => {
-                    self.ledger.wrong(format!("{id} is refused: {status:?}"));
-                    break;
-                }
-                Ok(_) | Err(_) => {
-                    // It may have been done: the same id gets the same outcome.
-                    tokio::time::sleep(PAUSE).await;
-                    ran = self.any.transaction_run(request.clone()).await;
-                }
-            }
-        }
-        let commits = ran.as_ref().ok().and_then(verdict);
+        let ran = until_told(&self.pinned, &self.any, request, &self.ledger).await;
+        let commits = ran.as_ref().and_then(verdict);
         self.ledger.told.lock().push(Told { id, places, commits });
     }
 

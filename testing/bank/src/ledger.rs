@@ -1,5 +1,6 @@
 //! What the clients did and were told, and what was seen to be wrong.
 
+use crate::lists::Lists;
 use crate::places::Map;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -49,6 +50,8 @@ pub struct Ledger {
     pub doubts: Mutex<Vec<Doubt>>,
     /// Readers that saw a whole circle.
     pub audits: AtomicU64,
+    /// What those did and were told who append to lists.
+    pub lists: Lists,
     wrong: Mutex<Vec<String>>,
 }
 
@@ -65,6 +68,7 @@ impl Ledger {
             told: Mutex::default(),
             doubts: Mutex::default(),
             audits: AtomicU64::new(0),
+            lists: Lists::default(),
             wrong: Mutex::default(),
         }
     }

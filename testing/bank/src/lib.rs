@@ -5,7 +5,8 @@
 //! account at each place. Nodes and databases are killed and paused meanwhile, by a seed. What must
 //! hold is checked in three ways: readers that read all of a circle's accounts in keyspaces by one
 //! transaction find its money whole; at the end every account has been written exactly as often
-//! as transfers were committed; and all the money is there, with nothing in doubt.
+//! as transfers were committed; and all the money is there, with nothing in doubt. Beside it others
+//! append to lists, and what these show must be strictly serializable.
 //!
 //! Invariant: whatever is started ends with the run, however it ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -16,6 +17,7 @@ mod doubt;
 mod faults;
 mod judge;
 mod ledger;
+mod lists;
 mod money;
 mod outside;
 mod places;

@@ -38,6 +38,9 @@ struct Arguments {
     /// Clients that read accounts of all keyspaces at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(..=1_000))]
     readers: u64,
+    /// Clients that append to lists in several keyspaces, and read them
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(..=1_000))]
+    scribes: u64,
     /// Nobody dies
     #[arg(long)]
     calm: bool,
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         seed: it.seed,
         clients: it.clients,
         readers: it.readers,
+        scribes: it.scribes,
         faults: !it.calm,
         broken: it.broken,
     };

@@ -20,6 +20,8 @@ pub struct Report {
     pub unanswered: usize,
     /// Readers that found a circle whole.
     pub audits: u64,
+    /// Committed transactions of those who append to lists.
+    pub lists: usize,
     /// How often what happened.
     pub faults: BTreeMap<Fault, u64>,
     /// After each kill of a member: until nothing of its transactions was in doubt. In order.
@@ -47,8 +49,14 @@ impl fmt::Display for Report {
         writeln!(f, "{accounts} accounts at {places} places, {seconds:.0} s")?;
         writeln!(
             f,
-            "{} transfers: {} committed, {} rolled back, {} without an answer; {} audits",
-            self.transfers, self.committed, self.rolled_back, self.unanswered, self.audits
+            "{} transfers: {} committed, {} rolled back, {} without an answer; {} audits; \
+             {} transactions on lists",
+            self.transfers,
+            self.committed,
+            self.rolled_back,
+            self.unanswered,
+            self.audits,
+            self.lists
         )?;
         let faults: Vec<String> =
             self.faults.iter().map(|(fault, n)| format!("{fault} {n}")).collect();

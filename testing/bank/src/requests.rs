@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 const PATIENCE_MS: u64 = 3_000;
 
 /// Writes a key.
-fn put(key: String, value: String) -> RequestOp {
+pub fn put(key: String, value: String) -> RequestOp {
     let (key, value) = (key.into(), value.into());
     let put = PutRequest { key, value, ..Default::default() };
     RequestOp { request: Some(Op::RequestPut(put)) }
@@ -29,13 +29,7 @@ pub fn range(key: String) -> RangeRequest {
 
 /// Opens the accounts of these circles, if they are not there yet: repeated, it changes nothing.
 pub fn open(circles: std::ops::Range<u64>) -> TxnRequest {
-    let absent = |circle| Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Version.into(),
-        key: key(circle).into(),
-        target_union: Some(TargetUnion::Version(0)),
-        ..Default::default()
-    };
+    let absent = |circle| holds(key(circle), None);
     let new = Holding { balance: BALANCE, left: 0 };
     TxnRequest {
         compare: circles.clone().map(absent).collect(),
@@ -44,20 +38,31 @@ pub fn open(circles: std::ops::Range<u64>) -> TxnRequest {
     }
 }
 
-fn keyspace(name: &str, txn: TxnRequest) -> Branch {
+/// A branch in a keyspace.
+pub fn keyspace(name: &str, txn: TxnRequest) -> Branch {
     let work = KeyspaceWork { keyspace: name.to_owned(), txn: Some(txn), or_else: false };
     Branch { name: name.to_owned(), work: Some(Work::Keyspace(work)) }
 }
 
+/// A key has this value, or none.
+pub fn holds(key: String, value: Option<&str>) -> Compare {
+    let key = key.into();
+    let (target, union) = match value {
+        Some(value) => (CompareTarget::Value, TargetUnion::Value(value.to_owned().into())),
+        None => (CompareTarget::Version, TargetUnion::Version(0)),
+    };
+    Compare {
+        result: CompareResult::Equal.into(),
+        target: target.into(),
+        key,
+        target_union: Some(union),
+        ..Default::default()
+    }
+}
+
 /// The half of a transfer in a keyspace: nobody has changed the account since it was read.
 pub fn half(circle: u64, was: Holding, is: Holding) -> TxnRequest {
-    let same = Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Value.into(),
-        key: key(circle).into(),
-        target_union: Some(TargetUnion::Value(was.text().into())),
-        ..Default::default()
-    };
+    let same = holds(key(circle), Some(&was.text()));
     let success = vec![put(key(circle), is.text())];
     TxnRequest { compare: vec![same], success, ..Default::default() }
 }

@@ -3,11 +3,12 @@
 use crate::clients::{Members, Mover};
 use crate::faults::{Fault, Faults};
 use crate::ledger::{Ledger, Told};
+use crate::lists::Scribe;
 use crate::outside::Outside;
 use crate::places::{Map, Place, protocol};
 use crate::report::Report;
 use crate::requests::open;
-use crate::{audit, judge};
+use crate::{audit, judge, lists};
 use futures_util::future::join_all;
 use quorate_base::Rng;
 use quorate_end_to_end::{Cluster, eventually};
@@ -39,6 +40,8 @@ pub struct Trial {
     pub clients: u64,
     /// Clients that read.
     pub readers: u64,
+    /// Clients that append to lists, and read them.
+    pub scribes: u64,
     /// Whether anybody dies.
     pub faults: bool,
     /// Whether money is moved without transactions: the run must fail.
@@ -101,6 +104,7 @@ impl Trial {
             judge::settled(&ledger, &members, outside).await;
             let told = judge::outcomes(&ledger, &members).await;
             judge::judge(&ledger, &members, outside, &told).await;
+            lists::judge(&ledger, &members, self.scribes).await;
             (settled, told)
         });
         Ok(report(&ledger, &told, counts, settled, time))
@@ -122,6 +126,10 @@ impl Trial {
         all.extend((0..self.readers).map(|me| {
             let reader = audit::run(me, members.clone(), ledger.clone(), rng.fork(2_000 + me));
             cluster.runtime.spawn(reader)
+        }));
+        all.extend((0..self.scribes).map(|me| {
+            let scribe = Scribe::new(me, members, ledger, rng.fork(3_000 + me), self.broken);
+            cluster.runtime.spawn(scribe.run())
         }));
         all
     }
@@ -167,6 +175,7 @@ fn report(
         rolled_back: ended(false),
         unanswered: ledger.told.lock().iter().filter(|it| it.commits.is_none()).count(),
         audits: ledger.audits.load(Relaxed),
+        lists: ledger.lists.committed(),
         faults,
         doubts: last,
         each,

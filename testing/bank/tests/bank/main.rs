@@ -16,6 +16,7 @@ fn small() -> Trial {
         seed: 1,
         clients: 9,
         readers: 2,
+        scribes: 3,
         faults: true,
         broken: false,
     }
@@ -34,6 +35,7 @@ fn the_money_is_whole_whoever_dies() {
     let killed = report.faults.get(&Fault::NodeKilled).copied().unwrap_or(0);
     assert!(killed > 0 && !report.doubts.is_empty(), "no member died under load");
     assert!(report.committed > 50 && report.audits > 20, "too little happened");
+    assert!(report.lists > 50, "too little happened to lists");
 }
 
 #[test]
@@ -43,4 +45,5 @@ fn without_transactions_readers_see_half_a_transfer() {
     let trial = Trial { accounts: 40, time, faults: false, broken: true, ..small() };
     let report = trial.run().unwrap();
     assert!(report.wrong.iter().any(|what| what.contains("a reader saw")), "{report}");
+    assert!(report.wrong.iter().any(|what| what.contains("lists: ")), "{report}");
 }

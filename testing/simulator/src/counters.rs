@@ -136,6 +136,8 @@ happenings! {
     SnapshotInstalled => "snapshot installed",
     /// A log dropped entries that its service has.
     LogCompacted => "log compacted",
+    /// A long log asked groups to let its oldest segment go.
+    LogHeldBack => "log held back",
     /// A log dropped entries that a new leader overruled.
     LogTruncated => "log truncated",
     /// A driver proposed a request again.

@@ -256,6 +256,7 @@ impl World<'_> {
         let Some(running) = &mut node.running else { return };
         running.disk_at = None;
         let (finished, refused) = running.exchange(now);
+        let held = running.wal.held_back();
         // Without room on the disk there is nothing under way that could wake the log.
         let full = !running.waiting.is_empty() || !running.wal.is_idle();
         let full_until = running.full_until.max(now + Duration::from_millis(20));
@@ -266,6 +267,10 @@ impl World<'_> {
         for (batch, result) in finished {
             let result = result.map_err(|error| error.to_string());
             self.step(id, Event::LogDone { batch, result });
+        }
+        if !held.is_empty() {
+            self.count(Happening::LogHeldBack);
+            self.step(id, Event::LogHeld { by: held });
         }
         if let Some((batch, reason)) = refused {
             self.step(id, Event::LogDone { batch, result: Err(reason) });

@@ -153,6 +153,11 @@ impl<R> Driver<R> {
                 });
             }
             Event::LogDone { batch, result } => self.log_done(now, batch, result, outputs),
+            Event::LogHeld { by } => {
+                for (id, index) in by {
+                    self.with(id, now, outputs, |group, cx| group.let_go(cx, index));
+                }
+            }
             Event::ServiceDone { group: id, done } => {
                 self.with(id, now, outputs, |group, cx| group.done(cx, done));
             }

@@ -44,6 +44,11 @@ pub enum Event<R, P> {
         /// How it went: the text of the failure.
         result: Result<(), String>,
     },
+    /// The log has grown long, and these groups keep it from giving its oldest segment up.
+    LogHeld {
+        /// Each with the index that its log's base has to reach.
+        by: Vec<(GroupId, Index)>,
+    },
     /// The service finished some work.
     ServiceDone {
         /// Of which group.

@@ -472,6 +472,31 @@ fn the_log_is_compacted_only_behind_what_is_persisted() {
 }
 
 #[test]
+fn who_keeps_the_log_long_lets_go_of_what_is_persisted() {
+    // Far fewer entries than are kept for who lags.
+    let mut bench = Bench::new(OTHER);
+    let entry = |index| Entry { index, ballot: Ballot::new(1, ME), payload: Payload::Noop };
+    let mut effects = Effects::default();
+    effects.committed.push(Entries::new((1..=10).map(entry).collect()));
+    bench.answer(effects);
+    bench.event(Event::PeerLost { node: NodeId(9) });
+    bench.event(applied(RequestId { sequence: 10, ..RequestId::default() }));
+    let compacted = |inputs: Vec<Input>| -> Vec<Index> {
+        let compact = |i| if let Input::Compact { index } = i { Some(index) } else { None };
+        inputs.into_iter().filter_map(compact).collect()
+    };
+    let out = bench.event(Event::LogHeld { by: vec![(GROUP, 7), (GroupId(99), 1)] });
+    assert!(matches!(out.work[..], [(GROUP, Work::Persist)]), "at once");
+    assert!(compacted(bench.inputs()).is_empty(), "it is not durable");
+    bench.event(Event::ServiceDone { group: GROUP, done: Done::Persisted { index: 10 } });
+    assert_eq!(compacted(bench.inputs()), [7]);
+    bench.event(Event::LogHeld { by: vec![(GROUP, 7)] });
+    assert!(compacted(bench.inputs()).is_empty(), "it has let go");
+    bench.event(Event::LogHeld { by: vec![(GROUP, 9)] });
+    assert_eq!(compacted(bench.inputs()), [9]);
+}
+
+#[test]
 fn a_removed_group_answers_whoever_waits_and_is_forgotten_by_the_log() {
     let mut bench = Bench::new(OTHER);
     let mut effects = Effects::default();

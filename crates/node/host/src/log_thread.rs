@@ -89,6 +89,10 @@ impl<D: Disk, S: Service> LogThread<D, S> {
                     events.map(|batch| Item::Event(Event::LogDone { batch, result: Ok(()) })),
                 );
             }
+            let by = self.wal.held_back();
+            if !by.is_empty() {
+                self.inbox.items.push(Item::Event(Event::LogHeld { by }));
+            }
         }
     }
 

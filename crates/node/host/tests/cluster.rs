@@ -328,6 +328,35 @@ fn a_member_that_lags_beyond_the_log_is_sent_the_state() {
     assert_eq!(revision(lagging), revision(leader));
 }
 
+/// The groups that every node has and hardly uses have entries in the log's first segment. They
+/// must not keep all later ones.
+#[test]
+fn the_log_stays_short_whoever_hardly_uses_it() {
+    let mut world = World::new(3, |config| config.segment_bytes = 16 << 20);
+    world.put(0, "first", b"1");
+    for n in 0..140 {
+        world.put(0, &format!("k{}", n % 7), &[n; 1_000_000]);
+    }
+    let segments = |i: usize| {
+        let log = world.seats[i].config.data_dir.join("log");
+        let names = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().ends_with(".log")).count()
+    };
+    // Four are not much, one is begun, and one is prepared.
+    for i in 0..3 {
+        eventually("the oldest segments are given up", || {
+            world.put(0, "some", b"more");
+            segments(i) <= 6
+        });
+    }
+    for i in 0..3 {
+        world.halt(i);
+        world.start(i);
+        assert_eq!(world.get(i, "k5").as_deref(), Some(&[138; 1_000_000][..]));
+        assert_eq!(world.get(i, "first").as_deref(), Some(&b"1"[..]));
+    }
+}
+
 #[test]
 fn without_a_quorum_requests_end_in_time() {
     let mut world = World::new(3, |_| {});

@@ -285,15 +285,25 @@ pub fn header_at(
     (good && !stamped_by_another && !inside).then_some(found)
 }
 
-/// The block that begins at `start`, by its header or else by its trailer.
-pub fn block_at(segment: &Bytes, sequence: u64, start: u64, canary: Canary) -> Option<Block> {
-    if let Some((header, seed)) = header_at(segment, sequence, start, canary) {
+/// The block that begins at `start`, by its header or else by its trailer, if it is later `than`
+/// that number: an earlier one's header may be left where a later one's is stale.
+pub fn block_at(
+    segment: &Bytes,
+    sequence: u64,
+    start: u64,
+    than: u64,
+    canary: Canary,
+) -> Option<Block> {
+    if let Some((header, seed)) = header_at(segment, sequence, start, canary)
+        && header.number > than
+    {
         return Some(read_block(segment, start, header, seed));
     }
     let mut end = start + PAGE_BYTES;
     while end <= segment.len() as u64 {
         if let Some((header, seed)) = trailer_at(segment, sequence, end, canary)
             && end - header.bytes() == start
+            && header.number > than
         {
             return Some(read_block(segment, start, header, seed));
         }

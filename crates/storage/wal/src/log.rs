@@ -77,6 +77,9 @@ pub struct Wal<D> {
     buffer: BytesMut,
     builder: BlockBuilder,
     stats: WalStats,
+    /// The oldest and the newest segment when it was told last who holds the log back, and whether
+    /// the disk was full.
+    told_held: (u64, u64, bool),
 }
 
 impl<D: Disk> Wal<D> {
@@ -110,6 +113,7 @@ impl<D: Disk> Wal<D> {
             buffer: BytesMut::new(),
             builder: BlockBuilder::default(),
             stats: WalStats::default(),
+            told_held: (0, 0, false),
         };
         wal.pump(true);
         match &wal.poison {
@@ -154,6 +158,23 @@ impl<D: Disk> Wal<D> {
             self.pump(stuck);
         }
         self.done.pop_front()
+    }
+
+    /// The groups that keep a long log, or one on a full disk, from giving its oldest segment up,
+    /// each with the index that its base has to reach: one that is hardly used would hold all later
+    /// segments for ever. Told once for each segment that is begun.
+    pub fn held_back(&mut self) -> Vec<(GroupId, Index)> {
+        let Some((&oldest, live)) = self.segments.live.first_key_value() else { return Vec::new() };
+        let full = self.segments.full;
+        let long = if full { 1 } else { self.options.long_segments };
+        let now = (oldest, self.active, full);
+        if oldest == self.active || self.segments.live.len() <= long || self.told_held == now {
+            return Vec::new();
+        }
+        self.told_held = now;
+        let base = |group: &GroupId| self.groups.get(group).map(|place| place.base.position.index);
+        let held = live.ends.iter().filter(|(group, end)| base(group).is_some_and(|b| b < **end));
+        held.map(|(group, end)| (*group, *end)).collect()
     }
 
     /// Whether what was recovered is known to be durable.
@@ -444,9 +465,8 @@ impl<D: Disk> Wal<D> {
                 let (file, parts) = (segment_name(*sequence), vec![bytes.clone()]);
                 todo.push(Operation::Write { file, offset: *start, parts });
             }
-            if *sequence != self.active {
-                todo.push(Operation::Sync { file: segment_name(*sequence) });
-            }
+            // Also where the first block follows: it is written only once that is durable.
+            todo.push(Operation::Sync { file: segment_name(*sequence) });
         }
         todo.push(Operation::SyncDirectory);
         todo

@@ -24,6 +24,11 @@ pub struct WalOptions {
     /// could be made: hard states, truncations and compactions still fit on a full disk. More than
     /// the entries that a caller may hold back meanwhile.
     pub reserve_bytes: u64,
+    /// A log of more segments than this that hold records is long: [`Wal::held_back`] then tells
+    /// who keeps it so.
+    ///
+    /// [`Wal::held_back`]: crate::Wal::held_back
+    pub long_segments: usize,
     /// Whole segments kept for reuse beside the prepared one.
     pub spares: usize,
     /// Whose log it is. Zeros: not checked.
@@ -41,6 +46,7 @@ impl Default for WalOptions {
             max_record_bytes: 8 << 20,
             max_block_bytes: 4 << 20,
             reserve_bytes: 1 << 20,
+            long_segments: 4,
             spares: 2,
             owner: Identity::default(),
             unnamed_protocol: Protocol::default(),

@@ -343,8 +343,8 @@ impl Replay {
         }
         if !broken_row {
             self.whole = block.header.number;
-        }
-        self.remember(&block.header, touched);
+            self.remember(&block.header, touched);
+        } // Else the next block tells what it touched.
         Ok(())
     }
 

@@ -92,8 +92,8 @@ impl<'a> Scan<'a> {
         let mut at = FIRST_BLOCK;
         let mut used = false;
         while at < bytes.len() as u64 {
-            match block_at(bytes, *sequence, at, self.canary) {
-                Some(block) if self.follows(&block) => {
+            match block_at(bytes, *sequence, at, self.follows_after(), self.canary) {
+                Some(block) => {
                     if block.broken && self.was_cut_off(i, at, &block) {
                         let number = block.header.number;
                         let Some(next) = self.next_header(i, at + PAGE_BYTES, number) else {
@@ -105,14 +105,15 @@ impl<'a> Scan<'a> {
                     if block.broken && !self.keep_broken(i, at, &block) {
                         self.report.torn_bytes += block.header.bytes();
                         self.end_at(*sequence, at, used);
+                        self.judge_around(i, used)?;
                         return Ok(false);
                     }
                     at += block.header.bytes();
                     self.take(&block)?;
                     used = true;
                 }
-                _ => {
-                    let Some(next) = self.next_header(i, at, self.tail.number) else { break };
+                None => {
+                    let Some(next) = self.next_header(i, at, self.follows_after()) else { break };
                     if self.canary == Canary::TruncateAtDamage {
                         self.end_at(*sequence, at, used);
                         return Ok(false);
@@ -121,7 +122,7 @@ impl<'a> Scan<'a> {
                 }
             }
         }
-        if self.later_segment_has_blocks(i, self.tail.number)
+        if self.later_segment_has_blocks(i, self.follows_after())
             && self.canary != Canary::TruncateAtDamage
         {
             if self.report.blocks == 0 {
@@ -135,12 +136,31 @@ impl<'a> Scan<'a> {
         if at < bytes.len() as u64 {
             self.judge_end(i, at)?;
         }
-        // It may have gone on in the next segment, with a block that nothing else tells of.
-        let next = self.segments.get(i + 1);
-        if next.is_some_and(|next| next.bytes.len() as u64 > FIRST_BLOCK) {
-            self.judge_end(i + 1, FIRST_BLOCK)?;
-        }
+        self.judge_next(i)?;
         Ok(false)
+    }
+
+    /// The log may have gone on in the next segment, with a block that nothing else tells of.
+    fn judge_next(&mut self, i: usize) -> Result<(), WalError> {
+        let next = self.segments.get(i + 1);
+        match next.is_some_and(|next| next.bytes.len() as u64 > FIRST_BLOCK) {
+            true => self.judge_end(i + 1, FIRST_BLOCK),
+            false => Ok(()),
+        }
+    }
+
+    /// Judges where else the log may have gone on after its last block turned out to be torn: in
+    /// the next segment; or, with something smaller, in the one before, if the torn block was to
+    /// be the first of this one.
+    fn judge_around(&mut self, i: usize, used: bool) -> Result<(), WalError> {
+        let Tail { segment, offset, .. } = self.tail;
+        if let Some(before) = i.checked_sub(1).filter(|_| !used)
+            && self.segments[before].sequence == segment
+            && offset < self.segments[before].bytes.len() as u64
+        {
+            self.judge_end(before, offset)?;
+        }
+        self.judge_next(i)
     }
 
     fn end_at(&mut self, sequence: u64, at: u64, used: bool) {
@@ -169,10 +189,13 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// A block found where the log goes on is older than the log when it is left over from the
-    /// segment's earlier use.
-    fn follows(&self, block: &Block) -> bool {
-        block.header.number > self.tail.number || self.canary == Canary::IgnoreAddress
+    /// A block is later than this number if the log goes on with it: else it is left over from
+    /// what was cut off, also before the log's beginning.
+    fn follows_after(&self) -> u64 {
+        match self.canary {
+            Canary::IgnoreAddress => 0,
+            _ => self.tail.number.max(self.replay.after),
+        }
     }
 
     /// Whether a broken block is what a crash left of it, which was cut off as torn and written
@@ -188,7 +211,7 @@ impl<'a> Scan<'a> {
                 if later == i && start < end {
                     return true;
                 }
-                let witness = block_at(bytes, *sequence, start, self.canary);
+                let witness = block_at(bytes, *sequence, start, number, self.canary);
                 if let Some(known) = witness.and_then(|it| Replay::knows(&it, number)) {
                     return !known;
                 }
@@ -223,7 +246,10 @@ impl<'a> Scan<'a> {
                     Stamp::Bad => false,
                 }
             });
-        !unwritten && !block.header.is_opening()
+        // The first block of a run promises nothing; but what it repeats of a segment that is to be
+        // given up may be nowhere else by now.
+        let promises_nothing = block.header.is_opening() && block.header.rows == 1;
+        !unwritten && !promises_nothing
     }
 
     /// Where the next block after a bad place begins, if one later `than` this is in this segment.

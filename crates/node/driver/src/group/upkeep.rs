@@ -24,6 +24,8 @@ pub(super) struct Upkeep {
     runs: VecDeque<(Index, u64)>,
     run_bytes: u64,
     bytes_since_persist: u64,
+    /// The log of all groups is long, and needs this one to begin after here.
+    let_go: Index,
 }
 
 impl Upkeep {
@@ -41,6 +43,7 @@ impl Upkeep {
             runs: VecDeque::new(),
             run_bytes: 0,
             bytes_since_persist: 0,
+            let_go: compacted,
         }
     }
 
@@ -57,7 +60,8 @@ impl Upkeep {
         self.due.filter(|_| !self.persisting)
     }
 
-    /// The index up to which the log may go: old enough, or too much, but always persisted.
+    /// The index up to which the log may go: old enough, or too much, or in the way of other
+    /// groups, but always persisted.
     fn compaction_target(&self, applied: Index, config: &DriverConfig) -> Index {
         let limits = &config.limits;
         let mut target = applied.saturating_sub(limits.catch_up_entries);
@@ -69,6 +73,7 @@ impl Upkeep {
             bytes -= run;
             target = target.max(*last);
         }
+        target = target.max(self.let_go);
         let persisted = match config.is(Canary::CompactUnpersisted) {
             true => applied,
             false => self.persisted,
@@ -97,6 +102,7 @@ impl Group {
         }
         let due = keep.due.is_some_and(|at| at <= cx.now)
             || self.epochs.is_ending()
+            || keep.let_go > keep.asked_index
             || keep.bytes_since_persist > limits.persist_bytes;
         if due && !keep.persisting && applied > keep.asked_index {
             keep.persisting = true;
@@ -110,7 +116,8 @@ impl Group {
         let many = target >= self.upkeep.compacted + limits.compact_step_entries;
         let large = self.upkeep.run_bytes > limits.catch_up_bytes + limits.catch_up_bytes / 4;
         // An epoch that has ended is not compacted any more: its log is about to begin anew.
-        if target > self.upkeep.compacted && (many || large) && !self.epochs.is_ending() {
+        let asked = self.upkeep.let_go > self.upkeep.compacted;
+        if target > self.upkeep.compacted && (many || large || asked) && !self.epochs.is_ending() {
             self.upkeep.compacted = target;
             self.upkeep.forget(target);
             self.input(cx, Input::Compact { index: target });
@@ -122,6 +129,13 @@ impl Group {
         self.upkeep.persisted = self.upkeep.persisted.max(index);
         self.upkeep(cx);
         self.go_on(cx);
+    }
+
+    /// The log has grown long, and cannot give its oldest segment up before this group's begins
+    /// after `index`: whoever lags is sent the state then.
+    pub(crate) fn let_go<R>(&mut self, cx: &mut Context<'_, R>, index: Index) {
+        self.upkeep.let_go = self.upkeep.let_go.max(index);
+        self.upkeep(cx);
     }
 
     /// Whether everything up to `index` is durable in the service.

@@ -40,6 +40,31 @@ fn what_was_written_is_there_after_a_crash() {
 }
 
 #[test]
+fn who_holds_a_long_log_back_is_told_once_for_each_segment() {
+    let (mut wal, _) = open(MemoryDisk::new());
+    put(&mut wal, 1, vec![(2, entries(1, 3, 1, 100))]);
+    let many = WalOptions::small().long_segments as u64 + 2;
+    let mut told = Vec::new();
+    let mut id = 1u64;
+    // Group 1 goes on and is compacted; group 2 has three entries in the first segment.
+    while wal.stats().segments < many {
+        id += 1;
+        let compact = Some(Box::new(base(id.saturating_sub(3), 1)));
+        put(&mut wal, id, vec![(1, Write { compact, ..entries(id - 1, 1, 1, 60_000) })]);
+        let held = wal.held_back();
+        if !held.is_empty() {
+            told.push((wal.stats().segments, held));
+        }
+    }
+    let long = many - 2;
+    assert_eq!(told, [long + 1, long + 2].map(|n| (n, vec![(GroupId(2), 3)])));
+    put(&mut wal, id + 1, vec![(2, Write { compact: Some(Box::new(base(3, 1))), ..nothing() })]);
+    put(&mut wal, id + 2, vec![(1, entries(id, 1, 1, 10))]);
+    assert!(wal.stats().segments <= 2, "{:?}", wal.stats());
+    assert_eq!(wal.held_back(), []);
+}
+
+#[test]
 fn truncated_entries_stay_away_and_bases_move() {
     let (mut wal, _) = open(MemoryDisk::new());
     put(&mut wal, 1, vec![(1, entries(1, 9, 1, 10))]);
@@ -68,7 +93,7 @@ fn segments_are_recycled_and_what_lives_is_carried_forward() {
         ..nothing()
     };
     put(&mut wal, 1, vec![(2, quiet)]);
-    let mut id = 1;
+    let mut id = 1u64;
     for round in 0..400 {
         let from = 1 + round * 10;
         id += 2;

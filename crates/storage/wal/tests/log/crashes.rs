@@ -6,8 +6,9 @@ use crate::model::{Model, random_batch};
 use crate::support::*;
 use proptest::prelude::*;
 use quorate_base::Rng;
+use quorate_disk::Disk;
 use quorate_replicated_log::{Entries, Write};
-use quorate_wal::{Wal, WalOptions};
+use quorate_wal::{Wal, WalError, WalOptions};
 
 /// Segments so small that they are recycled all the time.
 fn options() -> WalOptions {
@@ -71,6 +72,90 @@ fn a_power_failure_at_every_operation() {
             run(disk, &mut model, 0, &mut rng);
         }
     }
+}
+
+/// The last block may be in the machine's cache only when the log is opened again: nothing may be
+/// written behind it before it is durable, or a power failure leaves what looks like damage.
+#[test]
+fn a_power_failure_right_after_a_kill() {
+    let mut total = run(FaultDisk::new(), &mut Model::new(), 12, &mut Rng::new(5));
+    let operations = total.operations();
+    total.kill_with_cache();
+    for cut in 1..=operations {
+        for later in 1..=12 {
+            let mut model = Model::new();
+            let mut disk = FaultDisk::new();
+            disk.cut_at = cut;
+            disk = run(disk, &mut model, 12, &mut Rng::new(5));
+            disk.kill_with_cache();
+            disk.cut_at = disk.operations() + later;
+            let mut rng = Rng::new(cut * 31 + later);
+            disk = run(disk, &mut model, 0, &mut rng);
+            disk.crash(&mut rng);
+            run(disk, &mut model, 1, &mut rng);
+        }
+    }
+}
+
+/// A log whose first segment holds the only base and hard state of group 2, and is given up once
+/// these are repeated. Group 1 goes on, and is compacted.
+fn gives_up_its_first_segment(disk: FaultDisk) -> FaultDisk {
+    let (mut wal, _) = Wal::open(disk, options()).expect("it begins");
+    let begin = Write { hard_state: Some(hard_state(9, 7)), ..nothing() };
+    let begin = Write { reset: Some(Box::new(base(7, 3))), ..begin };
+    let mut batches = vec![batch(1, vec![(2, begin)])];
+    for id in 2..14 {
+        batches.push(batch(id, vec![(1, entries(id - 1, 1, 1, 7_000))]));
+    }
+    let compact = Write { compact: Some(Box::new(base(12, 1))), ..nothing() };
+    batches.push(batch(14, vec![(1, compact)]));
+    for batch in batches {
+        wal.submit(batch).expect("the disk has room and works");
+        while wal.poll().is_some() {}
+    }
+    wal.into_disk()
+}
+
+/// What the first block of a run repeats of a segment that was given up then is nowhere else. That
+/// block promises nothing to anybody, and may be torn; but damage to it is no tear.
+#[test]
+fn what_the_first_block_repeats_is_not_cut_off_with_it() {
+    const FIRST: &str = "0000000000000001.log";
+    let total = gives_up_its_first_segment(FaultDisk::new());
+    assert!(!total.list().unwrap().contains(&FIRST.to_owned()), "it was given up");
+    let (mut flipped, mut refused) = (0, 0);
+    for cut in 1..=total.operations() {
+        let mut disk = FaultDisk::new();
+        disk.cut_at = cut;
+        disk = gives_up_its_first_segment(disk);
+        disk.crash(&mut Rng::new(cut));
+        let names = disk.list().unwrap();
+        let before: Vec<_> = names.into_iter().map(|it| (disk.content(&it), it)).collect();
+        let (wal, known) = Wal::open(disk, options()).unwrap();
+        let mut disk = wal.into_disk();
+        let there = |name: &str, disk: &FaultDisk| disk.list().unwrap().iter().any(|it| it == name);
+        if !before.iter().any(|(_, name)| name == FIRST) || there(FIRST, &disk) {
+            continue; // It was not given up at this start.
+        }
+        for (content, name) in &before {
+            if !there(name, &disk) {
+                continue;
+            }
+            let now = disk.content(name);
+            for at in (8_192..now.len()).filter(|at| now[*at] != content[*at]) {
+                flipped += 1;
+                let mut disk = disk.clone();
+                disk.flip(name, at, 0x41);
+                match Wal::open(disk, options()) {
+                    Ok((_, found)) => assert_eq!(found.groups, known.groups, "{name} at {at}"),
+                    Err(WalError::Damaged { .. }) => refused += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+    assert!(flipped > 100, "{flipped}");
+    assert!(refused < flipped / 2, "{refused} of {flipped}");
 }
 
 /// A write of more than a block fills slots that held something older, and says that all of it is

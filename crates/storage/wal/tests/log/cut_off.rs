@@ -3,7 +3,7 @@
 
 use crate::support::*;
 use quorate_base::{GroupId, Index};
-use quorate_disk::{Disk, MemoryDisk};
+use quorate_disk::MemoryDisk;
 use quorate_replicated_log::Write;
 use quorate_wal::Recovery;
 

@@ -137,6 +137,25 @@ impl FaultDisk {
         self.restart();
     }
 
+    /// What is in a file.
+    pub(crate) fn content(&mut self, name: &str) -> Vec<u8> {
+        self.file(name).map(|file| file.now.clone()).unwrap_or_default()
+    }
+
+    /// Changes bits of what is durable.
+    pub(crate) fn flip(&mut self, name: &str, offset: usize, mask: u8) {
+        let file = self.file(name).expect("it is there");
+        file.now[offset] ^= mask;
+        file.durable.clone_from(&file.now);
+    }
+
+    /// The same, and the machine has written nothing back yet: it is all in its cache.
+    pub(crate) fn kill_with_cache(&mut self) {
+        self.waiting.clear();
+        self.completed.clear();
+        (self.cut_at, self.fail_at, self.held) = (u64::MAX, u64::MAX, false);
+    }
+
     fn restart(&mut self) {
         self.name_changes.clear();
         // The content of what was made and removed since is not kept: so is its name.

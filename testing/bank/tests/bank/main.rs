@@ -1,5 +1,5 @@
 //! A small bank, with everything that the large one has; and that a bank without transactions is
-//! found out.
+//! found out, by readers and by lists.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use quorate_bank::{Fault, Trial};
@@ -45,5 +45,13 @@ fn without_transactions_readers_see_half_a_transfer() {
     let trial = Trial { accounts: 40, time, faults: false, broken: true, ..small() };
     let report = trial.run().unwrap();
     assert!(report.wrong.iter().any(|what| what.contains("a reader saw")), "{report}");
+}
+
+#[test]
+fn without_transactions_lists_show_it() {
+    let _turn = alone(env!("CARGO_BIN_EXE_bank"));
+    let (time, faults, broken) = (Duration::from_secs(3), false, true);
+    let nobody = Trial { accounts: 40, clients: 0, readers: 0, ..small() };
+    let report = Trial { scribes: 6, time, faults, broken, ..nobody }.run().unwrap();
     assert!(report.wrong.iter().any(|what| what.contains("lists: ")), "{report}");
 }

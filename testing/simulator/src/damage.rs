@@ -164,7 +164,10 @@ impl World<'_> {
         if !node.member || node.removed || node.ruined {
             return false;
         }
-        self.crash(id);
+        match self.node(id).running.is_some() {
+            true => self.crash(id),
+            false => self.lose_cache(id),
+        }
         self.node(id).running.is_none() && self.damage(id)
     }
 

@@ -137,7 +137,21 @@ impl World<'_> {
             switching = epoch.is_some_and(|(epoch, _)| epoch < state);
             node.applied_before = running.host.service().base().position.index;
         }
-        node.disk.crash();
+        self.lose_cache(id);
+        self.count(Happening::Crash);
+        if switching {
+            self.count(Happening::CrashInSwitch);
+        }
+        if self.record.joint {
+            self.count(Happening::CrashInJoint);
+        }
+        self.line(id, format_args!("loses power"));
+        self.ended(id);
+    }
+
+    /// What was not durable is gone, or not, also of a process that ended before.
+    pub fn lose_cache(&mut self, id: u64) {
+        self.node(id).disk.crash();
         // An engine may have written more than it promised.
         let keeps = match self.rng.below(4) {
             0 => self.rng.below(8),
@@ -150,17 +164,7 @@ impl World<'_> {
             let keeps = if self.rng.below(2) == 0 { 0 } else { self.rng.below(8) };
             self.nodes[id as usize - 1].neighbours[at].1.crash(keeps);
         }
-        let node = self.node(id);
-        node.engine_failing = false;
-        self.count(Happening::Crash);
-        if switching {
-            self.count(Happening::CrashInSwitch);
-        }
-        if self.record.joint {
-            self.count(Happening::CrashInJoint);
-        }
-        self.line(id, format_args!("loses power"));
-        self.ended(id);
+        self.node(id).engine_failing = false;
     }
 
     /// A node's process ends; the power stays on.

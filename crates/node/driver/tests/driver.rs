@@ -456,6 +456,7 @@ fn the_log_is_compacted_only_behind_what_is_persisted() {
     let mut effects = Effects::default();
     effects.committed.push(Entries::new((1..=10).map(entry).collect()));
     bench.answer(effects);
+    bench.log.0.lock().unwrap().commit = 10;
     let out = bench.event(Event::PeerLost { node: NodeId(9) });
     assert!(matches!(&out.work[..], [(GROUP, Work::Apply(entries))] if entries.len() == 10));
     bench.event(applied(RequestId { sequence: 10, ..RequestId::default() }));
@@ -479,6 +480,7 @@ fn who_keeps_the_log_long_lets_go_of_what_is_persisted() {
     let mut effects = Effects::default();
     effects.committed.push(Entries::new((1..=10).map(entry).collect()));
     bench.answer(effects);
+    bench.log.0.lock().unwrap().commit = 10;
     bench.event(Event::PeerLost { node: NodeId(9) });
     bench.event(applied(RequestId { sequence: 10, ..RequestId::default() }));
     let compacted = |inputs: Vec<Input>| -> Vec<Index> {

@@ -240,7 +240,10 @@ impl Raft {
 
     /// Remembers the promise and the commit index; returns what must be durable first.
     pub(crate) fn remember(&mut self) -> WriteId {
-        let state = HardState { promised: self.promised, commit: self.commit };
+        // What a damaged replica took from others is not on its disk yet, where something else may
+        // be in its place: see `recovery`.
+        let on_disk = if self.is_damaged() { self.repair_from - 1 } else { Index::MAX };
+        let state = HardState { promised: self.promised, commit: self.commit.min(on_disk) };
         self.journal.remember(state)
     }
 

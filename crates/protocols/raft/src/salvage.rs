@@ -74,12 +74,20 @@ impl Raft {
         out: &mut Effects,
     ) {
         let mut run = self.lost.staged.remove(&from).unwrap_or_default();
-        if self.contradict(previous, entries.iter()) {
+        // Also what was given before: more may be known to be committed since.
+        if self.contradict(previous, run.iter().chain(entries.iter())) {
             return;
         }
         // A repeated answer goes on from within what is there.
-        let goes_on = run.iter().rev().any(|entry| entry.position() == previous);
-        if !goes_on {
+        let met = run.iter().rposition(|entry| entry.position() == previous);
+        let given = run.last().map(Entry::position);
+        if let Some(at) = met {
+            // What followed there may have been overruled at the other since.
+            let both = run[at + 1..].iter().zip(entries.iter());
+            if both.into_iter().any(|(before, now)| before.position() != now.position()) {
+                run.truncate(at + 1);
+            }
+        } else {
             run.clear();
             if !self.log.holds(previous) && previous.index > self.commit {
                 // The logs differ there: a round further back they may agree.
@@ -89,10 +97,9 @@ impl Raft {
                 return;
             }
         }
-        let staged = run.len();
         let next = run.last().map_or(0, |entry| entry.index + 1);
         run.extend(entries.iter().filter(|entry| entry.index >= next).cloned());
-        let grew = run.len() > staged;
+        let grew = run.last().map(Entry::position) != given;
         let own = self.fill_with(&run);
         let known = |e: &&Entry| e.index <= self.commit || self.log.holds(e.position());
         let agreeing = run.iter().take_while(known).count();

@@ -105,7 +105,7 @@ impl<'a> Scan<'a> {
                     if block.broken && !self.keep_broken(i, at, &block) {
                         self.report.torn_bytes += block.header.bytes();
                         self.end_at(*sequence, at, used);
-                        self.judge_around(i, used)?;
+                        self.judge_around(i, used, block.header.number)?;
                         return Ok(false);
                     }
                     at += block.header.bytes();
@@ -133,34 +133,36 @@ impl<'a> Scan<'a> {
         if used || self.tail.segment == 0 {
             self.end_at(*sequence, at, used);
         }
+        let number = self.follows_after();
         if at < bytes.len() as u64 {
-            self.judge_end(i, at)?;
+            self.judge_end(i, at, number)?;
         }
-        self.judge_next(i)?;
+        self.judge_next(i, number)?;
         Ok(false)
     }
 
     /// The log may have gone on in the next segment, with a block that nothing else tells of.
-    fn judge_next(&mut self, i: usize) -> Result<(), WalError> {
+    fn judge_next(&mut self, i: usize, than: u64) -> Result<(), WalError> {
         let next = self.segments.get(i + 1);
         match next.is_some_and(|next| next.bytes.len() as u64 > FIRST_BLOCK) {
-            true => self.judge_end(i + 1, FIRST_BLOCK),
+            true => self.judge_end(i + 1, FIRST_BLOCK, than),
             false => Ok(()),
         }
     }
 
-    /// Judges where else the log may have gone on after its last block turned out to be torn: in
-    /// the next segment; or, with something smaller, in the one before, if the torn block was to
-    /// be the first of this one.
-    fn judge_around(&mut self, i: usize, used: bool) -> Result<(), WalError> {
+    /// Judges where else the log may have gone on after what looks like its last block, of this
+    /// number, turned out to be torn: in the next segment; or, with something smaller, in the one
+    /// before, if the torn block was to be the first of this one. It shows that nothing later was
+    /// begun in its own run; what was begun before it and not finished was cut off.
+    fn judge_around(&mut self, i: usize, used: bool, number: u64) -> Result<(), WalError> {
         let Tail { segment, offset, .. } = self.tail;
         if let Some(before) = i.checked_sub(1).filter(|_| !used)
             && self.segments[before].sequence == segment
             && offset < self.segments[before].bytes.len() as u64
         {
-            self.judge_end(before, offset)?;
+            self.judge_end(before, offset, number)?;
         }
-        self.judge_next(i)
+        self.judge_next(i, number)
     }
 
     fn end_at(&mut self, sequence: u64, at: u64, used: bool) {
@@ -279,8 +281,9 @@ impl<'a> Scan<'a> {
         (i + 1..self.segments.len()).any(has)
     }
 
-    /// Judges the page where no block was found and after which none follows.
-    fn judge_end(&mut self, i: usize, at: u64) -> Result<(), WalError> {
+    /// Judges the page where no block was found and after which none follows: what was written
+    /// there counts if it is later `than` that number.
+    fn judge_end(&mut self, i: usize, at: u64, than: u64) -> Result<(), WalError> {
         let Segment { sequence, bytes } = &self.segments[i];
         let page = &bytes[at as usize..(at + PAGE_BYTES) as usize];
         let astray = astray(bytes, *sequence, at);
@@ -292,7 +295,7 @@ impl<'a> Scan<'a> {
                 Stamp::Bad if astray.iter().any(|block| block.left(sector, offset)) => {
                     unwritten += 1;
                 }
-                Stamp::Of(low) if low.wrapping_sub(self.tail.number as u32) as i32 > 0 => {
+                Stamp::Of(low) if low.wrapping_sub(than as u32) as i32 > 0 => {
                     written += 1;
                 }
                 Stamp::Bad => written += 1,

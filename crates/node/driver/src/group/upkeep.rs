@@ -102,7 +102,7 @@ impl Group {
         }
         let due = keep.due.is_some_and(|at| at <= cx.now)
             || self.epochs.is_ending()
-            || keep.let_go > keep.asked_index
+            || (keep.let_go > keep.asked_index && applied >= keep.let_go)
             || keep.bytes_since_persist > limits.persist_bytes;
         if due && !keep.persisting && applied > keep.asked_index {
             keep.persisting = true;
@@ -112,7 +112,8 @@ impl Group {
             keep.due = None;
             cx.outputs.work.push((self.id, Work::Persist));
         }
-        let target = self.upkeep.compaction_target(applied, cx.config);
+        // After a start a log may not know yet that all that was applied is committed.
+        let target = self.upkeep.compaction_target(applied, cx.config).min(self.log.commit());
         let many = target >= self.upkeep.compacted + limits.compact_step_entries;
         let large = self.upkeep.run_bytes > limits.catch_up_bytes + limits.catch_up_bytes / 4;
         // An epoch that has ended is not compacted any more: its log is about to begin anew.

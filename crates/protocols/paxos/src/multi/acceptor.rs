@@ -44,7 +44,6 @@ impl MultiPaxos {
             }
             self.follow(now, NodeId::NONE, out);
             self.promise(ballot);
-            self.asked = Asked::default();
         }
         // A question that is not only put again tells that the candidate gets on.
         if self.leader.is_none() && (from != self.asked.from || from == WAIT) {

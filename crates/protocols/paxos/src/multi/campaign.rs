@@ -111,11 +111,7 @@ impl MultiPaxos {
         let heartbeat = self.config.heartbeat;
         let Some(mut campaign) = self.campaign.take() else { return };
         campaign.ask_again_at = now + heartbeat;
-        let mut voters = self.other_voters();
-        voters.extend(campaign.memberships().flat_map(|(_, m)| m.voters.iter().copied()));
-        voters.sort_unstable();
-        voters.dedup();
-        for to in voters.into_iter().filter(|&node| node != self.me()) {
+        for to in self.asked_by(&campaign) {
             let answer = campaign.answers.iter().find(|answer| answer.node == to);
             if let Some(from) = answer.map_or(Some(campaign.from), |answer| answer.next) {
                 let body = Body::Prepare { from, transfer: campaign.transfer };
@@ -125,22 +121,31 @@ impl MultiPaxos {
         self.campaign = Some(campaign);
     }
 
+    /// Whose promises may be needed.
+    fn asked_by(&self, campaign: &Campaign) -> Vec<NodeId> {
+        let mut voters = self.other_voters();
+        voters.extend(campaign.memberships().flat_map(|(_, m)| m.voters.iter().copied()));
+        voters.sort_unstable();
+        voters.dedup();
+        voters.retain(|node| *node != self.me());
+        voters
+    }
+
     /// Questions and answers may be lost. While somebody's answer still comes, part by part, the
     /// others would miss a leader and stand themselves, and the answers to them would take no less
     /// time.
     pub(super) fn tick_campaign(&mut self, now: Instant, out: &mut Effects) {
-        let me = self.me();
-        let Some(campaign) = self.campaign.as_mut().filter(|it| now >= it.ask_again_at) else {
+        let Some(mut campaign) = self.campaign.take_if(|it| now >= it.ask_again_at) else {
             return;
         };
         if core::mem::take(&mut campaign.goes_on) {
             let body = Body::Prepare { from: WAIT, transfer: campaign.transfer };
-            let gives = campaign.answers.iter().filter(|it| it.next.is_some());
-            let gives: Vec<NodeId> = gives.map(|answer| answer.node).collect();
-            let mut others = self.other_voters();
-            others.retain(|to| *to != me && !gives.contains(to));
-            others.into_iter().for_each(|to| self.send(out, to, body.clone(), None));
+            let gives =
+                |to: NodeId| campaign.answers.iter().any(|it| it.node == to && it.next.is_some());
+            let others = self.asked_by(&campaign).into_iter().filter(|to| !gives(*to));
+            others.for_each(|to| self.send(out, to, body.clone(), None));
         }
+        self.campaign = Some(campaign);
         self.ask_for_promises(now, out);
     }
 

@@ -75,6 +75,7 @@ impl MultiPaxos {
             return; // The leader's lease rests on this replica's patience.
         }
         self.sticky_until = now;
+        self.asked.busy_until = now;
         let longest = (self.config.heartbeat / 4).max(Duration::from_millis(2));
         let soon = now + self.rng.duration(Duration::from_millis(1), longest);
         self.election_at = self.election_at.min(soon);

@@ -262,6 +262,7 @@ impl MultiPaxos {
     /// Takes note of a promise.
     pub(super) fn promise(&mut self, ballot: Ballot) {
         self.promised = ballot;
+        self.asked = Asked::default();
         self.seen = self.seen.max(ballot.round);
         self.promise_write = self.remember();
     }

@@ -5,7 +5,7 @@ use crate::support::*;
 use quorate_base::{GroupId, Index};
 use quorate_disk::MemoryDisk;
 use quorate_replicated_log::Write;
-use quorate_wal::Recovery;
+use quorate_wal::{Recovery, WalOptions};
 
 const FILE: &str = "0000000000000001.log";
 const PAGE: usize = 4096;
@@ -138,4 +138,37 @@ fn a_page_that_was_cut_off_does_not_count_again() {
         assert_eq!(damaged(&found), [] as [Index; 0], "{sectors} sectors");
     }
     assert!(tried > 3, "{tried}");
+}
+
+/// A block of several pages did not fit and was to begin the next segment, where its first page is
+/// whole; the first block of the next run fitted, and is torn as well. Neither was promised.
+#[test]
+fn two_torn_blocks_in_two_segments_are_cut_off() {
+    const NEXT: &str = "0000000000000002.log";
+    let (mut wal, _) = open(MemoryDisk::new());
+    put(&mut wal, 1, vec![(1, Write { reset: Some(Box::new(base(0, 0))), ..nothing() })]);
+    let mut entry = 0;
+    // One page is left.
+    while wal.stats().bytes + 3 * (PAGE as u64) < WalOptions::small().segment_bytes {
+        entry += 1;
+        put(&mut wal, 1 + entry, vec![(1, entries(entry, 1, 1, 40))]);
+    }
+    put(&mut wal, 2 + entry, vec![(1, many_pages(entry + 1))]);
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let mut next = disk.content(NEXT).unwrap().to_vec();
+    assert!(end(&next) > 3 * PAGE, "it is there");
+    next[3 * PAGE..].fill(0);
+    disk.put(NEXT, next);
+    let (wal, known) = open(disk);
+    assert_eq!(known.groups[&GroupId(1)].end(), entry);
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let mut now = content(&disk);
+    let last = now.len() - PAGE;
+    assert!(now[last..].iter().any(|byte| *byte != 0), "the first block of the run fitted");
+    now[last..last + 512].fill(0);
+    disk.put(FILE, now);
+    let (_, found) = open(disk);
+    assert_eq!(found.groups, known.groups);
 }

@@ -237,9 +237,16 @@ mod tests {
         fn done(&self) -> Vec<(u64, Result<(), String>)> {
             let mut items = Vec::new();
             self.inbox.items.take(&mut items, Some(Duration::from_secs(5)));
+            // On a full disk it also tells who keeps it from having room again.
+            let told =
+                |item: &Item<HostedKeyspace>| matches!(item, Item::Event(Event::LogHeld { .. }));
+            if !items.is_empty() && items.iter().all(told) {
+                return self.done();
+            }
+            items.retain(|item| !told(item));
             let done = items.into_iter().map(|item| match item {
                 Item::Event(Event::LogDone { batch, result }) => (batch.0, result),
-                _ => panic!("the log thread reports its batches alone"),
+                _ => panic!("the log thread reports nothing else"),
             });
             done.collect()
         }

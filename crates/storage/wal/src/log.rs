@@ -172,9 +172,12 @@ impl<D: Disk> Wal<D> {
             return Vec::new();
         }
         self.told_held = now;
-        let base = |group: &GroupId| self.groups.get(group).map(|place| place.base.position.index);
-        let held = live.ends.iter().filter(|(group, end)| base(group).is_some_and(|b| b < **end));
-        held.map(|(group, end)| (*group, *end)).collect()
+        let needs = |(group, end): (&GroupId, &Index)| {
+            let place = self.groups.get(group)?;
+            let end = place.end.min(*end);
+            (place.base.position.index < end).then_some((*group, end))
+        };
+        live.ends.iter().filter_map(needs).collect()
     }
 
     /// Whether what was recovered is known to be durable.
@@ -328,8 +331,10 @@ impl<D: Disk> Wal<D> {
         let Some((oldest, live)) = self.segments.live.first_key_value() else { return false };
         *oldest != self.active
             && live.ends.iter().all(|(group, end)| {
-                // A group that is forgotten needs nothing any more.
-                self.groups.get(group).is_none_or(|place| *end <= place.base.position.index)
+                // A group that is forgotten needs nothing any more, nor one what was truncated.
+                self.groups
+                    .get(group)
+                    .is_none_or(|place| (*end).min(place.end) <= place.base.position.index)
             })
     }
 

@@ -105,7 +105,7 @@ impl<'a> Scan<'a> {
                     if block.broken && !self.keep_broken(i, at, &block) {
                         self.report.torn_bytes += block.header.bytes();
                         self.end_at(*sequence, at, used);
-                        self.judge_around(i, used, block.header.number)?;
+                        self.judge_around(i, at, used, &block.header)?;
                         return Ok(false);
                     }
                     at += block.header.bytes();
@@ -152,9 +152,21 @@ impl<'a> Scan<'a> {
 
     /// Judges where else the log may have gone on after what looks like its last block, of this
     /// number, turned out to be torn: in the next segment; or, with something smaller, in the one
-    /// before, if the torn block was to be the first of this one. It shows that nothing later was
-    /// begun in its own run; what was begun before it and not finished was cut off.
-    fn judge_around(&mut self, i: usize, used: bool, number: u64) -> Result<(), WalError> {
+    /// before, if the torn block was to be the first of this one. What was begun before it and not
+    /// finished was cut off. The first block of a run may not be torn at all, and its run have gone
+    /// on behind it; another run's may have the same number.
+    fn judge_around(
+        &mut self,
+        i: usize,
+        at: u64,
+        used: bool,
+        torn: &BlockHeader,
+    ) -> Result<(), WalError> {
+        let behind = at + torn.bytes();
+        if behind < self.segments[i].bytes.len() as u64 {
+            self.judge_end(i, behind, torn.number)?;
+        }
+        let number = torn.number - 1;
         let Tail { segment, offset, .. } = self.tail;
         if let Some(before) = i.checked_sub(1).filter(|_| !used)
             && self.segments[before].sequence == segment

@@ -53,43 +53,70 @@ pub fn verdict(ran: &RunTransactionResponse) -> Option<bool> {
     }
 }
 
-/// Asks one member, and where that does not answer any, until it is told how it ends, or for a
-/// while: it may have been done, and the same id gets the same outcome.
-pub async fn until_told(
-    first: &Client,
-    any: &Client,
-    request: RunTransactionRequest,
-    ledger: &Ledger,
-) -> Option<RunTransactionResponse> {
-    let mut ran = first.transaction_run(request.clone()).await;
-    for _ in 0..TRIES {
-        match &ran {
-            Ok(ran) if verdict(ran).is_some() => break,
-            Err(Error::Refused(status)) => {
-                ledger.wrong(format!("{} is refused: {status:?}", request.id));
-                break;
-            }
-            Ok(_) | Err(_) => {
-                ledger.flights.lock().remove(&request.id);
-                tokio::time::sleep(PAUSE).await;
-                ran = any.transaction_run(request.clone()).await;
-            }
+/// Clients of every keyspace, by place.
+pub fn keyspaces(members: &Members, ledger: &Ledger) -> BTreeMap<usize, Client> {
+    let all = ledger.map.places.iter().enumerate().filter_map(|(index, place)| {
+        let Place::Keyspace(name) = place else { return None };
+        Some((index, members.any(Some(name))))
+    });
+    all.collect()
+}
+
+/// What one who runs transactions asks with.
+pub struct Asker {
+    /// The member that is asked first.
+    pub node: usize,
+    /// Of every keyspace by itself, by place.
+    pub keyspaces: BTreeMap<usize, Client>,
+    pinned: Client,
+    any: Client,
+    ledger: Arc<Ledger>,
+}
+
+impl Asker {
+    /// Asks a member that depends on who it is first.
+    pub fn new(me: u64, members: &Members, ledger: &Arc<Ledger>) -> Asker {
+        let node = usize::try_from(me).unwrap_or(0) % members.addresses.len();
+        Asker {
+            node,
+            keyspaces: keyspaces(members, ledger),
+            pinned: members.client(&[node], None, Duration::from_secs(5)),
+            any: members.any(None),
+            ledger: ledger.clone(),
         }
     }
-    ledger.flights.lock().remove(&request.id);
-    ran.ok()
+
+    /// Asks its member, and where that does not answer any, until it is told how it ends, or for a
+    /// while: it may have been done, and the same id gets the same outcome.
+    pub async fn until_told(
+        &self,
+        request: RunTransactionRequest,
+    ) -> Option<RunTransactionResponse> {
+        let mut ran = self.pinned.transaction_run(request.clone()).await;
+        self.ledger.flights.lock().remove(&request.id);
+        for _ in 0..TRIES {
+            match &ran {
+                Ok(ran) if verdict(ran).is_some() => break,
+                Err(Error::Refused(status)) => {
+                    self.ledger.wrong(format!("{} is refused: {status:?}", request.id));
+                    break;
+                }
+                Ok(_) | Err(_) => {
+                    tokio::time::sleep(PAUSE).await;
+                    ran = self.any.transaction_run(request.clone()).await;
+                }
+            }
+        }
+        ran.ok()
+    }
 }
 
 /// One client.
 pub struct Mover {
     name: String,
-    node: usize,
     ledger: Arc<Ledger>,
     rng: Rng,
-    pinned: Client,
-    any: Client,
-    /// By place.
-    keyspaces: BTreeMap<usize, Client>,
+    asker: Asker,
     /// Whether it moves money without a transaction: what must be noticed.
     broken: bool,
 }
@@ -103,19 +130,11 @@ impl Mover {
         mut rng: Rng,
         broken: bool,
     ) -> Mover {
-        let node = usize::try_from(me).unwrap_or(0) % members.addresses.len();
-        let keyspaces = ledger.map.places.iter().enumerate().filter_map(|(index, place)| {
-            let Place::Keyspace(name) = place else { return None };
-            Some((index, members.any(Some(name))))
-        });
         Mover {
             name: format!("m{me}-{:x}", rng.next_u64() >> 40),
-            node,
             ledger: ledger.clone(),
             rng,
-            pinned: members.client(&[node], None, Duration::from_secs(5)),
-            any: members.any(None),
-            keyspaces: keyspaces.collect(),
+            asker: Asker::new(me, members, ledger),
             broken,
         }
     }
@@ -145,7 +164,7 @@ impl Mover {
     /// What the accounts in keyspaces have, each at its own moment.
     async fn read(&self, circle: u64, shares: &Shares) -> Option<BTreeMap<usize, Holding>> {
         let read = shares.iter().filter_map(|(place, _)| {
-            let client = self.keyspaces.get(place)?;
+            let client = self.asker.keyspaces.get(place)?;
             Some(async move { (*place, client.range(range(key(circle))).await) })
         });
         let mut was = BTreeMap::new();
@@ -164,9 +183,9 @@ impl Mover {
     async fn transact(&self, request: RunTransactionRequest, circle: u64, shares: &Shares) {
         let id = request.id.clone();
         let places: Vec<usize> = shares.iter().map(|(place, _)| *place).collect();
-        let flight = Flight { node: self.node, circle, places: places.clone() };
+        let flight = Flight { node: self.asker.node, circle, places: places.clone() };
         self.ledger.flights.lock().insert(id.clone(), flight);
-        let ran = until_told(&self.pinned, &self.any, request, &self.ledger).await;
+        let ran = self.asker.until_told(request).await;
         let commits = ran.as_ref().and_then(verdict);
         self.ledger.told.lock().push(Told { id, places, commits });
     }
@@ -175,7 +194,7 @@ impl Mover {
     async fn move_by_halves(&self, circle: u64, shares: &Shares, was: &BTreeMap<usize, Holding>) {
         for (place, is) in after(&self.ledger.map, shares, was) {
             // Whether it works is nobody's concern.
-            let _ = self.keyspaces[&place].txn(half(circle, was[&place], is)).await;
+            let _ = self.asker.keyspaces[&place].txn(half(circle, was[&place], is)).await;
         }
     }
 }

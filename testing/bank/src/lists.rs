@@ -5,7 +5,7 @@
 //! holds it to be as it was; who reads does not care. So that lists stay short, new ones are begun
 //! now and then.
 
-use crate::clients::{Members, until_told, verdict};
+use crate::clients::{Asker, Members, keyspaces, verdict};
 use crate::ledger::Ledger;
 use crate::places::Place;
 use crate::requests::{holds, keyspace, put, range};
@@ -16,7 +16,6 @@ use quorate_wire::etcdserverpb::request_op::Request as Op;
 use quorate_wire::etcdserverpb::response_op::Response as Done;
 use quorate_wire::etcdserverpb::{RequestOp, TxnRequest};
 use quorate_wire::quorate::{Branch, BranchAnswer, RunTransactionRequest};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -92,10 +91,7 @@ pub struct Scribe {
     run: u64,
     ledger: Arc<Ledger>,
     rng: Rng,
-    pinned: Client,
-    any: Client,
-    /// By place.
-    keyspaces: BTreeMap<usize, Client>,
+    asker: Asker,
     /// Whether it does without transactions: what must be noticed.
     broken: bool,
 }
@@ -109,15 +105,12 @@ impl Scribe {
         mut rng: Rng,
         broken: bool,
     ) -> Scribe {
-        let node = usize::try_from(me).unwrap_or(0) % members.addresses.len();
         Scribe {
             me,
             run: rng.next_u64() >> 40,
             ledger: ledger.clone(),
             rng,
-            pinned: members.client(&[node], None, Duration::from_secs(5)),
-            any: members.any(None),
-            keyspaces: keyspaces(members, ledger),
+            asker: Asker::new(me, members, ledger),
             broken,
         }
     }
@@ -126,11 +119,12 @@ impl Scribe {
     pub async fn run(mut self) {
         while self.ledger.goes_on() {
             let n = self.ledger.lists.next();
-            let called = self.ledger.lists.now();
             let Some(wanted) = self.choose(n).await else {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
+            // What was read to choose is no part of it.
+            let called = self.ledger.lists.now();
             let (steps, ending) = match self.broken {
                 true => self.by_halves(&wanted).await,
                 false => self.transact(n, &wanted).await,
@@ -142,7 +136,7 @@ impl Scribe {
 
     /// A list in each of some keyspaces, and what is to be done to it.
     async fn choose(&mut self, n: u64) -> Option<Vec<(List, Wanted)>> {
-        let mut places: Vec<usize> = self.keyspaces.keys().copied().collect();
+        let mut places: Vec<usize> = self.asker.keyspaces.keys().copied().collect();
         self.rng.shuffle(&mut places);
         let count = self.rng.between(2, MOST.min(places.len() as u64)) as usize;
         let mut wanted = Vec::new();
@@ -150,7 +144,7 @@ impl Scribe {
             let list = List { place, number: n / GENERATION * LISTS + self.rng.below(LISTS) };
             let what = match self.rng.below(2) {
                 0 => Wanted::Read,
-                _ => Wanted::Append(read(&self.keyspaces[&place], list).await?, n),
+                _ => Wanted::Append(read(&self.asker.keyspaces[&place], list).await?, n),
             };
             wanted.push((list, what));
         }
@@ -164,7 +158,7 @@ impl Scribe {
             branches: wanted.iter().map(|(list, what)| self.branch(*list, what)).collect(),
             ..RunTransactionRequest::default()
         };
-        let ran = until_told(&self.pinned, &self.any, request, &self.ledger).await;
+        let ran = self.asker.until_told(request).await;
         let ending = match ran.as_ref().and_then(verdict) {
             Some(true) => Ending::Committed(self.ledger.lists.now()),
             Some(false) => Ending::RolledBack,
@@ -192,7 +186,7 @@ impl Scribe {
     async fn by_halves(&self, wanted: &[(List, Wanted)]) -> (Vec<Step>, Ending) {
         let (mut steps, mut all) = (Vec::new(), true);
         for (list, what) in wanted {
-            let client = &self.keyspaces[&list.place];
+            let client = &self.asker.keyspaces[&list.place];
             match what {
                 Wanted::Read => {
                     let text = read(client, *list).await;
@@ -208,14 +202,6 @@ impl Scribe {
         let ending = if all { Ending::Committed(self.ledger.lists.now()) } else { Ending::Unknown };
         (steps, ending)
     }
-}
-
-fn keyspaces(members: &Members, ledger: &Ledger) -> BTreeMap<usize, Client> {
-    let all = ledger.map.places.iter().enumerate().filter_map(|(index, place)| {
-        let Place::Keyspace(name) = place else { return None };
-        Some((index, members.any(Some(name))))
-    });
-    all.collect()
 }
 
 fn work(list: List, what: &Wanted) -> TxnRequest {

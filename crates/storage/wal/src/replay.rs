@@ -249,6 +249,15 @@ pub(crate) struct GroupPlace {
     pub hard_state_segment: u64,
 }
 
+/// Highest index of each group in each segment: what must be given up before the segment is.
+pub(crate) type SegmentEnds = BTreeMap<u64, BTreeMap<GroupId, Index>>;
+
+/// The segment tells of the group's log up to this index.
+fn reach(ends: &mut SegmentEnds, segment: u64, group: GroupId, index: Index) {
+    let end = ends.entry(segment).or_default().entry(group).or_default();
+    *end = index.max(*end);
+}
+
 /// Takes blocks in order.
 #[derive(Default, Debug)]
 pub(crate) struct Replay {
@@ -257,8 +266,7 @@ pub(crate) struct Replay {
     whole: u64,
     /// Entries given by blocks after that.
     kept: BTreeSet<(GroupId, Index)>,
-    /// Highest index of each group in each segment.
-    pub segment_ends: BTreeMap<u64, BTreeMap<GroupId, Index>>,
+    pub segment_ends: SegmentEnds,
     /// Number of the last block of each segment.
     pub segment_lasts: BTreeMap<u64, u64>,
     /// Number of the last block before the log, if it is known; else zero.
@@ -311,7 +319,12 @@ impl Replay {
                     group.hard_state_segment = segment;
                     Index::MAX
                 }
-                Kind::Truncate => group.forget(row.index, row.ballot.round)?,
+                Kind::Truncate => {
+                    let in_doubt_to = row.ballot.round;
+                    // Who tells of the doubt must stay for as long as it counts.
+                    reach(&mut self.segment_ends, segment, row.group, in_doubt_to);
+                    group.forget(row.index, in_doubt_to)?
+                }
                 Kind::Reset | Kind::Compact => {
                     let base =
                         payload.and_then(|payload| read_base(row, payload, self.unnamed).ok());
@@ -328,9 +341,7 @@ impl Replay {
                         true => group.fill(at, entry)?,
                         false => group.append(at, entry),
                     }
-                    let ends = self.segment_ends.entry(segment).or_default();
-                    let end = ends.entry(row.group).or_default();
-                    *end = row.index.max(*end);
+                    reach(&mut self.segment_ends, segment, row.group, row.index);
                     row.index
                 }
             };
@@ -427,9 +438,8 @@ impl Replay {
                 group.lose(touch, &self.kept, block.header.segment);
                 // Who tells of it must stay for as long as what is lost counts.
                 if touch.first <= touch.end {
-                    let ends = self.segment_ends.entry(block.header.segment).or_default();
-                    let end = ends.entry(touch.group).or_default();
-                    *end = touch.end.max(*end);
+                    let segment = block.header.segment;
+                    reach(&mut self.segment_ends, segment, touch.group, touch.end);
                 }
             }
             self.recap.push(lost.clone());

@@ -242,7 +242,7 @@ impl<'a> Scan<'a> {
             return false;
         }
         // Whatever its own fate, a block proves that those before it were complete.
-        if self.report.blocks > 0 && block.header.previous > self.tail.number {
+        if block.header.previous > self.follows_after() {
             return true;
         }
         let end = at + block.header.bytes();

@@ -5,7 +5,7 @@ use crate::support::*;
 use quorate_base::{GroupId, Index};
 use quorate_disk::MemoryDisk;
 use quorate_replicated_log::Write;
-use quorate_wal::{Recovery, WalOptions};
+use quorate_wal::{Recovery, WalError, WalOptions};
 
 const FILE: &str = "0000000000000001.log";
 const PAGE: usize = 4096;
@@ -171,4 +171,19 @@ fn two_torn_blocks_in_two_segments_are_cut_off() {
     disk.put(FILE, now);
     let (_, found) = open(disk);
     assert_eq!(found.groups, known.groups);
+}
+
+/// What is cut off proves that there was something before it, though nothing of that can be read.
+#[test]
+fn a_log_of_which_only_an_unfinished_block_is_left_does_not_open_empty() {
+    let (start, mut disk) = torn(many_pages(4));
+    let mut left = content(&disk);
+    left[2 * PAGE..start].fill(0);
+    disk.put(FILE, left);
+    match try_open(disk) {
+        Ok((_, found)) => {
+            assert_eq!(found.groups[&GroupId(1)].end(), 4, "entries 1 to 3 are missed")
+        }
+        Err(error) => assert!(matches!(error, WalError::Damaged { .. }), "{error}"),
+    }
 }

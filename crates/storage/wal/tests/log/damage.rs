@@ -513,6 +513,53 @@ fn a_damaged_beginning_is_no_worse_without_the_segment_before_it() {
     assert_eq!(found.groups[&GroupId(1)].end(), last);
 }
 
+/// A crash between the parts of a write that takes entries away leaves those after its first part
+/// in doubt. That they are outlives the segment that says so.
+#[test]
+fn a_doubt_outlives_the_segment_that_tells_of_it() {
+    let (mut wal, _) = Wal::open(MemoryDisk::new(), options()).unwrap();
+    let begin = Write { reset: Some(Box::new(base(0, 0))), ..entries(1, 5, 1, 40) };
+    put(&mut wal, 1, vec![(1, begin)]);
+    let first_part = FIRST + 2 * PAGE;
+    let repair = Write { truncate_from: Some(3), ..entries(3, 18, 2, 2_000) };
+    put(&mut wal, 2, vec![(1, repair)]);
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let parts = blocks(&disk, 64 << 10);
+    let (start, len) = parts[2];
+    assert_eq!(start, first_part);
+    let mut content = disk.content(FILE).unwrap().to_vec();
+    content[start + len..].fill(0);
+    disk.put(FILE, content);
+    let (mut wal, found) = Wal::open(disk, options()).unwrap();
+    let group = &found.groups[&GroupId(1)];
+    let (last, damaged) = (positions(group).last().unwrap().0, group.damaged.clone());
+    assert_eq!(damaged, [last + 1..=20]);
+    put(&mut wal, 1, vec![(1, Write { compact: Some(Box::new(base(last, 2))), ..nothing() })]);
+    let (mut id, mut at) = (1, 0);
+    while wal.disk().list().unwrap().contains(&FILE.to_owned()) {
+        id += 1;
+        let more = entries(id, 1, 1, 9_000);
+        let compact = (id > 2).then(|| Box::new(base(id - 1, 1)));
+        put(&mut wal, id, vec![(2, Write { compact, ..more })]);
+        at += 1;
+        if at == 30 {
+            let mut disk = wal.into_disk();
+            disk.crash();
+            let (again, found) = Wal::open(disk, options()).unwrap();
+            wal = again;
+            assert_eq!(found.groups[&GroupId(1)].damaged, damaged, "still");
+            put(
+                &mut wal,
+                id,
+                vec![(1, Write { compact: Some(Box::new(base(20, 2))), ..nothing() })],
+            );
+        }
+        assert!(at < 60, "then it is given up");
+    }
+    assert!(at >= 30, "the doubt was given up with its segment");
+}
+
 #[test]
 fn garbage_is_never_a_panic() {
     for seed in 0..300 {

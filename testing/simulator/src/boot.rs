@@ -7,6 +7,7 @@ use crate::counters::Happening;
 use crate::disk::SimDisk;
 use crate::neighbours::Neighbour;
 use crate::node::Running;
+use crate::transactions::Transactor;
 use crate::world::{GROUP, Happens, World};
 use quorate_base::{Ballot, GroupId, Instant, NodeId, Position};
 use quorate_checkers::Violation;
@@ -49,6 +50,11 @@ impl World<'_> {
         let reads = Instant(self.rng.between(1, 1 << 40));
         let options = wal_options(self);
         let keyspace = self.keyspace_config(&first);
+        let further = quorate_keyspace::Config {
+            base: first.clone(),
+            canary: keyspace.canary,
+            ..Default::default()
+        };
         let node = self.node(id);
         if node.running.is_some() || node.removed || node.ruined {
             return;
@@ -74,7 +80,7 @@ impl World<'_> {
         let begun = service.map_err(|error| error.to_string()).and_then(|mut service| {
             let mut writes = Vec::new();
             let recovered = put_together(GROUP, &recovery, &mut service, &first, &mut writes)?;
-            let others = neighbours(engines, &recovery, &first, &mut writes)?;
+            let others = neighbours(engines, &recovery, &further, &mut writes)?;
             let founding = begin(&mut wal, writes)?;
             Ok((service, recovered, others, founding))
         });
@@ -121,6 +127,7 @@ impl World<'_> {
             wal,
             host: ServiceHost::new(service).with_part_bytes(part_bytes),
             neighbours,
+            transactor: Transactor::default(),
             hub,
             outputs: Outputs::default(),
             waiting: VecDeque::new(),
@@ -290,6 +297,10 @@ impl World<'_> {
             driver.add_group(local, *group, log, Keyspace::<MemoryEngine>::check);
         }
         running.driver = Some(driver);
+        let alive = node.alive();
+        if self.plan.scribes > 0 && id <= self.plan.nodes {
+            self.queue.push(now, id as u32, Happens::LookAround(alive));
+        }
         self.poll_soon(id);
     }
 }
@@ -298,7 +309,7 @@ impl World<'_> {
 fn neighbours(
     engines: Vec<(GroupId, MemoryEngine)>,
     recovery: &Recovery,
-    first: &Base,
+    config: &quorate_keyspace::Config,
     writes: &mut Vec<(GroupId, Write)>,
 ) -> Result<BTreeMap<GroupId, Neighbour>, String> {
     let mut all = BTreeMap::new();
@@ -306,9 +317,9 @@ fn neighbours(
         if !recovery.groups.is_empty() && !recovery.groups.contains_key(&group) {
             return Err(format!("its log has lost group {group}"));
         }
-        let config = quorate_keyspace::Config { base: first.clone(), ..Default::default() };
-        let mut service = Keyspace::open(engine, config).map_err(|error| error.to_string())?;
-        let recovered = put_together(group, recovery, &mut service, first, writes)?;
+        let mut service =
+            Keyspace::open(engine, config.clone()).map_err(|error| error.to_string())?;
+        let recovered = put_together(group, recovery, &mut service, &config.base, writes)?;
         let host = ServiceHost::new(service);
         all.insert(group, Neighbour { host, recovered: Some(recovered) });
     }

@@ -23,6 +23,8 @@ pub enum Canary {
     Driver(quorate_driver::Canary),
     /// One of the keyspace.
     Keyspace(quorate_keyspace::canary::Bug),
+    /// One of a transaction's coordinator.
+    Transactions(quorate_transactions::canary::Bug),
 }
 
 impl Canary {
@@ -54,9 +56,17 @@ impl Canary {
         let paxos = quorate_paxos::Canary::ALL.into_iter().map(Canary::Paxos);
         let wal = quorate_wal::Canary::ALL.into_iter().map(Canary::Wal);
         let store = quorate_mvcc::Bug::ALL.into_iter().map(Canary::Store);
-        let keyspace = quorate_keyspace::canary::Bug::ALL.into_iter().map(Canary::Keyspace);
+        use quorate_keyspace::canary::Bug;
+        let keyspace = Bug::ALL.into_iter().chain(Bug::BRANCHES).map(Canary::Keyspace);
+        let coordinator = quorate_transactions::canary::Bug::ALL.map(Canary::Transactions);
         let driver = quorate_driver::Canary::ALL.into_iter().map(Canary::Driver);
-        raft.chain(paxos).chain(wal).chain(store).chain(driver).chain(keyspace).collect()
+        raft.chain(paxos)
+            .chain(wal)
+            .chain(store)
+            .chain(driver)
+            .chain(keyspace)
+            .chain(coordinator)
+            .collect()
     }
 
     /// Whether it is in the code that runs under `protocol`.
@@ -87,6 +97,14 @@ impl Canary {
             #[cfg(feature = "canary")]
             Canary::Keyspace(bug) => quorate_keyspace::Canary::of(bug),
             _ => quorate_keyspace::Canary::NONE,
+        }
+    }
+
+    pub(crate) fn transactions(self) -> quorate_transactions::Canary {
+        match self {
+            #[cfg(feature = "canary")]
+            Canary::Transactions(bug) => quorate_transactions::Canary::of(bug),
+            _ => quorate_transactions::Canary::NONE,
         }
     }
 

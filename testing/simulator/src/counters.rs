@@ -176,6 +176,20 @@ happenings! {
     NeighbourLed => "neighbour elected a leader",
     /// A put in a further group was acknowledged.
     NeighbourWritten => "neighbour's write acknowledged",
+    /// A transaction across further groups was decided: commit.
+    TransactionCommitted => "transaction committed",
+    /// The same: rollback.
+    TransactionRolledBack => "transaction rolled back",
+    /// Somebody else than its owner went on with a transaction.
+    TransactionTakenOver => "transaction taken over",
+    /// Whoever drove a transaction lost it to somebody else.
+    TransactionDeposed => "transaction's coordinator deposed",
+    /// A client asked another node for the same transaction.
+    TransactionAskedAgain => "transaction asked for again",
+    /// A client did not want its transaction any more.
+    TransactionCancelled => "transaction cancelled",
+    /// A branch was rolled back that nobody saw to.
+    OrphanRolledBack => "orphaned branch rolled back",
     /// The search for a linearization was given up.
     SearchGivenUp => "search given up",
 }

@@ -170,7 +170,10 @@ impl World<'_> {
             }
         }
         for (token, answer) in outputs.replies.drain(..) {
-            if stages > 3 && !self.neighbour_replied(token, &answer) {
+            if stages > 3
+                && !self.neighbour_replied(token, &answer)
+                && !self.transaction_replied(id, token, &answer)
+            {
                 self.reply(id, token, answer);
             }
         }

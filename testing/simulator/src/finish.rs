@@ -30,6 +30,7 @@ impl World<'_> {
         let deadline = self.now + PATIENCE;
         self.demand_progress(deadline);
         self.await_agreement(deadline + LONGEST_LEASE * 2);
+        self.transactions_end(self.now + PATIENCE);
         self.neighbours_agree(self.now + PATIENCE);
         if self.violation.is_none() {
             self.judge();

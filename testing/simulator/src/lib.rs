@@ -31,6 +31,7 @@ mod seats;
 mod serving;
 mod sight;
 mod trace;
+mod transactions;
 mod translate;
 mod watching;
 mod world;

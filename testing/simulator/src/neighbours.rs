@@ -160,7 +160,7 @@ impl World<'_> {
     }
 
     /// The founders that still are.
-    fn sound_founders(&self) -> Vec<u64> {
+    pub fn sound_founders(&self) -> Vec<u64> {
         let founders = self.nodes.iter().filter(|node| node.id <= self.plan.nodes);
         founders.filter(|n| n.member && !n.removed && !n.ruined).map(|node| node.id).collect()
     }
@@ -168,7 +168,7 @@ impl World<'_> {
     /// Whether most founders are still there to speak of what they wrote. Where damage knows no
     /// other limit than whose it is, those do not count whose data was damaged: who left may have
     /// been what made up for them.
-    fn neighbours_have_a_quorum(&self) -> bool {
+    pub fn neighbours_have_a_quorum(&self) -> bool {
         let spared = |id: &u64| self.atlas.is_helix() || !self.atlas.was_damaged(*id);
         self.sound_founders().into_iter().filter(spared).count() as u64 * 2 > self.plan.nodes
     }
@@ -215,7 +215,7 @@ impl World<'_> {
     }
 
     /// Whether every replica that runs has applied as much as the others.
-    fn neighbour_settled(&self, group: GroupId) -> bool {
+    pub fn neighbour_settled(&self, group: GroupId) -> bool {
         let ends: BTreeSet<Index> =
             self.replicas(group).iter().map(|(_, it)| it.base().position.index).collect();
         ends.len() == 1

@@ -111,6 +111,11 @@ impl Network {
         self.links.iter().any(|link| link.cut)
     }
 
+    /// Whether messages get through in this direction.
+    pub fn is_open(&self, from: u64, to: u64) -> bool {
+        !self.links[(from as usize - 1) * self.size + to as usize - 1].cut
+    }
+
     /// Cuts or mends one direction.
     pub fn set_cut(&mut self, from: u64, to: u64, cut: bool) {
         self.link(from, to).cut = cut;

@@ -7,6 +7,7 @@ use crate::counters::Happening;
 use crate::disk::SimDisk;
 use crate::neighbours::{Neighbour, groups};
 use crate::plan::Plan;
+use crate::transactions::Transactor;
 use crate::world::{Alive, GROUP, Happens, World};
 use quorate_base::{GroupId, Index, Instant, Rng};
 use quorate_driver::{Done, Driver, Outputs, ServiceHost, Work};
@@ -66,6 +67,7 @@ pub struct Running {
     pub wal: Wal<SimDisk>,
     pub host: ServiceHost<Keyspace<MemoryEngine>>,
     pub neighbours: BTreeMap<GroupId, Neighbour>,
+    pub transactor: Transactor,
     pub hub: WatchHub,
     pub outputs: Outputs<Reply>,
     /// Batches that the log has no room for at the moment, in order.

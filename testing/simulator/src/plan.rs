@@ -72,6 +72,8 @@ pub struct Plan {
     pub snapshot_damage_ppm: u32,
     /// Further groups on the same nodes.
     pub neighbours: u64,
+    /// Clients with transactions across them.
+    pub scribes: usize,
 }
 
 /// How many clients of each kind.
@@ -190,6 +192,10 @@ impl Plan {
             switch_ppm: *rng.pick(&[10_000, 50_000, 200_000]).unwrap_or(&0),
             // Drawn from what was drawn before: so runs without any are as they always were.
             neighbours: heartbeat.as_millis() as u64 % 3,
+            scribes: match heartbeat.as_millis() % 3 {
+                2 if (least / 4).is_multiple_of(2) => 3,
+                _ => 0,
+            },
         }
     }
 }

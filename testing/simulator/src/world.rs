@@ -15,6 +15,7 @@ use crate::queue::Queue;
 use crate::record::Record;
 use crate::seats::{Attempt, Seat};
 use crate::trace::Trace;
+use crate::transactions::Transactions;
 use crate::watching::Watcher;
 use quorate_base::{GroupId, Instant, NodeId, Rng};
 use quorate_checkers::Violation;
@@ -73,6 +74,12 @@ pub enum Happens {
     Nemesis,
     /// The further groups are asked something.
     Bustle,
+    /// A client of transactions wants something, or looks what became of it.
+    Scribe(usize),
+    /// A node looks after transactions.
+    LookAround(Alive),
+    /// A node asks something on behalf of a transaction again.
+    AskAgain(Alive, u64),
     /// The nemesis undoes something: links to be mended.
     Mend(Vec<(u64, u64)>),
     /// A disk has room again.
@@ -109,6 +116,7 @@ pub struct World<'t> {
     pub seats: Vec<Seat>,
     pub watchers: Vec<Watcher>,
     pub record: Record,
+    pub transactions: Transactions,
     pub atlas: Atlas,
     pub counters: Counters,
     pub trace: Trace<'t>,
@@ -156,6 +164,7 @@ impl<'t> World<'t> {
             seats,
             watchers,
             record: Record::new(plan.ids, plan.nodes, plan.protocol),
+            transactions: Transactions::new(seed, plan.scribes),
             atlas,
             counters: Counters::default(),
             trace,
@@ -184,6 +193,10 @@ impl<'t> World<'t> {
         self.queue.push(self.now + Duration::from_secs(1), 3_000, Happens::Nemesis);
         if self.plan.neighbours > 0 {
             self.queue.push(self.now, 4_000, Happens::Bustle);
+        }
+        for scribe in 0..self.plan.scribes {
+            let at = self.now + Duration::from_millis(500);
+            self.queue.push(at, 5_000 + scribe as u32, Happens::Scribe(scribe));
         }
     }
 
@@ -230,6 +243,11 @@ impl<'t> World<'t> {
             Happens::Watch(watcher) => self.watch(watcher),
             Happens::Nemesis => self.nemesis(),
             Happens::Bustle => self.bustle(),
+            Happens::Scribe(scribe) => self.scribe(scribe),
+            Happens::LookAround(alive) => self.if_alive(alive, World::look_around),
+            Happens::AskAgain(alive, number) => {
+                self.if_alive(alive, |world, id| world.ask_group(id, number));
+            }
             Happens::Mend(links) => self.mend(&links),
             Happens::Room(node) => self.node(node).disk.set_full(false),
             Happens::Admin(step) => self.admin(step),
@@ -324,6 +342,8 @@ impl Happens {
             | Happens::Disk(alive)
             | Happens::Service(alive)
             | Happens::Persist(alive)
+            | Happens::LookAround(alive)
+            | Happens::AskAgain(alive, _)
             | Happens::Read(_, _, alive) => Some(alive.node),
             Happens::Boot(_)
             | Happens::Want(_)
@@ -333,6 +353,7 @@ impl Happens {
             | Happens::Watch(_)
             | Happens::Nemesis
             | Happens::Bustle
+            | Happens::Scribe(_)
             | Happens::Mend(_)
             | Happens::Room(_)
             | Happens::Admin(_)
@@ -365,6 +386,9 @@ impl Happens {
             Happens::Retire(_) => 18,
             Happens::Told(..) => 19,
             Happens::Strike(_) => 20,
+            Happens::Scribe(_) => 21,
+            Happens::LookAround(_) => 22,
+            Happens::AskAgain(..) => 23,
         }
     }
 
@@ -376,9 +400,11 @@ impl Happens {
             | Happens::Disk(alive)
             | Happens::Service(alive)
             | Happens::Persist(alive)
+            | Happens::LookAround(alive)
             | Happens::Strike(alive) => alive.life,
+            Happens::AskAgain(_, number) => *number,
             Happens::Boot(node) | Happens::Room(node) | Happens::Retire(node) => *node,
-            Happens::Want(n) | Happens::Watch(n) => *n as u64,
+            Happens::Want(n) | Happens::Watch(n) | Happens::Scribe(n) => *n as u64,
             Happens::Arrive(n, attempt)
             | Happens::Answer(n, attempt, _)
             | Happens::Read(n, attempt, _)

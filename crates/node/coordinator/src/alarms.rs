@@ -6,9 +6,10 @@
 
 use crate::error::RunError;
 use crate::service::{Inner, Transactions, kind_of, store_error};
-use crate::store::{OPEN, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::takeover::{Why, take};
 use quorate_resource_managers::{BranchName, Deadline, Heuristic};
+use quorate_transactions::records::OPEN;
 use quorate_transactions::{Alarm, BranchState, Record};
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,13 +4,14 @@
 //! Invariant: once loaded, what is here is what the replica has, as of the last batch of entries
 //! that it applied.
 
-use crate::store::{Kept, OPEN, Store, StoreError};
+use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_host::{KeyspaceHandle, Subscriber};
 use quorate_keyspace::EventBatch;
 use quorate_mvcc::{Event, Revision};
 use quorate_transactions::Record;
+use quorate_transactions::records::{Kept, OPEN};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

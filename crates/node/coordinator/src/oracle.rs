@@ -3,7 +3,7 @@
 use crate::service::Inner;
 use crate::store::StoreError;
 use quorate_resource_managers::{Answer, BranchName, Decision, Heuristic, Oracle, TransactionName};
-use quorate_transactions::{Owner, Record, Stage, StoreRequest, Stored, Verdict};
+use quorate_transactions::{Record, Stage, StoreRequest, Stored, Verdict};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -33,20 +33,7 @@ impl Inner {
     /// there was none, so that there is this one now, or another is being made.
     pub(crate) async fn bury(&self, id: &str, why: &str) -> Result<bool, StoreError> {
         let wall_ms = self.moment().wall_ms;
-        let record = Record {
-            content: 0,
-            protocol: quorate_atomic_commit::Protocol::TwoPhase,
-            owner: self.me,
-            asker: Owner::default(),
-            epoch: 1,
-            asked: 0,
-            began_ms: wall_ms,
-            patience_ms: 0,
-            changed_ms: wall_ms,
-            stage: Stage::Finished(Verdict::Abort { branch: None, reason: why.to_owned() }),
-            branches: Vec::new(),
-            carried: Vec::new(),
-        };
+        let record = Record::void(self.me, wall_ms, why);
         let store = self.store().ok_or(StoreError::Away)?;
         let stored = store.write(id, &StoreRequest { number: 1, at: None, record }).await?;
         let done = matches!(stored, Stored::Done(_));
@@ -107,8 +94,8 @@ mod tests {
         let record = |stage| Record {
             content: 0,
             protocol: quorate_atomic_commit::Protocol::TwoPhase,
-            owner: Owner::default(),
-            asker: Owner::default(),
+            owner: quorate_transactions::Owner::default(),
+            asker: quorate_transactions::Owner::default(),
             epoch: 5,
             asked: 3,
             began_ms: 0,

@@ -5,15 +5,15 @@
 //! one is made first that says that the transaction is void. Where the record is of another asker
 //! the branch is a second beginner's, who can never commit it.
 
-use crate::keyspace::transaction_of;
 use crate::oracle::ORPHANED;
 use crate::outbox;
 use crate::service::Inner;
 use quorate_base::NodeId;
 use quorate_host::{KeyspaceHandle, TRANSACTIONS};
 use quorate_keyspace::BranchCommand;
-use quorate_keyspace::branch::{BranchId, BranchInfo, BranchState};
+use quorate_keyspace::branch::{BranchId, BranchInfo};
 use quorate_replicated_log::Role;
+use quorate_transactions::branches::{Orphan, holds, orphan, transaction_of};
 use quorate_transactions::{Owner, Record, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -113,11 +113,6 @@ fn is_open(record: &Record) -> bool {
     !matches!(record.stage, Stage::Finished(_))
 }
 
-/// Whether a branch has locks, or waits for them.
-fn holds(branch: &BranchInfo) -> bool {
-    matches!(branch.state, BranchState::Prepared { .. } | BranchState::Waiting)
-}
-
 async fn scan(inner: &Arc<Inner>, keyspace: &KeyspaceHandle, seen: &Seen, now: &mut Seen) {
     let Ok(branches) = keyspace.with_keyspace(|keyspace| keyspace.branches()).await else {
         return;
@@ -153,34 +148,17 @@ async fn end(
     };
     let words = |error: crate::store::StoreError| error.to_string();
     let known = store.find(id, READ_TIMEOUT).await.map_err(words)?;
-    let holds = holds(branch);
-    // What a bundle has carried gets no record any more; what one carries may be let go.
-    if known.as_ref().is_some_and(|known| known.carried && !known.is_settled()) {
-        return Ok(());
-    }
-    let own = known.map(|known| (!known.carried && known.record.asker == asker, known.record));
-    match own.map(|(own, record)| (own, record.stage)) {
-        // Somebody else began a transaction of this id before: this one has no record, and never
-        // gets one.
-        Some((false, _)) => {}
-        Some((true, stage)) => match stage {
-            Stage::Open | Stage::Decided(_) => return Ok(()),
-            // Remembered on purpose: what a lost coordinator sent may still arrive.
-            Stage::Finished(_) if !holds => return Ok(()),
-            Stage::Finished(_) => {}
-        },
+    let (id_of_branch, epoch) = (branch.id.clone(), branch.epoch);
+    let command = match orphan(asker, known.as_ref(), holds(branch)) {
+        Orphan::Leave => return Ok(()),
         // Somebody has begun one at this moment: it is looked at again.
-        None if holds && !inner.bury(id, ORPHANED).await.map_err(words)? => return Ok(()),
-        None => {}
-    }
-    let (branch_id, epoch) = (branch.id.clone(), branch.epoch);
-    let command = match holds {
-        true => {
+        Orphan::Bury if !inner.bury(id, ORPHANED).await.map_err(words)? => return Ok(()),
+        Orphan::Bury | Orphan::RollBack => {
             let name = keyspace.name();
             tracing::info!(id, name, "rolling back a branch that came late");
-            BranchCommand::Rollback { id: branch_id, epoch }
+            BranchCommand::Rollback { id: id_of_branch, epoch }
         }
-        false => BranchCommand::Forget { id: branch_id, epoch },
+        Orphan::Forget => BranchCommand::Forget { id: id_of_branch, epoch },
     };
     outbox::ask(inner, keyspace.id(), command).await.map(drop)
 }

@@ -1,7 +1,7 @@
 //! What is told of a transaction.
 
-use crate::store::Known;
 use quorate_keyspace::branch::Done;
+use quorate_transactions::records::Known;
 use quorate_transactions::{Record, Stage};
 
 /// A transaction as it stands.

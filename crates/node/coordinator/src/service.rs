@@ -7,7 +7,7 @@ use crate::oracle::Records;
 use crate::outbox::{self, Outboxes};
 use crate::report::Report;
 use crate::request::{Branch, BranchWork};
-use crate::store::{FINISHED, Kept, OPEN, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::writer::{self, Writer};
 use crate::{orphans, takeover, tidy};
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use quorate_resource_managers as rm;
 use quorate_resource_managers::{
     Deadline, Participants, Recovery, RecoverySettings, ResourceManager,
 };
+use quorate_transactions::records::{FINISHED, Kept, OPEN};
 use quorate_transactions::{Carried, Kind, Moment, Owner, SuspicionSettings};
 use std::collections::BTreeMap;
 use std::sync::Arc;

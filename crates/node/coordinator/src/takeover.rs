@@ -5,8 +5,8 @@ use crate::drive::Drive;
 use crate::live::Live;
 use crate::open::Open;
 use crate::service::Inner;
-use crate::store::Kept;
 use quorate_replicated_log::Role;
+use quorate_transactions::records::Kept;
 use quorate_transactions::{
     Coordinator, Kind, Record, Settings, Sight, Stage, Suspicion, SuspicionSettings, content_hash,
 };

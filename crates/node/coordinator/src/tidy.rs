@@ -6,11 +6,12 @@
 
 use crate::manager::name;
 use crate::service::Inner;
-use crate::store::{FINISHED, Kept, Store};
+use crate::store::Store;
 use quorate_mvcc::Revision;
 use quorate_replicated_log::Role;
 use quorate_resource_managers::Deadline;
 use quorate_transactions::Kind;
+use quorate_transactions::records::{FINISHED, Kept};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Weak;
 use std::time::Duration;

@@ -58,6 +58,20 @@ impl Bug {
         Bug::BelieveSnapshot,
         Bug::WatchSkipsCompacted,
     ];
+
+    /// Every deliberate bug of branches.
+    pub const BRANCHES: [Bug; 10] = [
+        Bug::ReadIgnoresLocks,
+        Bug::WriteIgnoresLocks,
+        Bug::LocksReleasedAtPrepare,
+        Bug::CommitAtTwoRevisions,
+        Bug::OlderWaits,
+        Bug::TombstoneSkipped,
+        Bug::ComparesNotLocked,
+        Bug::OldEpochAccepted,
+        Bug::LocksLostAtRestart,
+        Bug::PreparedDecidesAlone,
+    ];
 }
 
 /// Which bug is in force, if any.

@@ -4,6 +4,7 @@
 //! record is in the store, and no participant is told a decision that does not follow from the
 //! record, or from votes that nobody can take back.
 
+use crate::canary::{Bug, Canary};
 use crate::record::{BranchRecord, BranchState, Carried, Owner, Record, Stage};
 use quorate_atomic_commit as commit;
 use quorate_atomic_commit::two_phase;
@@ -17,11 +18,13 @@ pub struct Settings {
     /// After this long without a vote the branch is asked again. The host repeats what got no
     /// answer by itself, so this is for a host that does not.
     pub retry: Duration,
+    /// A deliberate bug.
+    pub canary: Canary,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { retry: Duration::from_secs(3_600) }
+        Settings { retry: Duration::from_secs(3_600), canary: Canary::NONE }
     }
 }
 
@@ -358,10 +361,13 @@ impl Coordinator {
         assert!(!matches!(record.stage, Stage::Finished(_)), "what is finished has no owner");
         let mut it = Coordinator::of(settings, id, record, Some(at), moment.now);
         it.record.owner = owner;
-        it.record.epoch = it.record.epoch.saturating_add(1);
+        if !settings.canary.sings(Bug::TakeOverKeepsEpoch) {
+            it.record.epoch = it.record.epoch.saturating_add(1);
+        }
         it.phase = Phase::Claiming;
+        let asks = !settings.canary.sings(Bug::TakeOverAborts);
         match it.record.stage {
-            Stage::Open if it.record.is_decided_by_votes() => {
+            Stage::Open if it.record.is_decided_by_votes() && asks => {
                 it.setback = Some((0, lost));
                 it.store(moment, out);
             }

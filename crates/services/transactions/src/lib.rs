@@ -20,16 +20,20 @@
 //! - A record is finished only when every participant has proven that it applied the decision.
 
 mod alarm;
+pub mod branches;
+pub mod canary;
 mod codec;
 mod coordinator;
 mod id;
 mod record;
+pub mod records;
 mod steps;
 mod suspicion;
 mod votes;
 mod write;
 
 pub use alarm::Alarm;
+pub use canary::Canary;
 pub use coordinator::{
     CANCELLED, Coordinator, Effect, End, Found, Input, Moment, Settings, Start, StoreRequest,
     Stored, Vote,

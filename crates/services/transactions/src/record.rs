@@ -196,6 +196,25 @@ pub struct Record {
 }
 
 impl Record {
+    /// The record of a transaction that nobody ever began: a branch of it was found, and it is
+    /// void. Made by `owner`, now, and why.
+    pub fn void(owner: Owner, wall_ms: u64, why: &str) -> Record {
+        Record {
+            content: 0,
+            protocol: Protocol::TwoPhase,
+            owner,
+            asker: Owner::default(),
+            epoch: 1,
+            asked: 0,
+            began_ms: wall_ms,
+            patience_ms: 0,
+            changed_ms: wall_ms,
+            stage: Stage::Finished(Verdict::Abort { branch: None, reason: why.to_owned() }),
+            branches: Vec::new(),
+            carried: Vec::new(),
+        }
+    }
+
     /// Whether its only participant decides by itself.
     pub fn is_alone(&self) -> bool {
         self.branches.len() == 1

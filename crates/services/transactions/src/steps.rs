@@ -1,6 +1,7 @@
 //! What follows from what happened. Who votes and what that means is two-phase commit's matter;
 //! here it is given to it, and what it says is turned into writes and orders.
 
+use crate::canary::Bug;
 use crate::coordinator::{
     CANCELLED, Coordinator, Effect, End, Input, Moment, Phase, Stored, Vote, new_site, terms,
 };
@@ -454,12 +455,16 @@ impl Coordinator {
         if self.record.stage != Stage::Open {
             return;
         }
-        if self.writing.is_some() {
+        let by_votes = *decision == commit::Decision::Commit && self.votes_decide();
+        let canary = self.settings.canary;
+        if self.writing.is_some() && !(by_votes && canary.sings(Bug::DecideBeforeRecord)) {
             // There is no record yet.
             self.held.get_or_insert_with(|| decision.clone());
             return;
         }
-        if *decision == commit::Decision::Commit && self.votes_decide() {
+        let unrecorded =
+            *decision == commit::Decision::Commit && canary.sings(Bug::CommitUnrecorded);
+        if by_votes || unrecorded {
             self.record.stage = Stage::Decided(Verdict::Commit);
             return self.carry_out(moment, out);
         }

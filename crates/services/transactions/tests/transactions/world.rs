@@ -214,7 +214,7 @@ impl World {
             carried: carried.iter().map(|id| Carried { id: id.clone(), content: 1 }).collect(),
         };
         let mut out = Vec::new();
-        let settings = Settings { retry: Duration::from_millis(50) };
+        let settings = Settings { retry: Duration::from_millis(50), ..Settings::default() };
         let it = Coordinator::begin(settings, 1, start, self.moment(), &mut out);
         self.nodes[node].1.insert(id.to_owned(), it);
         self.emit(node, id, out);

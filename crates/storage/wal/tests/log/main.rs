@@ -12,4 +12,5 @@ mod fault_disk;
 mod format;
 mod identity;
 mod model;
+mod outlived;
 mod support;

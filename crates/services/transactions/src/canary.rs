@@ -1,0 +1,55 @@
+//! Deliberate bugs, one at a time, to prove that tests and the simulator can fail.
+//!
+//! They exist only with the `canary` feature; without it [`Canary`] is empty and never sings.
+
+/// A deliberate bug.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bug {
+    /// A transaction that the votes decide commits before its record is there.
+    DecideBeforeRecord,
+    /// A two-phase commit is told before it is on record.
+    CommitUnrecorded,
+    /// Whoever takes a transaction over that the votes decide aborts it without closing them.
+    TakeOverAborts,
+    /// Whoever takes a transaction over goes on in the epoch of who had it.
+    TakeOverKeepsEpoch,
+}
+
+impl Bug {
+    /// Every deliberate bug.
+    pub const ALL: [Bug; 4] = [
+        Bug::DecideBeforeRecord,
+        Bug::CommitUnrecorded,
+        Bug::TakeOverAborts,
+        Bug::TakeOverKeepsEpoch,
+    ];
+}
+
+/// Which bug is in force, if any.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Canary(#[cfg(feature = "canary")] Option<Bug>);
+
+impl Canary {
+    /// No bug.
+    pub const NONE: Canary = Canary(
+        #[cfg(feature = "canary")]
+        None,
+    );
+
+    /// This bug.
+    #[cfg(feature = "canary")]
+    pub const fn of(bug: Bug) -> Canary {
+        Canary(Some(bug))
+    }
+
+    #[cfg(feature = "canary")]
+    pub(crate) fn sings(self, bug: Bug) -> bool {
+        self.0 == Some(bug)
+    }
+
+    #[cfg(not(feature = "canary"))]
+    #[inline(always)]
+    pub(crate) fn sings(self, _bug: Bug) -> bool {
+        false
+    }
+}

@@ -1,0 +1,275 @@
+//! The records of transactions as keys of a keyspace.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `o/` and an id | the record of a transaction that is not over |
+//! | `f/` and an id | of one that is |
+//! | `c/` and an id | the id of the bundle that carries it |
+//!
+//! Invariant: a record is only ever changed on the condition that it is still as of a revision,
+//! and begun on the condition that there is none of either kind.
+
+use crate::coordinator::{StoreRequest, Stored};
+use crate::record::{Record, Verdict};
+use crate::write::{Change, Key, Write};
+use bytes::Bytes;
+use quorate_base::codec::DecodeError;
+use quorate_keyspace::command::{
+    Command, Compare, CompareOperator, CompareTarget, Delete, Operation, Put, Range, SortTarget,
+    Txn,
+};
+use quorate_keyspace::reply::{OperationOutcome, Outcome, TxnOutcome};
+use quorate_keyspace::{ReadError, Reader};
+use quorate_mvcc::{Engine, KeyRange, Revision};
+
+/// What open records begin with.
+pub const OPEN: &str = "o/";
+/// What finished records begin with.
+pub const FINISHED: &str = "f/";
+/// What the ids of those begin with that a bundle carries.
+const CARRIED: &str = "c/";
+
+/// A record and its revision.
+pub type Kept = (Record, Revision);
+
+/// What is known of a client's transaction: its own record, or that of the bundle that carries it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Known {
+    /// Whose record it is.
+    pub id: String,
+    /// The record.
+    pub record: Record,
+    /// Its revision.
+    pub revision: Revision,
+    /// The hash of what the client asked for.
+    pub content: u128,
+    /// Whether the record is a bundle's.
+    pub carried: bool,
+}
+
+impl Known {
+    /// Whether it is decided. A bundle that is aborted has let go whom it carried.
+    pub fn is_settled(&self) -> bool {
+        self.record.stage.verdict().is_some_and(|verdict| !self.carried || verdict.commits())
+    }
+}
+
+/// Why a record was not found out about.
+#[derive(Clone, Debug)]
+pub enum LookError {
+    /// The keyspace's state cannot be read.
+    Read(ReadError),
+    /// The record makes no sense to this version.
+    Decode(DecodeError),
+}
+
+impl From<ReadError> for LookError {
+    fn from(error: ReadError) -> LookError {
+        LookError::Read(error)
+    }
+}
+
+impl std::fmt::Display for LookError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LookError::Read(error) => write!(f, "records of transactions: {error}"),
+            LookError::Decode(error) => {
+                write!(f, "a transaction's record is of a newer version, or damaged: {error}")
+            }
+        }
+    }
+}
+
+/// The key of something of an id.
+pub fn key(prefix: &str, id: &str) -> Bytes {
+    Bytes::from(format!("{prefix}{id}"))
+}
+
+/// The condition that a key is still as of a revision; zero: that it is not there.
+pub fn as_of(key: Bytes, revision: Revision) -> Compare {
+    Compare {
+        range: KeyRange::One(key),
+        operator: CompareOperator::Equal,
+        // Revisions stay far below the limit of signed numbers.
+        target: CompareTarget::Mod(i64::try_from(revision).unwrap_or(i64::MAX)),
+    }
+}
+
+fn read(key: Bytes) -> Operation {
+    Operation::Range(Range::of(KeyRange::One(key)))
+}
+
+fn place(key_: &Key) -> Bytes {
+    match key_ {
+        Key::Open(id) => key(OPEN, id),
+        Key::Finished(id) => key(FINISHED, id),
+        Key::Carried(id) => key(CARRIED, id),
+    }
+}
+
+fn put(key: Bytes, value: Bytes) -> Operation {
+    Operation::Put(Put { key, value, ..Put::default() })
+}
+
+fn delete(key: Bytes) -> Operation {
+    Operation::Delete(Delete { range: KeyRange::One(key), prev_kv: false })
+}
+
+/// The write of one record.
+fn one(id: &str, request: &StoreRequest, value: &Bytes) -> Txn {
+    let Write { conditions, changes } = request.write(id);
+    let own = || Bytes::copy_from_slice(id.as_bytes());
+    let change = |change| match change {
+        Change::Keep(at) => put(place(&at), value.clone()),
+        Change::Remove(at) => delete(place(&at)),
+        Change::Carry(id) => put(key(CARRIED, &id), own()),
+        Change::LetGo(id) => {
+            let at = key(CARRIED, &id);
+            let by_this = Compare {
+                range: KeyRange::One(at.clone()),
+                operator: CompareOperator::Equal,
+                target: CompareTarget::Value(own()),
+            };
+            let success = vec![delete(at)];
+            Operation::Txn(Txn { compare: vec![by_this], success, failure: Vec::new() })
+        }
+    };
+    Txn {
+        compare: conditions.iter().map(|(key, at)| as_of(place(key), *at)).collect(),
+        success: changes.into_iter().map(change).collect(),
+        failure: vec![read(key(OPEN, id)), read(key(FINISHED, id))],
+    }
+}
+
+/// What a write came to whose condition did not hold: an earlier try of the same write may have
+/// succeeded without an answer.
+fn found(outcome: TxnOutcome, value: &Bytes) -> Stored {
+    let kvs = outcome.responses.into_iter().flat_map(|response| match response {
+        OperationOutcome::Range(range) => range.kvs,
+        _ => Vec::new(),
+    });
+    let mut same = kvs.filter(|kv| kv.value == *value);
+    same.next().map_or(Stored::Lost, |kv| Stored::Done(kv.mod_revision))
+}
+
+/// The command that writes records of different ids, carried ones among them, each on its own
+/// condition.
+pub fn write_all(batch: &[(&str, &StoreRequest)]) -> Command {
+    let each = batch.iter().map(|(id, request)| one(id, request, &request.record.encode()));
+    let success = each.map(Operation::Txn).collect();
+    Command::Txn(Txn { success, ..Txn::default() })
+}
+
+/// What that command came to, for each of them, when it was done at this revision.
+pub fn written(
+    batch: &[(&str, &StoreRequest)],
+    revision: Revision,
+    outcome: Outcome,
+) -> Vec<Stored> {
+    let Outcome::Txn(outcome) = outcome else { return vec![Stored::Lost; batch.len()] };
+    let judged =
+        outcome.responses.into_iter().zip(batch).map(|(response, (_, request))| match response {
+            OperationOutcome::Txn(done) if done.succeeded => Stored::Done(revision),
+            OperationOutcome::Txn(done) => found(done, &request.record.encode()),
+            _ => Stored::Lost,
+        });
+    judged.collect()
+}
+
+/// The command that removes finished records, each if it is still as of its revision, and forgets
+/// whom they carried.
+pub fn remove(finished: &[(String, Kept)]) -> Command {
+    let one = |(id, (record, revision)): &(String, Kept)| {
+        let at = key(FINISHED, id);
+        let commits = record.stage.verdict().is_some_and(Verdict::commits);
+        let carried = record.carried.iter().filter(|_| commits);
+        let mut success = vec![delete(at.clone())];
+        success.extend(carried.map(|carried| delete(key(CARRIED, &carried.id))));
+        let compare = vec![as_of(at, *revision)];
+        Operation::Txn(Txn { compare, success, failure: Vec::new() })
+    };
+    Command::Txn(Txn { success: finished.iter().map(one).collect(), ..Txn::default() })
+}
+
+/// What is known of a client's transaction as far as this replica of the records knows.
+///
+/// # Errors
+/// [`LookError`]
+pub fn look_for<E: Engine>(reader: &Reader<E>, id: &str) -> Result<Option<Known>, LookError> {
+    // It may be let go, and begin, between the looks.
+    for look in [look_for_own, look_for_bundle, look_for_own] {
+        if let Some(known) = look(reader, id)? {
+            return Ok(Some(known));
+        }
+    }
+    Ok(None)
+}
+
+fn look_for_own<E: Engine>(reader: &Reader<E>, id: &str) -> Result<Option<Known>, LookError> {
+    let found = look(reader, id)?;
+    Ok(found.map(|(record, revision)| {
+        let (id, content, carried) = (id.to_owned(), record.content, false);
+        Known { id, record, revision, content, carried }
+    }))
+}
+
+fn look_for_bundle<E: Engine>(reader: &Reader<E>, id: &str) -> Result<Option<Known>, LookError> {
+    let range = Range::of(KeyRange::One(key(CARRIED, id)));
+    let found = reader.range(&range)?;
+    let Some(kv) = found.kvs.into_iter().next() else { return Ok(None) };
+    let bundle = String::from_utf8_lossy(&kv.value).into_owned();
+    let Some((record, revision)) = look(reader, &bundle)? else { return Ok(None) };
+    let carried = record.carried.iter().find(|carried| carried.id == id);
+    Ok(carried.map(|it| it.content).map(|content| Known {
+        id: bundle,
+        record,
+        revision,
+        content,
+        carried: true,
+    }))
+}
+
+/// The record of this id as far as this replica knows.
+///
+/// # Errors
+/// [`LookError`]
+pub fn look<E: Engine>(reader: &Reader<E>, id: &str) -> Result<Option<Kept>, LookError> {
+    // In this order: it may go from the one to the other between the two.
+    for prefix in [OPEN, FINISHED] {
+        let range = Range::of(KeyRange::One(key(prefix, id)));
+        let found = reader.range(&range)?;
+        if let Some(kv) = found.kvs.into_iter().next() {
+            let record = Record::decode(kv.value).map_err(LookError::Decode)?;
+            return Ok(Some((record, kv.mod_revision)));
+        }
+    }
+    Ok(None)
+}
+
+/// Up to `limit` of what begins with `prefix`, after the id `after`, as far as this replica knows;
+/// with `latest`, what changed last, latest first. Each with its id, its bytes and its revision.
+///
+/// # Errors
+/// [`ReadError`]
+pub fn list<E: Engine>(
+    reader: &Reader<E>,
+    prefix: &str,
+    after: &str,
+    latest: bool,
+    limit: u64,
+) -> Result<Vec<(String, Bytes, Revision)>, ReadError> {
+    let mut from = key(prefix, after).to_vec();
+    if !after.is_empty() {
+        from.push(0);
+    }
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    let mut range = Range::of(KeyRange::from_etcd(from.into(), end.into()));
+    range.limit = limit;
+    range.sort = latest.then_some((SortTarget::Mod, true));
+    let found = reader.range(&range)?;
+    let id = |key: &Bytes| String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
+    Ok(found.kvs.into_iter().map(|kv| (id(&kv.key), kv.value, kv.mod_revision)).collect())
+}

@@ -6,8 +6,9 @@ use crate::clients::Members;
 use crate::doubt;
 use crate::ledger::Ledger;
 use crate::outside::Outside;
+use crate::trial::{MARIADB, POSTGRES};
 use quorate_base::Rng;
-use quorate_end_to_end::Cluster;
+use quorate_end_to_end::{Cluster, Network, Party};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +24,14 @@ pub enum Fault {
     NodeKilled,
     /// A member stands still for a while.
     NodePaused,
+    /// A member hears no other for a while, and no other hears it.
+    NodeCutOff,
+    /// Two members do not hear each other for a while, and both hear the third.
+    PairCut,
+    /// One member is not heard by another for a while, but hears it.
+    OneWayCut,
+    /// A database cannot be reached by some members for a while.
+    DatabaseCutOff,
     /// PostgreSQL is killed, and started again.
     PostgresKilled,
     /// PostgreSQL stands still for a while.
@@ -38,6 +47,10 @@ impl fmt::Display for Fault {
         f.write_str(match self {
             Fault::NodeKilled => "node killed",
             Fault::NodePaused => "node paused",
+            Fault::NodeCutOff => "node cut off",
+            Fault::PairCut => "pair cut",
+            Fault::OneWayCut => "one-way cut",
+            Fault::DatabaseCutOff => "database cut off",
             Fault::PostgresKilled => "PostgreSQL killed",
             Fault::PostgresPaused => "PostgreSQL paused",
             Fault::MariaDbKilled => "MariaDB killed",
@@ -49,6 +62,7 @@ impl fmt::Display for Fault {
 /// Lets things happen.
 pub struct Faults<'a> {
     pub cluster: &'a mut Cluster,
+    pub network: Network,
     pub outside: Option<&'a mut Outside>,
     pub members: Members,
     pub ledger: Arc<Ledger>,
@@ -59,15 +73,19 @@ pub struct Faults<'a> {
 impl Faults<'_> {
     /// Until then. At the end everybody is there again.
     pub fn run(&mut self, until: Instant) {
-        // However little time there is, a coordinator dies.
+        // However little time there is, a coordinator dies, and another is cut off.
         self.pause(MS(200), MS(1_200));
         self.kill_node();
+        self.cut_off();
         while Instant::now() < until {
             self.pause(MS(200), MS(1_200));
-            match self.rng.below(5) {
+            match self.rng.below(8) {
                 0..=1 => self.kill_node(),
                 2 => self.pause_node(),
+                3..=4 => self.partition(),
+                5 if self.outside.is_some() => self.cut_database_off(),
                 _ if self.outside.is_some() => self.database(),
+                5 => self.partition(),
                 _ => self.kill_node(),
             }
         }
@@ -118,6 +136,50 @@ impl Faults<'_> {
         self.pause(MS(300), MS(2_500));
         self.cluster.nodes[victim].signal(Signal::CONT);
         self.cluster.settled();
+    }
+
+    /// Some members do not hear others, in the middle of whatever they do.
+    fn partition(&mut self) {
+        match self.rng.below(3) {
+            0 => self.cut_off(),
+            kind => {
+                let one = self.victim();
+                let other = (one + 1 + self.victim() % 2) % self.cluster.nodes.len();
+                let back = (kind == 1).then_some((other, one));
+                self.network.cut(std::iter::once((one, other)).chain(back));
+                self.count(if kind == 1 { Fault::PairCut } else { Fault::OneWayCut });
+                self.heal();
+            }
+        }
+    }
+
+    fn cut_off(&mut self) {
+        let victim = self.victim();
+        let others = (0..self.cluster.nodes.len()).filter(|node| *node != victim);
+        self.network.cut_off(victim, others);
+        self.count(Fault::NodeCutOff);
+        self.heal();
+    }
+
+    /// Mends the network after a while; sometimes a database dies meanwhile.
+    fn heal(&mut self) {
+        self.pause(MS(300), MS(3_000));
+        if self.outside.is_some() && self.rng.chance_ppm(300_000) {
+            self.database();
+        }
+        self.network.mend();
+        self.cluster.settled();
+    }
+
+    /// One, two or all members do not reach a database that others may reach.
+    fn cut_database_off(&mut self) {
+        let database: Party = if self.rng.chance_ppm(500_000) { POSTGRES } else { MARIADB };
+        let (first, count) = (self.victim(), 1 + self.victim());
+        let nodes = self.cluster.nodes.len();
+        self.network.cut_off(database, (first..first + count).map(|node| node % nodes));
+        self.count(Fault::DatabaseCutOff);
+        self.pause(MS(300), MS(3_000));
+        self.network.mend();
     }
 
     fn database(&mut self) {

@@ -90,9 +90,8 @@ impl Outside {
         [here, Found { money, changes, prepared }]
     }
 
-    /// Writes the file of participants.
-    pub fn write_participants(&self, path: &Path) {
-        let (postgres, mariadb) = (self.postgres.port(), self.mariadb.port());
+    /// Writes the file of participants for a node that reaches them at these ports.
+    pub fn write_participants(path: &Path, [postgres, mariadb]: [u16; 2]) {
         let text = format!(
             "[[postgres]]\nname = 'bank'\nhost = '127.0.0.1'\nport = {postgres}\n\
              user = 'postgres'\npassword = '{PASSWORD}'\ndatabase = 'bank'\n\

@@ -11,14 +11,18 @@ use crate::requests::open;
 use crate::{audit, judge, lists};
 use futures_util::future::join_all;
 use quorate_base::Rng;
-use quorate_end_to_end::{Cluster, eventually};
+use quorate_end_to_end::{Caller, Cluster, Network, Party, eventually, ports};
 use quorate_wire::quorate::CreateKeyspaceRequest;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 
-const NODES: u16 = 3;
+const NODES: usize = 3;
+/// The databases as parties of the network, beside the nodes.
+pub(crate) const POSTGRES: Party = NODES;
+pub(crate) const MARIADB: Party = NODES + 1;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Accounts that are opened by one request.
 const TOGETHER: u64 = 100;
@@ -61,18 +65,26 @@ impl Trial {
         );
         let map = Map::new(self.accounts, self.keyspaces, self.databases);
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let file = folder.path().join("participants.toml");
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let mut outside = match self.databases {
             true => Some(runtime.block_on(Outside::open(map.circles))?),
             false => None,
         };
-        match &outside {
-            Some(outside) => outside.write_participants(&file),
-            None => std::fs::write(&file, "").unwrap(),
-        }
-        let arguments = ["--participants", file.to_str().unwrap()];
-        let mut cluster = Cluster::start_with(NODES, &arguments);
+        let network = Network::default();
+        let arguments: Vec<Vec<String>> = (0..NODES)
+            .map(|node| {
+                let file = folder.path().join(format!("participants-{node}.toml"));
+                match &outside {
+                    Some(outside) => {
+                        let ports = gates(&network, &runtime, node, outside);
+                        Outside::write_participants(&file, ports);
+                    }
+                    None => std::fs::write(&file, "").unwrap(),
+                }
+                vec!["--participants".to_owned(), file.to_str().unwrap().to_owned()]
+            })
+            .collect();
+        let mut cluster = Cluster::start_behind(&network, &arguments);
         let members = members(&cluster);
         let ledger = Arc::new(Ledger::new(map));
         open_accounts(&cluster, &members, &ledger.map);
@@ -82,6 +94,7 @@ impl Trial {
         let clients = self.start(&cluster, &members, &ledger, &mut rng);
         let mut faults = Faults {
             cluster: &mut cluster,
+            network,
             outside: outside.as_mut(),
             members: members.clone(),
             ledger: ledger.clone(),
@@ -133,6 +146,16 @@ impl Trial {
         }));
         all
     }
+}
+
+/// The ports at which a node reaches the databases.
+fn gates(network: &Network, runtime: &Runtime, node: Party, outside: &Outside) -> [u16; 2] {
+    let servers = [(POSTGRES, outside.postgres.port()), (MARIADB, outside.mariadb.port())];
+    servers.map(|(party, target)| {
+        let port = ports(1);
+        network.gate(runtime.handle(), (port, target), party, Caller::Known(node));
+        port
+    })
 }
 
 /// Who they are.

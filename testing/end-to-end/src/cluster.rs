@@ -1,5 +1,6 @@
 //! A cluster of processes.
 
+use crate::network::{Caller, Network};
 use crate::node::Node;
 use crate::ports::ports;
 use crate::{eventually, tools};
@@ -36,6 +37,25 @@ impl Cluster {
         let mut cluster = Cluster::prepare(n, arguments);
         for node in &mut cluster.nodes {
             let all: Vec<&str> = cluster.arguments.iter().map(String::as_str).collect();
+            node.start(&all);
+        }
+        cluster.settled();
+        cluster
+    }
+
+    /// The same, each node with arguments of its own, and where its peers reach it through a gate
+    /// of `network`. The nodes are its parties from 0 on.
+    pub fn start_behind(network: &Network, each: &[Vec<String>]) -> Cluster {
+        let mut cluster = Cluster::prepare(u16::try_from(each.len()).unwrap(), &[]);
+        let nodes = (0..).zip(&cluster.nodes);
+        let names: Vec<(String, usize)> = nodes.map(|(i, node)| (node.peer.clone(), i)).collect();
+        for (i, node) in cluster.nodes.iter_mut().enumerate() {
+            let (gate, listen) = (port(&node.peer), ports(1));
+            node.behind = Some(format!("127.0.0.1:{listen}"));
+            let caller = Caller::Says(names.clone());
+            network.gate(cluster.runtime.handle(), (gate, listen), i, caller);
+            let own = each[i].iter().map(String::as_str);
+            let all: Vec<&str> = cluster.arguments.iter().map(String::as_str).chain(own).collect();
             node.start(&all);
         }
         cluster.settled();
@@ -163,6 +183,11 @@ impl Cluster {
     pub fn etcdctl(&self, arguments: &[&str]) -> tools::Ran {
         tools::etcdctl(&self.endpoints(), arguments)
     }
+}
+
+/// The port of an address.
+fn port(address: &str) -> u16 {
+    address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap()
 }
 
 /// `--initial-cluster` of these nodes.

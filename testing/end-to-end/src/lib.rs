@@ -6,12 +6,14 @@
 
 mod cluster;
 mod history;
+mod network;
 mod node;
 mod ports;
 mod tools;
 
 pub use cluster::Cluster;
 pub use history::Recorder;
+pub use network::{Caller, Network, Party};
 pub use node::Node;
 pub use ports::ports;
 pub use tools::{Ran, Tool, etcdctl, missing, required, run, tool};

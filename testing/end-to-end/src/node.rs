@@ -15,6 +15,8 @@ pub struct Node {
     pub client: String,
     /// Its peer address, `host:port`.
     pub peer: String,
+    /// Where it listens for its peers, if they reach it through a gate.
+    pub behind: Option<String>,
     /// Its data.
     pub data_dir: PathBuf,
     /// Another server to run in its place, which has the same flags: etcd.
@@ -31,6 +33,7 @@ impl Node {
             name: name.to_owned(),
             client: format!("127.0.0.1:{port}"),
             peer: format!("127.0.0.1:{}", port + 1),
+            behind: None,
             data_dir: folder.join(name),
             instead: None,
             log_file: folder.join(format!("{name}.log")),
@@ -50,6 +53,7 @@ impl Node {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log_file).unwrap();
         let (client, peer) = (format!("http://{}", self.client), format!("http://{}", self.peer));
+        let listen = format!("http://{}", self.behind.as_ref().unwrap_or(&self.peer));
         let mut command = Command::new(self.instead.as_ref().unwrap_or_else(|| binary()));
         if self.instead.is_none() {
             command.args(["start", "--stop-with-stdin"]);
@@ -58,7 +62,7 @@ impl Node {
             .args(["--name", &self.name])
             .arg("--data-dir")
             .arg(&self.data_dir)
-            .args(["--listen-client-urls", &client, "--listen-peer-urls", &peer])
+            .args(["--listen-client-urls", &client, "--listen-peer-urls", &listen])
             .args(["--advertise-client-urls", &client, "--initial-advertise-peer-urls", &peer])
             .args(&self.arguments)
             .stdin(Stdio::piped())

@@ -9,7 +9,7 @@ use crate::ledger::{Ledger, PREFIX, PREFIX_END};
 use crate::machines::{Machines, Server};
 use quorate_base::Rng;
 use quorate_end_to_end::{Cluster, Recorder};
-use quorate_wire::etcdserverpb::RangeResponse;
+use quorate_wire::etcdserverpb::{CompactionRequest, RangeResponse};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ const WRITERS: u64 = 8;
 const RECORDED: u64 = 2;
 /// A history is judged after so many power failures, and a new one begun.
 const FAILURES_PER_HISTORY: u64 = 10;
+/// Revisions that are kept when history is compacted, at least.
+const KEPT: i64 = 200;
 /// The cluster works for up to this long between two power failures.
 const WORK: Duration = Duration::from_millis(500);
 /// A machine stays without power for up to this long, while others have it.
@@ -295,6 +297,13 @@ impl Run<'_> {
                 Some(_) => {}
                 None => first = Some(found),
             }
+        }
+        if let Some(header) = first.and_then(|found| found.header) {
+            // As an operator does, so that a state is as large as what is in it. Where it fails, the
+            // next time compacts more.
+            let request =
+                CompactionRequest { revision: header.revision - KEPT, ..Default::default() };
+            let _ = cluster.runtime.block_on(cluster.client().compact(request));
         }
         (self.report.acknowledged, self.report.unanswered) = self.ledger.counts();
         self.report.wrong.extend(self.ledger.wrong());

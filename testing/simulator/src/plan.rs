@@ -193,7 +193,7 @@ impl Plan {
             // Drawn from what was drawn before: so runs without any are as they always were.
             neighbours: heartbeat.as_millis() as u64 % 3,
             scribes: match heartbeat.as_millis() % 3 {
-                2 if (least / 4).is_multiple_of(2) => 3,
+                2 if (least / 4).is_multiple_of(2) => 4,
                 _ => 0,
             },
         }

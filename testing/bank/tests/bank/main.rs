@@ -33,6 +33,7 @@ fn the_money_is_whole_whoever_dies() {
     println!("{report}");
     assert_eq!(report.wrong, Vec::<String>::new());
     let killed = report.faults.get(&Fault::NodeKilled).copied().unwrap_or(0);
+    assert!(report.faults.contains_key(&Fault::NodeCutOff), "no member was cut off");
     assert!(killed > 0 && !report.doubts.is_empty(), "no member died under load");
     assert!(report.committed > 50 && report.audits > 20, "too little happened");
     assert!(report.lists > 50, "too little happened to lists");

@@ -4,11 +4,13 @@
 
 use super::RECORDS;
 use super::drive::Asked;
+use crate::counters::Happening;
 use crate::world::{Answered, Happens, World};
 use quorate_base::GroupId;
 use quorate_checkers::Violation;
-use quorate_driver::{Answer, Event, Request, Token};
+use quorate_driver::{Answer, Event, Request, RequestError, Token};
 use quorate_keyspace::branch::BranchInfo;
+use quorate_keyspace::command::Range;
 use quorate_keyspace::reply::Outcome;
 use quorate_keyspace::{BranchCommand, BranchId, BranchOutcome, Command, Prepare, Reply, codec};
 use quorate_transactions::branches::{self, branch_id};
@@ -70,6 +72,13 @@ pub(super) enum Errand {
     Plain {
         scribe: usize,
         group: GroupId,
+        command: Command,
+    },
+    /// A read of one key, the same, and the command that does it where a branch has locked it.
+    Read {
+        scribe: usize,
+        group: GroupId,
+        range: Range,
         command: Command,
     },
 }
@@ -145,6 +154,9 @@ impl World<'_> {
             Errand::Bury { request, .. } => Some((RECORDS, write_all(&[(&id, &request)]))),
             Errand::Plain { group, command, .. } => Some((group, command)),
             Errand::Orphan { .. } => return self.ask_with(node, number, RECORDS, Request::Read),
+            Errand::Read { group, .. } => {
+                return self.ask_with(node, number, group, Request::Read);
+            }
         };
         let Some((group, command)) = asked else {
             return self.over(node, number); // A vote that is not wanted any more.
@@ -267,6 +279,21 @@ impl World<'_> {
             }
             Errand::Plain { scribe, .. } => {
                 self.plain_answered(scribe, answer);
+                Came::Nothing
+            }
+            Errand::Read { scribe, group, range, command } => {
+                let readable = matches!(answer, Ok(Answer::Readable(_)));
+                let neighbour = self.running(node).and_then(|it| it.neighbours.get(&group));
+                let reader = neighbour.map(|it| it.host.service().reader());
+                match reader.map(|reader| reader.range_unlocked(&range)) {
+                    Some(Ok(Some((_, found)))) if readable => self.list_read(scribe, found),
+                    Some(Ok(None)) if readable => {
+                        self.count(Happening::ReadMetLock);
+                        let errand = Errand::Plain { scribe, group, command };
+                        self.errand(node, 0, id.to_owned(), errand);
+                    }
+                    _ => self.plain_answered(scribe, &Err(RequestError::Unavailable)),
+                }
                 Came::Nothing
             }
             Errand::Forget { .. } | Errand::RollBack { .. } => Came::Nothing,

@@ -2,7 +2,8 @@
 //! they are told nothing they ask another node for the same transaction.
 //!
 //! A list is a key with its values in a row. Who appends has read it before, and the transaction
-//! holds it to be as it was; who reads does not care.
+//! holds it to be as it was; who reads does not care. The first client only reads, one group after
+//! the other and without transactions: it must not see a commit here and miss it there.
 
 use super::RECORDS;
 use super::asking::Errand;
@@ -20,7 +21,7 @@ use quorate_keyspace::branch::Done;
 use quorate_keyspace::command::{
     Command, Compare, CompareOperator, CompareTarget, Operation, Put, Range, Txn,
 };
-use quorate_keyspace::reply::{OperationOutcome, Outcome};
+use quorate_keyspace::reply::{OperationOutcome, Outcome, RangeOutcome, TxnOutcome};
 use quorate_keyspace::{Keyspace, Reply};
 use quorate_mvcc::{KeyRange, MemoryEngine};
 use quorate_transactions::Input;
@@ -33,6 +34,9 @@ const LISTS: u64 = 2;
 const GENERATION: u64 = 50;
 /// How long a client asks for one transaction.
 const GIVES_UP: Duration = Duration::from_secs(6);
+
+/// Who only reads.
+const READER: usize = 0;
 
 /// A client.
 #[derive(Default)]
@@ -97,7 +101,7 @@ impl World<'_> {
         let Some(open) = self.transactions.scribes[scribe].open.take() else {
             if !self.quiet {
                 self.begin_list(scribe);
-                self.scribe_again(scribe, 5, 15);
+                self.scribe_again(scribe, 5, 20);
             }
             return;
         };
@@ -132,23 +136,27 @@ impl World<'_> {
 
     fn begin_list(&mut self, scribe: usize) {
         let Some(node) = self.somebody() else { return };
-        self.transactions.begun += 1;
+        let only_reads = scribe == READER;
+        // Who only reads adds no value.
+        self.transactions.begun += u64::from(!only_reads);
         let n = self.transactions.begun;
         let mut all: Vec<GroupId> = groups(self.plan.neighbours).collect();
         let rng = &mut self.transactions.rng;
         rng.shuffle(&mut all);
-        let count = if rng.below(4) == 0 { 1 } else { all.len() };
-        let plain = count == 1 && rng.below(2) == 0;
+        let count = if only_reads || rng.below(4) == 0 { 1 } else { all.len() };
+        let plain = only_reads || count == 1 && rng.below(2) == 0;
         let protocol = if rng.below(2) == 0 { Protocol::TwoPhase } else { Protocol::PaxosCommit };
         let mut wanted = Vec::new();
         for &group in &all[..count] {
             let mut here = Vec::new();
             let rng = &mut self.transactions.rng;
             let first = rng.below(LISTS);
-            for i in 0..=rng.below(2) {
+            let more = if only_reads { 0 } else { rng.below(2) };
+            for i in 0..=more {
                 let number = n / GENERATION * LISTS + (first + i) % LISTS;
                 let list = List { group, number };
                 let wanted = match self.transactions.rng.below(2) {
+                    _ if only_reads => Wanted::Read,
                     0 => Wanted::Read,
                     _ => Wanted::Append(self.text(node, list), n),
                 };
@@ -156,13 +164,22 @@ impl World<'_> {
             }
             wanted.push((group, here));
         }
-        let (id, called) = (format!("t{scribe}-{n}"), self.now);
+        let (id, called) = (format!("t{scribe}-{}", self.transactions.next()), self.now);
         let mut open = Open { id, called, wanted, protocol, asked: None, plain };
         if plain {
             let (group, here) = &open.wanted[0];
             let (group, command) = (*group, Command::Txn(work(here)));
+            let errand = match here.first() {
+                Some((list, _)) if only_reads => {
+                    let range = Range::of(KeyRange::One(list.name()));
+                    Errand::Read { scribe, group, range, command }
+                }
+                _ => Errand::Plain { scribe, group, command },
+            };
+            let id = open.id.clone();
             open.asked = Some(self.node(node).alive());
-            self.errand(node, 0, open.id.clone(), Errand::Plain { scribe, group, command });
+            self.transactions.scribes[scribe].open = Some(open);
+            return self.errand(node, 0, id, errand);
         }
         self.transactions.scribes[scribe].open = Some(open);
     }
@@ -239,6 +256,14 @@ impl World<'_> {
             _ => None,
         };
         self.end_list(scribe, open, told.as_ref());
+    }
+
+    /// A client's read is answered.
+    pub(super) fn list_read(&mut self, scribe: usize, found: RangeOutcome) {
+        let responses = vec![OperationOutcome::Range(found)];
+        let outcome = TxnOutcome { succeeded: true, responses };
+        let reply = Reply { revision: 0, result: Ok(Outcome::Txn(outcome)) };
+        self.plain_answered(scribe, &Ok(Answer::Applied(reply)));
     }
 
     fn scribe_told(&mut self, scribe: usize, open: Open, told: Option<&Told>) {

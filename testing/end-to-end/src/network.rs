@@ -2,7 +2,8 @@
 //!
 //! Whoever is to be cut off is reached through a *gate*: a port that hands everything on. A cut
 //! link holds back what is sent, as a network does that loses it again and again; what is mended
-//! hands it on, to whoever still waits for it. New connections are taken up, and nothing comes back.
+//! hands it on, to whoever still waits for it. New connections are taken up, and nothing comes
+//! back.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -299,8 +299,8 @@ impl Run<'_> {
             }
         }
         if let Some(header) = first.and_then(|found| found.header) {
-            // As an operator does, so that a state is as large as what is in it. Where it fails, the
-            // next time compacts more.
+            // As an operator does, so that a state is as large as what is in it. Where it fails,
+            // the next time compacts more.
             let request =
                 CompactionRequest { revision: header.revision - KEPT, ..Default::default() };
             let _ = cluster.runtime.block_on(cluster.client().compact(request));

@@ -23,6 +23,9 @@ use quorate_driver::{Answer, PeerMessage, RequestError};
 use quorate_keyspace::Reply;
 use std::time::Duration;
 
+/// No run has nearly as many.
+const MOST_EVENTS: u64 = 5_000_000;
+
 /// The group that everything is about.
 pub const GROUP: GroupId = GroupId(1);
 
@@ -125,6 +128,8 @@ pub struct World<'t> {
     pub healing: bool,
     /// Clients ask nothing new.
     pub quiet: bool,
+    /// How much has happened.
+    events: u64,
 }
 
 impl<'t> World<'t> {
@@ -171,6 +176,7 @@ impl<'t> World<'t> {
             violation: None,
             healing: false,
             quiet: false,
+            events: 0,
             rng,
             plan,
         }
@@ -209,6 +215,11 @@ impl<'t> World<'t> {
             debug_assert!(at >= self.now, "time never goes back");
             self.now = at;
             self.happen(what);
+            self.events += 1;
+            if self.events > MOST_EVENTS {
+                let text = format!("{MOST_EVENTS} events until {at:?}: somebody goes round");
+                self.check(Err(Violation::new("work is bounded", text)));
+            }
         }
         if self.violation.is_none() {
             self.now = self.now.max(until);

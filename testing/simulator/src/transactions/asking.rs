@@ -15,7 +15,7 @@ use quorate_keyspace::reply::Outcome;
 use quorate_keyspace::{BranchCommand, BranchId, BranchOutcome, Command, Prepare, Reply, codec};
 use quorate_transactions::branches::{self, branch_id};
 use quorate_transactions::records::{write_all, written};
-use quorate_transactions::{End, Input, Owner, Record, StoreRequest, Vote};
+use quorate_transactions::{End, Input, Owner, Record, StoreRequest, Stored, Vote};
 use std::time::Duration;
 
 /// Tokens of these requests have this bit; those of neighbours and clients have not.
@@ -262,27 +262,29 @@ impl World<'_> {
                     None => Came::Again,
                 }
             }
-            Errand::Orphan { group, branch, asker } => {
-                if matches!(answer, Ok(Answer::Readable(_))) {
-                    self.judge_orphan(node, id, group, branch, asker);
-                }
+            aside => {
+                self.came_aside(node, id, aside, answer);
                 Came::Nothing
             }
+        }
+    }
+
+    /// What came of an errand that no drive waits for.
+    fn came_aside(&mut self, node: u64, id: &str, errand: Errand, answer: &Answered) {
+        let readable = matches!(answer, Ok(Answer::Readable(_)));
+        match errand {
+            Errand::Orphan { group, branch, asker } if readable => {
+                self.judge_orphan(node, id, group, branch, asker);
+            }
             Errand::Bury { group, branch, request } => {
-                if let Some(Input::Stored {
-                    stored: quorate_transactions::Stored::Done(_), ..
-                }) = stored(id, &request, answer)
+                if let Some(Input::Stored { stored: Stored::Done(_), .. }) =
+                    stored(id, &request, answer)
                 {
                     self.roll_back_orphan(node, id, group, branch);
                 }
-                Came::Nothing
             }
-            Errand::Plain { scribe, .. } => {
-                self.plain_answered(scribe, answer);
-                Came::Nothing
-            }
+            Errand::Plain { scribe, .. } => self.plain_answered(scribe, answer),
             Errand::Read { scribe, group, range, command } => {
-                let readable = matches!(answer, Ok(Answer::Readable(_)));
                 let neighbour = self.running(node).and_then(|it| it.neighbours.get(&group));
                 let reader = neighbour.map(|it| it.host.service().reader());
                 match reader.map(|reader| reader.range_unlocked(&range)) {
@@ -294,9 +296,8 @@ impl World<'_> {
                     }
                     _ => self.plain_answered(scribe, &Err(RequestError::Unavailable)),
                 }
-                Came::Nothing
             }
-            Errand::Forget { .. } | Errand::RollBack { .. } => Came::Nothing,
+            _ => {}
         }
     }
 

@@ -12,14 +12,18 @@ const BOUND: u64 = 600;
 /// What a whole cluster never shows, and other tests must find: an identity never comes back after
 /// its removal, so that no session but the first exists; one node is added or removed at a time, so
 /// that the majorities of old and new voters intersect anyway; disturbing a leader breaks no
-/// promise; no peer of the real code sends an entry of another ballot than it was asked for; and a
-/// part of a snapshot that is believed wrongly is found out by the whole's fingerprint.
-const OUT_OF_SIGHT: [Canary; 5] = [
+/// promise; no peer of the real code sends an entry of another ballot than it was asked for; a part
+/// of a snapshot that is believed wrongly is found out by the whole's fingerprint; lists do not show
+/// at how many revisions a branch was done; and branches that wait in a circle are freed by a
+/// deadline.
+const OUT_OF_SIGHT: [Canary; 7] = [
     Canary::Raft(Raft::SkipSession),
     Canary::Raft(Raft::SingleQuorumInJoint),
     Canary::Raft(Raft::NoStickiness),
     Canary::Raft(Raft::MendAnyBallot),
     Canary::Keyspace(Keyspace::BelieveSnapshot),
+    Canary::Keyspace(Keyspace::CommitAtTwoRevisions),
+    Canary::Keyspace(Keyspace::OlderWaits),
 ];
 
 /// What is too rare for a test's bound: three leaders have to fail in a row, each at one of a few
@@ -31,8 +35,11 @@ const OUT_OF_SIGHT: [Canary; 5] = [
 /// show it); a sync has to fail, and power right after it; a lease has to be kept alive with a new
 /// leader while the old one's word that it ended is under way; and a follower has to lack just
 /// those of a leader's entries that are of his own round, pull from another, and hear his late
-/// heartbeat; or know them to be committed, and pull from one who led and reached almost nobody.
-const RARE: [Canary; 10] = [
+/// heartbeat; or know them to be committed, and pull from one who led and reached almost nobody. Of
+/// transactions: a rollback, or a later attempt, has to overtake a prepare; a branch to stay
+/// prepared for longer than anything is away; and all votes to be there before the record, and the
+/// coordinator to die between.
+const RARE: [Canary; 14] = [
     Canary::Raft(Raft::CommitEarlierRound),
     Canary::Raft(Raft::CommitUnmatched),
     Canary::Raft(Raft::ReuseReadIds),
@@ -43,6 +50,10 @@ const RARE: [Canary; 10] = [
     Canary::Wal(quorate_wal::Canary::ForgetHardState),
     Canary::Wal(quorate_wal::Canary::RetrySync),
     Canary::Keyspace(Keyspace::ObeyDeposedLeader),
+    Canary::Keyspace(Keyspace::TombstoneSkipped),
+    Canary::Keyspace(Keyspace::OldEpochAccepted),
+    Canary::Keyspace(Keyspace::PreparedDecidesAlone),
+    Canary::Transactions(quorate_transactions::canary::Bug::DecideBeforeRecord),
 ];
 
 fn canaries() -> Vec<Canary> {

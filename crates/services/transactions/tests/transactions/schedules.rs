@@ -2,6 +2,7 @@
 
 use crate::world::World;
 use quorate_atomic_commit::Protocol;
+use quorate_transactions::Settings;
 use std::time::Duration;
 
 #[derive(Default, Debug)]
@@ -16,8 +17,9 @@ struct Seen {
     let_go: u32,
 }
 
-fn run(seed: u64) -> Seen {
+fn run(seed: u64, settings: Settings) -> Seen {
     let mut world = World::new(seed, 3, 3);
+    world.settings = settings;
     let mut began = 0;
     for _ in 0..300 {
         let node = usize::try_from(world.rng.below(3)).unwrap();
@@ -73,7 +75,7 @@ fn whatever_fails_all_participants_end_alike() {
     let seeds = std::env::var("SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3_000);
     let mut all = Seen::default();
     for seed in 0..seeds {
-        let seen = run(seed);
+        let seen = run(seed, Settings::default());
         all.commits += seen.commits;
         all.aborts += seen.aborts;
         all.deposed += seen.deposed;
@@ -89,4 +91,19 @@ fn whatever_fails_all_participants_end_alike() {
     assert!(all.deposed > 300 && all.taken_over > 3_000, "{all:?}");
     assert!(all.second > 300 && all.found > 300, "{all:?}");
     assert!(all.carried > 300 && all.let_go > 300, "{all:?}");
+}
+
+/// The schedules can fail: each deliberate bug of the coordinator breaks a promise in one of them.
+#[cfg(feature = "canary")]
+#[test]
+fn every_deliberate_bug_is_found() {
+    use quorate_transactions::Canary;
+    use quorate_transactions::canary::Bug;
+    for bug in Bug::ALL {
+        let settings = Settings { canary: Canary::of(bug), ..Settings::default() };
+        let fails = |seed: &u64| std::panic::catch_unwind(|| run(*seed, settings)).is_err();
+        let found = (0..3_000).find(fails);
+        println!("{bug:?}: seed {found:?}");
+        assert!(found.is_some(), "{bug:?} is not found");
+    }
 }

@@ -121,6 +121,8 @@ impl Store {
 }
 
 pub struct World {
+    /// What coordinators are set to.
+    pub settings: Settings,
     pub rng: Rng,
     now: Instant,
     runs: u64,
@@ -150,6 +152,7 @@ impl World {
     pub fn new(seed: u64, nodes: u64, participants: usize) -> World {
         let owner = |node| Owner { node: NodeId(node), run: node };
         World {
+            settings: Settings::default(),
             rng: Rng::new(seed),
             now: Instant::ZERO,
             runs: nodes,
@@ -214,7 +217,7 @@ impl World {
             carried: carried.iter().map(|id| Carried { id: id.clone(), content: 1 }).collect(),
         };
         let mut out = Vec::new();
-        let settings = Settings { retry: Duration::from_millis(50), ..Settings::default() };
+        let settings = Settings { retry: Duration::from_millis(50), ..self.settings };
         let it = Coordinator::begin(settings, 1, start, self.moment(), &mut out);
         self.nodes[node].1.insert(id.to_owned(), it);
         self.emit(node, id, out);
@@ -228,7 +231,7 @@ impl World {
         }
         self.taken_over += 1;
         let mut out = Vec::new();
-        let (settings, owner, moment) = (Settings::default(), self.nodes[node].0, self.moment());
+        let (settings, owner, moment) = (self.settings, self.nodes[node].0, self.moment());
         let it = Coordinator::take_over(settings, 1, (record, at), owner, moment, &mut out);
         self.nodes[node].1.insert(id.to_owned(), it);
         self.emit(node, id, out);

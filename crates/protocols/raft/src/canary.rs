@@ -46,11 +46,13 @@ pub enum Canary {
     HeartbeatAfterPull,
     /// Pull what contradicts what is known to be committed.
     PullOverCommitted,
+    /// Pull from a log that is not ahead.
+    PullBehind,
 }
 
 impl Canary {
     /// Every deliberate bug.
-    pub const ALL: [Canary; 21] = [
+    pub const ALL: [Canary; 22] = [
         Canary::CommitEarlierRound,
         Canary::VoteTwice,
         Canary::ForgetVote,
@@ -72,5 +74,6 @@ impl Canary {
         Canary::CutAtOneDenial,
         Canary::HeartbeatAfterPull,
         Canary::PullOverCommitted,
+        Canary::PullBehind,
     ];
 }

@@ -4,10 +4,10 @@
 //! may arrive at any moment, or never. Writes are asynchronous and end one at a time; a crash
 //! forgets what was not written, and the service's state. Time is abstract: a replica may lose its
 //! patience at any moment, and a leader may find itself without a quorum at any moment. More may
-//! happen than in truth: a pre-vote always succeeds and nobody sticks to a leader, because safety
-//! must not rest on either.
+//! happen than in truth: a pre-vote always succeeds, or is refused by whoever pleases and the log is
+//! pulled that refused it, and nobody sticks to a leader, because safety must not rest on any.
 //!
-//! What is bounded: rounds, who may stand in each, proposals, crashes, step-downs. What is left
+//! What is bounded: rounds, who may stand in each, proposals, crashes, step-downs, pulls. What is left
 //! out: heartbeats (and with them repetitions by the leader: the network repeats enough), reads,
 //! compaction and snapshots, changes of members, damage. Those are for the random schedules.
 
@@ -40,6 +40,8 @@ pub struct Bounds {
     pub proposals: u8,
     pub crashes: u8,
     pub step_downs: u8,
+    /// Refused pre-votes, upon which a replica pulls.
+    pub pulls: u8,
     /// Whose writes take time; the others' end at once.
     pub slow: &'static [u64],
     /// One entry per message, if 1.
@@ -113,6 +115,7 @@ pub struct State {
     proposals: u8,
     crashes: u8,
     step_downs: u8,
+    pulls: u8,
     slow: &'static [u64],
     /// A rule broken on the way here.
     broken: Option<&'static str>,
@@ -123,7 +126,7 @@ impl Hash for State {
         self.nodes.iter().for_each(|node| node.digest.hash(state));
         self.sent.iter().for_each(|sent| sent.digest.hash(state));
         (&self.chosen, &self.leaders, self.proposals, self.crashes).hash(state);
-        (self.step_downs, self.broken).hash(state);
+        (self.step_downs, self.pulls, self.broken).hash(state);
     }
 }
 
@@ -151,6 +154,8 @@ impl std::fmt::Debug for State {
 pub enum Action {
     /// A replica stands for election.
     Stand(u64),
+    /// A replica that would stand is refused by another, and asks it for what it lacks.
+    Pull(u64, u64),
     /// A leader hears nobody for too long.
     StepDown(u64),
     Propose(u64),
@@ -162,7 +167,8 @@ pub enum Action {
 }
 
 impl Bounds {
-    fn start(&self, id: u64, disk: Disk, now: Instant) -> Node {
+    /// A replica, in the life after so many crashes.
+    fn start(&self, id: u64, disk: Disk, now: Instant, life: u8) -> Node {
         let config = Config {
             node: NodeId(id),
             epoch: Epoch(0),
@@ -171,7 +177,8 @@ impl Bounds {
             election_timeout: ELECTION_TIMEOUT,
             patience: ELECTION_TIMEOUT,
             lease_clock_drift_ppm: None,
-            seed: id,
+            // What it asked in another life it is not answered in this.
+            seed: id | u64::from(life) << 32,
             limits: Limits { append_bytes: self.append_bytes, ..Limits::default() },
         };
         let recovered = disk.recover(disk.base.clone());
@@ -237,7 +244,7 @@ impl State {
     fn post(&mut self, from: u64, send: Send) {
         let Send { to, message, .. } = send;
         let is_left_out = match message.body {
-            // Always granted, see above: who stands needs to ask nobody.
+            // Granted or refused as may be, see above: nobody needs to be asked.
             Body::PreVote { .. } | Body::PreVoteReply { .. } => true,
             // A refusal does what any other message of its round does, or nothing.
             Body::VoteReply { granted } => !granted,
@@ -288,7 +295,8 @@ impl State {
     fn crash(&self, bounds: &Bounds, id: u64) -> State {
         let node = self.node(id);
         let mut next = self.clone();
-        next.nodes[id as usize - 1] = Arc::new(bounds.start(id, node.disk.clone(), node.now));
+        next.nodes[id as usize - 1] =
+            Arc::new(bounds.start(id, node.disk.clone(), node.now, self.crashes + 1));
         next.crashes += 1;
         next
     }
@@ -304,6 +312,19 @@ impl State {
             node.raft.step(node.now, Input::Message { from, message }, out);
             assert_eq!(node.raft.role(), Role::Candidate, "one of two others is enough");
         })
+    }
+
+    fn pull(&self, id: u64, from: u64) -> State {
+        let mut next = self.with(id, |node, out| {
+            node.now = node.now + LONG;
+            node.raft.step(node.now, Input::Tick, out);
+            let ballot = node.raft.status().ballot;
+            let body = Body::PreVoteReply { granted: false };
+            let message = Message { epoch: Epoch(0), ballot, body };
+            node.raft.step(node.now, Input::Message { from: NodeId(from), message }, out);
+        });
+        next.pulls += 1;
+        next
     }
 
     fn step_down(&self, id: u64) -> State {
@@ -363,7 +384,7 @@ impl Model for Bounds {
     fn init_states(&self) -> Vec<State> {
         let membership = Membership::of((1..=NODES).map(NodeId));
         let disk = Disk::new(Base { membership, ..Base::default() });
-        let node = |id| Arc::new(self.start(id, disk.clone(), Instant::ZERO));
+        let node = |id| Arc::new(self.start(id, disk.clone(), Instant::ZERO, 0));
         vec![State {
             nodes: [node(1), node(2), node(3)],
             sent: Vec::new(),
@@ -372,6 +393,7 @@ impl Model for Bounds {
             proposals: 0,
             crashes: 0,
             step_downs: 0,
+            pulls: 0,
             slow: self.slow,
             broken: None,
         }]
@@ -385,6 +407,10 @@ impl Model for Bounds {
             let may_stand = self.candidates.get(status.ballot.round as usize);
             if !leads && may_stand.is_some_and(|who| who.contains(&id)) {
                 actions.push(Action::Stand(id));
+            }
+            if !leads && state.pulls < self.pulls {
+                let others = (1..=NODES).filter(|from| *from != id);
+                actions.extend(others.map(|from| Action::Pull(id, from)));
             }
             if leads && state.step_downs < self.step_downs {
                 actions.push(Action::StepDown(id));
@@ -415,6 +441,7 @@ impl Model for Bounds {
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
         let next = match action {
             Action::Stand(id) => state.stand(id),
+            Action::Pull(id, from) => state.pull(id, from),
             Action::StepDown(id) => state.step_down(id),
             Action::Propose(id) => state.propose(id),
             Action::Write(id) => state.write(id),
@@ -453,8 +480,8 @@ fn bounds(
     slow: &'static [u64],
 ) -> Bounds {
     let (candidates, append_bytes, canary) = (candidates.to_vec(), 1 << 20, None);
-    let step_downs = 0;
-    Bounds { candidates, proposals, crashes, step_downs, slow, append_bytes, canary }
+    let (step_downs, pulls) = (0, 0);
+    Bounds { candidates, proposals, crashes, step_downs, pulls, slow, append_bytes, canary }
 }
 
 fn search(bounds: Bounds) -> impl Checker<Bounds> {
@@ -499,6 +526,16 @@ fn a_crash_and_a_change_of_leaders_are_safe() {
     check(bounds(&[&[1], &[2]], 0, 1, &[1]));
 }
 
+/// Two leaders, of which the first finds out that it is none, and a pull by anybody from anybody.
+fn pulls_after_a_step_down() -> Bounds {
+    Bounds { pulls: 1, step_downs: 1, ..bounds(&[&[1], &[2]], 0, 0, &[]) }
+}
+
+#[test]
+fn a_pull_between_two_leaders_is_safe() {
+    check(pulls_after_a_step_down());
+}
+
 /// The same search finds deliberate bugs.
 #[test]
 fn the_search_finds_deliberate_bugs() {
@@ -508,6 +545,7 @@ fn the_search_finds_deliberate_bugs() {
         (Canary::IgnoreLogInVote, bounds(&[&[1], &[3]], 0, 0, &[])),
         (Canary::CountBeforeWritten, bounds(&[&[1]], 0, 0, &[1])),
         (Canary::ReplyBeforeWritten, bounds(&[&[1]], 0, 0, &[2])),
+        (Canary::PullBehind, pulls_after_a_step_down()),
     ];
     for (canary, bounds) in cases {
         let search = || search(Bounds { canary: Some(canary), ..bounds }).discoveries();

@@ -8,7 +8,7 @@ use crate::ledger::Ledger;
 use crate::outside::Outside;
 use crate::trial::{MARIADB, POSTGRES};
 use quorate_base::Rng;
-use quorate_end_to_end::{Cluster, Network, Party};
+use quorate_end_to_end::{Cluster, Network, Party, around};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -146,7 +146,7 @@ impl Faults<'_> {
                 let one = self.victim();
                 let other = (one + 1 + self.victim() % 2) % self.cluster.nodes.len();
                 let back = (kind == 1).then_some((other, one));
-                self.network.cut(std::iter::once((one, other)).chain(back));
+                self.cut(std::iter::once((one, other)).chain(back).collect());
                 self.count(if kind == 1 { Fault::PairCut } else { Fault::OneWayCut });
                 self.heal();
             }
@@ -156,9 +156,17 @@ impl Faults<'_> {
     fn cut_off(&mut self) {
         let victim = self.victim();
         let others = (0..self.cluster.nodes.len()).filter(|node| *node != victim);
-        self.network.cut_off(victim, others);
+        self.cut(around(victim, others));
         self.count(Fault::NodeCutOff);
         self.heal();
+    }
+
+    /// Half of the time whoever is cut off is told so: its connections end.
+    fn cut(&mut self, links: Vec<(Party, Party)>) {
+        match self.rng.chance_ppm(500_000) {
+            true => self.network.sever(links),
+            false => self.network.cut(links),
+        }
     }
 
     /// Mends the network after a while; sometimes a database dies meanwhile.
@@ -176,7 +184,7 @@ impl Faults<'_> {
         let database: Party = if self.rng.chance_ppm(500_000) { POSTGRES } else { MARIADB };
         let (first, count) = (self.victim(), 1 + self.victim());
         let nodes = self.cluster.nodes.len();
-        self.network.cut_off(database, (first..first + count).map(|node| node % nodes));
+        self.cut(around(database, (first..first + count).map(|node| node % nodes)));
         self.count(Fault::DatabaseCutOff);
         self.pause(MS(300), MS(3_000));
         self.network.mend();

@@ -122,15 +122,19 @@ impl Cluster {
     pub fn settled(&mut self) -> usize {
         let mut leader = None;
         eventually("every node follows one leader", PATIENCE, || {
-            let running: Vec<usize> =
-                (0..self.nodes.len()).filter(|i| self.nodes[*i].runs()).collect();
-            let leaders: Vec<u64> =
-                running.iter().map(|i| self.status(*i).map_or(0, |s| s.leader)).collect();
-            let agreed = leaders.iter().all(|l| *l != 0 && *l == leaders[0]);
-            leader = if agreed { self.leader() } else { None };
+            leader = self.agreed();
             leader.is_some()
         });
         leader.unwrap()
+    }
+
+    /// The leader that every running node knows, if there is one.
+    pub fn agreed(&mut self) -> Option<usize> {
+        let running: Vec<usize> = (0..self.nodes.len()).filter(|i| self.nodes[*i].runs()).collect();
+        let leaders: Vec<u64> =
+            running.iter().map(|i| self.status(*i).map_or(0, |s| s.leader)).collect();
+        let agreed = leaders.iter().all(|l| *l != 0 && *l == leaders[0]);
+        if agreed { self.leader() } else { None }
     }
 
     /// Writes a key; the revision.

@@ -13,7 +13,7 @@ mod tools;
 
 pub use cluster::Cluster;
 pub use history::Recorder;
-pub use network::{Caller, Network, Party};
+pub use network::{Caller, Network, Party, around};
 pub use node::Node;
 pub use ports::ports;
 pub use tools::{Ran, Tool, etcdctl, missing, required, run, tool};

@@ -3,7 +3,8 @@
 //! Whoever is to be cut off is reached through a *gate*: a port that hands everything on. A cut
 //! link holds back what is sent, as a network does that loses it again and again; what is mended
 //! hands it on, to whoever still waits for it. New connections are taken up, and nothing comes
-//! back.
+//! back. A severed one ends its connections, as a host does that is told that nobody is there, and
+//! takes up none.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// A party: a node or another server, by number.
 pub type Party = usize;
@@ -23,13 +24,26 @@ const PIECE: usize = 64 << 10;
 /// How long a caller may take to say who it is.
 const INTRODUCTION: Duration = Duration::from_secs(10);
 
-/// Which links are cut.
+/// Which links are cut, and whether that ends connections.
+#[derive(Default, Debug)]
+struct Cut {
+    links: BTreeSet<(Party, Party)>,
+    severed: bool,
+}
+
+impl Cut {
+    fn ends(&self, link: (Party, Party)) -> bool {
+        self.severed && self.links.contains(&link)
+    }
+}
+
+/// A network.
 #[derive(Clone)]
-pub struct Network(Arc<watch::Sender<BTreeSet<(Party, Party)>>>);
+pub struct Network(Arc<watch::Sender<Cut>>);
 
 impl Default for Network {
     fn default() -> Network {
-        Network(Arc::new(watch::channel(BTreeSet::new()).0))
+        Network(Arc::new(watch::channel(Cut::default()).0))
     }
 }
 
@@ -43,19 +57,24 @@ pub enum Caller {
 }
 
 impl Network {
-    /// Cuts links: nothing gets from the first party of each to the second.
+    /// Cuts these links and mends all others: nothing gets from the first party of each to the
+    /// second.
     pub fn cut(&self, links: impl IntoIterator<Item = (Party, Party)>) {
-        self.0.send_modify(|cut| cut.extend(links));
+        self.set(links.into_iter().collect(), false);
     }
 
-    /// Cuts both directions between one party and all these.
-    pub fn cut_off(&self, party: Party, others: impl IntoIterator<Item = Party>) {
-        self.cut(others.into_iter().flat_map(|other| [(party, other), (other, party)]));
+    /// The same, and their connections end.
+    pub fn sever(&self, links: impl IntoIterator<Item = (Party, Party)>) {
+        self.set(links.into_iter().collect(), true);
+    }
+
+    fn set(&self, links: BTreeSet<(Party, Party)>, severed: bool) {
+        self.0.send_modify(|cut| *cut = Cut { links, severed });
     }
 
     /// Mends all.
     pub fn mend(&self) {
-        self.0.send_modify(BTreeSet::clear);
+        self.set(BTreeSet::new(), false);
     }
 
     /// Opens a gate before the server at the port `target` of loopback, which is `party`.
@@ -65,7 +84,12 @@ impl Network {
         let cuts = self.0.subscribe();
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    // There may be too many files open at the moment.
+                    sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
                 let (cuts, caller) = (cuts.clone(), caller.clone());
                 tokio::spawn(async move {
                     // Either side may end it at any time.
@@ -76,7 +100,12 @@ impl Network {
     }
 }
 
-type Cuts = watch::Receiver<BTreeSet<(Party, Party)>>;
+/// Both directions between one party and all these.
+pub fn around(party: Party, others: impl IntoIterator<Item = Party>) -> Vec<(Party, Party)> {
+    others.into_iter().flat_map(|other| [(party, other), (other, party)]).collect()
+}
+
+type Cuts = watch::Receiver<Cut>;
 
 async fn hand_on(
     stream: TcpStream,
@@ -100,12 +129,15 @@ async fn hand_on(
     server.set_nodelay(true)?;
     let (from_server, mut to_server) = server.into_split();
     to_server.write_all(&first).await?;
+    let here = cuts.clone();
     let there = pump(from_caller, to_server, (caller, party), cuts.clone());
     let back = pump(from_server, to_caller, (party, caller), cuts);
     // When one direction ends, so does the other.
     tokio::select! {
         ended = there => ended,
         ended = back => ended,
+        () = severed(here.clone(), (caller, party)) => Ok(()),
+        () = severed(here, (party, caller)) => Ok(()),
     }
 }
 
@@ -128,11 +160,19 @@ async fn introduced(
     }
 }
 
-/// Waits until a link is whole.
+/// Waits until a link is whole, or its connections end.
 async fn open(cuts: &Cuts, link: (Party, Party)) -> std::io::Result<()> {
-    let whole = |cut: &BTreeSet<(Party, Party)>| !cut.contains(&link);
+    let known = |cut: &Cut| !cut.links.contains(&link) || cut.ends(link);
     let mut cuts = cuts.clone();
-    cuts.wait_for(whole).await.map(drop).map_err(|_| std::io::ErrorKind::Other.into())
+    match cuts.wait_for(known).await {
+        Ok(cut) if !cut.ends(link) => Ok(()),
+        _ => Err(std::io::ErrorKind::ConnectionReset.into()),
+    }
+}
+
+/// Waits until a link is severed.
+async fn severed(mut cuts: Cuts, link: (Party, Party)) {
+    let _ = cuts.wait_for(|cut| cut.ends(link)).await;
 }
 
 async fn pump(
@@ -172,13 +212,27 @@ mod tests {
         });
     }
 
-    /// What comes back within a moment.
-    async fn asks(stream: &mut TcpStream, what: &[u8]) -> Option<Vec<u8>> {
+    /// What comes back, within a moment or, where something has to, a while.
+    async fn asks(stream: &mut TcpStream, what: &[u8], wait: Duration) -> Option<Vec<u8>> {
         stream.write_all(what).await.unwrap();
         let mut back = vec![0; 64];
-        let read = timeout(Duration::from_millis(300), stream.read(&mut back)).await.ok()?;
+        let read = timeout(wait, stream.read(&mut back)).await.ok()?;
         back.truncate(read.unwrap());
         Some(back)
+    }
+
+    async fn hears(stream: &mut TcpStream, what: &[u8]) -> Vec<u8> {
+        asks(stream, what, Duration::from_secs(20)).await.expect("the link is whole")
+    }
+
+    async fn ends(stream: &mut TcpStream) -> bool {
+        let mut back = [0; 8];
+        let read = timeout(Duration::from_secs(20), stream.read(&mut back)).await;
+        matches!(read.expect("it ends"), Ok(0) | Err(_))
+    }
+
+    async fn nothing(stream: &mut TcpStream, what: &[u8]) -> bool {
+        asks(stream, what, Duration::from_millis(300)).await.is_none()
     }
 
     #[test]
@@ -191,22 +245,29 @@ mod tests {
         runtime.block_on(async {
             let connect = || TcpStream::connect(("127.0.0.1", first));
             let (mut one, mut two) = (connect().await.unwrap(), connect().await.unwrap());
-            assert_eq!(asks(&mut one, b"I am host:1.").await.unwrap(), b"I am host:1.");
-            assert_eq!(asks(&mut two, b"I am host:12").await.unwrap(), b"I am host:12");
+            assert_eq!(hears(&mut one, b"I am host:1.").await, b"I am host:1.");
+            assert_eq!(hears(&mut two, b"I am host:12").await, b"I am host:12");
             network.cut([(1, 0)]);
-            assert_eq!(asks(&mut one, b"hears nobody").await, None);
-            assert_eq!(asks(&mut two, b"hears me").await.unwrap(), b"hears me");
+            assert!(nothing(&mut one, b"hears nobody").await);
+            assert_eq!(hears(&mut two, b"hears me").await, b"hears me");
             network.mend();
-            assert_eq!(asks(&mut one, b"").await.unwrap(), b"hears nobody", "held, not lost");
-            network.cut_off(0, [2]);
-            assert_eq!(asks(&mut two, b"comes").await, None);
-            network.mend();
+            assert_eq!(hears(&mut one, b"").await, b"hears nobody", "held, not lost");
+            network.cut(around(0, [2]));
+            assert!(nothing(&mut two, b"comes").await);
             network.cut([(0, 2)]);
-            assert_eq!(asks(&mut two, b" in").await, None, "the answer is held");
+            assert!(nothing(&mut two, b" in").await, "the answer is held");
             let mut late = connect().await.unwrap();
-            assert_eq!(asks(&mut late, b"I am host:12").await, None);
+            assert!(nothing(&mut late, b"I am host:12").await);
             network.mend();
-            assert!(asks(&mut two, b"").await.unwrap().starts_with(b"comes"));
+            assert!(hears(&mut two, b"").await.starts_with(b"comes"));
+            network.sever(around(0, [1]));
+            assert!(ends(&mut one).await);
+            let mut refused = connect().await.unwrap();
+            let _ = refused.write_all(b"I am host:1.").await;
+            assert!(ends(&mut refused).await);
+            network.mend();
+            let mut anew = connect().await.unwrap();
+            assert_eq!(hears(&mut anew, b"I am host:1.").await, b"I am host:1.");
         });
     }
 }

@@ -81,6 +81,8 @@ pub struct Report {
     pub unanswered: i64,
     /// Requests in the histories that were found linearizable.
     pub linearizable: usize,
+    /// How often history was compacted.
+    pub compactions: u64,
     /// What the disks lost.
     pub loss: Loss,
     /// From the power's return until all nodes follow one leader.
@@ -107,13 +109,14 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "unsynced: {} sectors lost, {} kept, {} files torn, {} truncations undone, \
-             {} names lost, {} kept",
+             {} names lost, {} kept; history compacted {} times",
             loss.sectors_lost,
             loss.sectors_kept,
             loss.files_torn,
             loss.truncations_lost,
             loss.names_lost,
-            loss.names_kept
+            loss.names_kept,
+            self.compactions
         )?;
         writeln!(
             f,
@@ -148,9 +151,6 @@ impl Trial {
     ///
     /// # Errors
     /// If the disks cannot be mounted.
-    ///
-    /// # Panics
-    /// If the cluster does not come back within half a minute.
     pub fn run(&self, mut progress: impl FnMut(u64, &Report)) -> io::Result<Report> {
         let machines = Machines::start(NODES, &self.server, &self.settings)?;
         let endpoints = machines.cluster.endpoints();
@@ -240,7 +240,17 @@ impl Run<'_> {
             self.report.in_recovery += 1;
         }
         let restored = Instant::now();
-        self.machines.cluster.settled();
+        let mut agreed = self.machines.cluster.agreed();
+        while agreed.is_none() && restored.elapsed() < READABLE {
+            std::thread::sleep(Duration::from_millis(20));
+            agreed = self.machines.cluster.agreed();
+        }
+        if agreed.is_none() {
+            let cluster = &self.machines.cluster;
+            let status: Vec<_> = (0..usize::from(NODES)).map(|n| cluster.status(n)).collect();
+            let wrong = format!("not every node follows one leader after {READABLE:?}: {status:?}");
+            return self.report.wrong.push(wrong);
+        }
         self.report.recoveries.push(restored.elapsed());
         // Who ended is not waited for; that it should not have is said with the end of its log.
         let ended = self.machines.ended();
@@ -301,9 +311,11 @@ impl Run<'_> {
         if let Some(header) = first.and_then(|found| found.header) {
             // As an operator does, so that a state is as large as what is in it. Where it fails,
             // the next time compacts more.
-            let request =
-                CompactionRequest { revision: header.revision - KEPT, ..Default::default() };
-            let _ = cluster.runtime.block_on(cluster.client().compact(request));
+            let revision = header.revision - KEPT;
+            let request = CompactionRequest { revision, ..Default::default() };
+            let compacted =
+                (revision > 0).then(|| cluster.runtime.block_on(cluster.client().compact(request)));
+            self.report.compactions += u64::from(matches!(compacted, Some(Ok(_))));
         }
         (self.report.acknowledged, self.report.unanswered) = self.ledger.counts();
         self.report.wrong.extend(self.ledger.wrong());

@@ -188,6 +188,8 @@ happenings! {
     TransactionAskedAgain => "transaction asked for again",
     /// A client did not want its transaction any more.
     TransactionCancelled => "transaction cancelled",
+    /// In the end it was judged what was told of transactions.
+    TransactionsJudged => "transactions judged",
     /// A read met the lock of a branch.
     ReadMetLock => "read met a branch's lock",
     /// A branch was rolled back that nobody saw to.

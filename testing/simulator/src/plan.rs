@@ -155,6 +155,8 @@ impl Plan {
         // Drawn from what was drawn before: so runs without any are as they always were.
         let least = network.delay_least.as_micros();
         let helix = least % 2 == 1;
+        let neighbours = heartbeat.as_millis() as u64 % 3;
+        let scribes = if neighbours == 2 && (least / 4).is_multiple_of(2) { 4 } else { 0 };
         Plan {
             protocol: options.protocol,
             nodes,
@@ -191,11 +193,9 @@ impl Plan {
             snapshot_damage_ppm: if least.is_multiple_of(3) { 20_000 } else { 0 },
             switch_ppm: *rng.pick(&[10_000, 50_000, 200_000]).unwrap_or(&0),
             // Drawn from what was drawn before: so runs without any are as they always were.
-            neighbours: heartbeat.as_millis() as u64 % 3,
-            scribes: match heartbeat.as_millis() % 3 {
-                2 if (least / 4).is_multiple_of(2) => 4,
-                _ => 0,
-            },
+            // One for the records of transactions, if there are any, beside two with lists.
+            neighbours: neighbours + u64::from(scribes > 0),
+            scribes,
         }
     }
 }

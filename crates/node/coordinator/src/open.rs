@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// How many are loaded.
-const MOST: u64 = 10_000;
+/// How many are loaded at a time.
+const PAGE: u64 = 1_000;
 
 #[derive(Default)]
 struct State {
@@ -85,14 +85,25 @@ impl Open {
         if self.ear.state.lock().loaded {
             return Ok(());
         }
-        let found = store.list_raw(OPEN, MOST)?;
-        let mut state = self.ear.state.lock();
-        for (id, value, revision) in found {
-            // What was heard meanwhile is newer, or the same.
-            if !state.heard.contains(&id) {
-                state.records.insert(id, (value, revision));
+        let mut after = String::new();
+        loop {
+            let page = store.list_raw(OPEN, &after, PAGE)?;
+            let more = page.len() as u64 == PAGE;
+            if let Some((last, ..)) = page.last() {
+                after.clone_from(last);
+            }
+            let mut state = self.ear.state.lock();
+            for (id, value, revision) in page {
+                // What was heard meanwhile is newer, or the same.
+                if !state.heard.contains(&id) {
+                    state.records.insert(id, (value, revision));
+                }
+            }
+            if !more {
+                break;
             }
         }
+        let mut state = self.ear.state.lock();
         state.heard.clear();
         state.loaded = true;
         Ok(())

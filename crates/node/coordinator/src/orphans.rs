@@ -8,6 +8,7 @@
 use crate::oracle::ORPHANED;
 use crate::outbox;
 use crate::service::Inner;
+use crate::store::Store;
 use quorate_base::NodeId;
 use quorate_host::{KeyspaceHandle, TRANSACTIONS};
 use quorate_keyspace::BranchCommand;
@@ -117,15 +118,18 @@ async fn scan(inner: &Arc<Inner>, keyspace: &KeyspaceHandle, seen: &Seen, now: &
     let Ok(branches) = keyspace.with_keyspace(|keyspace| keyspace.branches()).await else {
         return;
     };
+    let Some(store) = inner.store() else { return };
     let mut ended = 0;
-    for branch in branches {
+    // Who holds locks comes first.
+    let (holding, others): (Vec<_>, Vec<_>) = branches.into_iter().partition(holds);
+    for branch in holding.into_iter().chain(others) {
         let Some((id, asker)) = transaction_of(&branch.id) else { continue };
         if inner.live.get(&id).is_some_and(|live| live.asker == asker) {
             continue;
         }
         let key = (keyspace.id().0, branch.id.clone(), branch.epoch);
         let times = seen.get(&key).map_or(1, |times| times + 1);
-        if times >= SCANS && ended < MOST {
+        if times >= SCANS && ended < MOST && !is_left(&store, &id, asker, &branch) {
             ended += 1;
             if let Err(why) = end(inner, keyspace, (&id, asker), &branch).await {
                 let name = keyspace.name();
@@ -134,6 +138,14 @@ async fn scan(inner: &Arc<Inner>, keyspace: &KeyspaceHandle, seen: &Seen, now: &
         }
         now.insert(key, times);
     }
+}
+
+/// Whether nothing is to be done about a branch as far as this node's replica of the records knows.
+/// Most are like that, and remembered for long: they cost neither a question to others nor the turn
+/// of one that has to be ended.
+fn is_left(store: &Store, id: &str, asker: Owner, branch: &BranchInfo) -> bool {
+    let known = store.look_for(id);
+    known.is_ok_and(|known| orphan(asker, known.as_ref(), holds(branch)) == Orphan::Leave)
 }
 
 /// Ends one branch, if its transaction is over or was never heard of.

@@ -141,9 +141,10 @@ impl Store {
     pub fn list_raw(
         &self,
         prefix: &str,
+        after: &str,
         limit: u64,
     ) -> Result<Vec<(String, Bytes, Revision)>, StoreError> {
-        Ok(records::list(self.0.reader(), prefix, "", false, limit)?)
+        Ok(records::list(self.0.reader(), prefix, after, false, limit)?)
     }
 
     /// Removes finished records, each if it is still as of its revision, and forgets whom they

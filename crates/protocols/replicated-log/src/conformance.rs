@@ -17,5 +17,8 @@ mod schedule;
 mod sealing;
 
 pub use cluster::{Cluster, Counts, Factory};
-pub use schedule::{random_schedule, random_schedule_with_clocks, random_schedule_with_leases};
+pub use schedule::{
+    random_schedule, random_schedule_with_clocks, random_schedule_with_leases,
+    random_schedule_with_quorums,
+};
 pub use sealing::random_schedule_with_seal;

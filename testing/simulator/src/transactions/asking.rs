@@ -1,21 +1,18 @@
-//! What is asked of groups on behalf of transactions, and the answers.
+//! Asking groups on behalf of transactions, and what comes of it.
 //!
-//! Invariant: whatever is asked is asked again until there is an answer, as long as the node lives.
+//! Invariant: what a drive waits for is asked again until there is an answer, as long as the node
+//! lives and the answer is wanted.
 
-use super::RECORDS;
-use super::drive::Asked;
+use super::errand::Errand;
 use crate::counters::Happening;
 use crate::world::{Answered, Happens, World};
-use quorate_base::GroupId;
 use quorate_checkers::Violation;
-use quorate_driver::{Answer, Event, Request, RequestError, Token};
-use quorate_keyspace::branch::BranchInfo;
-use quorate_keyspace::command::Range;
+use quorate_driver::{Answer, Event, RequestError, Token};
 use quorate_keyspace::reply::Outcome;
-use quorate_keyspace::{BranchCommand, BranchId, BranchOutcome, Command, Prepare, Reply, codec};
-use quorate_transactions::branches::{self, branch_id};
-use quorate_transactions::records::{write_all, written};
-use quorate_transactions::{End, Input, Owner, Record, StoreRequest, Stored, Vote};
+use quorate_keyspace::{BranchOutcome, Reply};
+use quorate_transactions::branches;
+use quorate_transactions::records::written;
+use quorate_transactions::{Input, StoreRequest, Stored, Vote};
 use std::time::Duration;
 
 /// Tokens of these requests have this bit; those of neighbours and clients have not.
@@ -25,62 +22,18 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Something to be asked.
-#[derive(Clone, Debug)]
-pub(super) enum Errand {
-    /// Write the record.
-    Store(StoreRequest),
-    Prepare {
-        branch: u16,
-        epoch: u32,
-        priority: u64,
-        alone: bool,
-    },
-    Resolve {
-        branch: u16,
-        epoch: u32,
-    },
-    Settle {
-        branch: u16,
-        commit: bool,
-        epoch: u32,
-    },
-    /// The rest is asked once.
-    Forget {
-        group: GroupId,
-        branch: BranchId,
-        epoch: u64,
-    },
-    RollBack {
-        group: GroupId,
-        branch: BranchId,
-        epoch: u64,
-    },
-    /// Find out what is to be done about a branch that nobody seems to see to.
-    Orphan {
-        group: GroupId,
-        branch: BranchInfo,
-        asker: Owner,
-    },
-    /// Make the record that says that its transaction is void.
-    Bury {
-        group: GroupId,
-        branch: BranchInfo,
-        request: StoreRequest,
-    },
-    /// A transaction of one group, by a client who knows nothing of branches.
-    Plain {
-        scribe: usize,
-        group: GroupId,
-        command: Command,
-    },
-    /// A read of one key, the same, and the command that does it where a branch has locked it.
-    Read {
-        scribe: usize,
-        group: GroupId,
-        range: Range,
-        command: Command,
-    },
+/// Something that was asked.
+pub(super) struct Asked {
+    /// On behalf of which drive, if of one.
+    drive: Option<u64>,
+    id: String,
+    errand: Errand,
+    /// It meets locks, and has to wait for them.
+    by_itself: bool,
+    /// Whether it is asked now; else it waits to be asked again.
+    under_way: bool,
+    /// Before it is asked again.
+    pause: Duration,
 }
 
 /// What came of an errand.
@@ -89,16 +42,19 @@ enum Came {
     Tell(Input),
     /// It has to be asked again.
     Again,
+    /// At once, and not together with others.
+    ByItself,
     /// Nothing further.
     Nothing,
 }
 
 impl World<'_> {
-    /// A node asks something, for a drive or, with zero, for none.
-    pub(super) fn errand(&mut self, node: u64, drive: u64, id: String, errand: Errand) {
+    /// A node asks something, on behalf of a drive or of none.
+    pub(super) fn errand(&mut self, node: u64, drive: Option<u64>, id: String, errand: Errand) {
         let number = self.transactions.next();
         if let Some(running) = self.running(node) {
-            let asked = Asked { drive, id, errand, pause: FIRST_PAUSE };
+            let (by_itself, under_way, pause) = (false, false, FIRST_PAUSE);
+            let asked = Asked { drive, id, errand, by_itself, under_way, pause };
             running.transactor.asked.insert(number, asked);
             self.ask_group(node, number);
         }
@@ -106,75 +62,20 @@ impl World<'_> {
 
     /// Asks, for the first time or again.
     pub fn ask_group(&mut self, node: u64, number: u64) {
-        let now = self.now;
         let Some(running) = self.running(node) else { return };
-        let Some(asked) = running.transactor.asked.get(&number) else { return };
-        let drive = running.transactor.drives.get(&asked.drive);
-        let (id, errand) = (asked.id.clone(), asked.errand.clone());
-        let place = |branch: u16| {
-            let record = drive?.coordinator.record();
-            let group = record.branches.get(usize::from(branch))?.group;
-            Some((group, branch_id(&id, record.asker, branch)))
-        };
-        let asked = match errand {
-            Errand::Store(request) => Some((RECORDS, write_all(&[(&id, &request)]))),
-            Errand::Prepare { branch, epoch, priority, alone } => {
-                let wanted = drive.is_some_and(|it| it.coordinator.asks() == Some(epoch));
-                let txn = drive.and_then(|it| it.work.as_ref()?.get(usize::from(branch)));
-                place(branch).zip(txn).filter(|_| wanted).map(|((group, id), txn)| {
-                    let prepare = Prepare {
-                        id,
-                        epoch: epoch.into(),
-                        priority,
-                        txns: vec![txn.clone()],
-                        or_else: false,
-                        one_phase: alone,
-                    };
-                    (group, Command::Branch(BranchCommand::Prepare(prepare)))
-                })
+        let transactor = &mut running.transactor;
+        let Some(asked) = transactor.asked.get_mut(&number) else { return };
+        let drive = asked.drive.and_then(|drive| transactor.drives.get(&drive));
+        asked.under_way = true;
+        match asked.errand.request(&asked.id, drive, asked.by_itself) {
+            Some((group, request)) => {
+                let now = self.now;
+                let deadline = self.node(node).clock.read(now) + TIMEOUT;
+                let token = Token(TOKEN | number);
+                self.step(node, Event::Request { token, group, deadline, request });
             }
-            Errand::Resolve { branch, epoch } => place(branch).map(|(group, id)| {
-                let command = BranchCommand::Resolve { id, epoch: epoch.into() };
-                (group, Command::Branch(command))
-            }),
-            Errand::Settle { branch, commit, epoch } => place(branch).map(|(group, id)| {
-                let epoch = epoch.into();
-                let command = match commit {
-                    true => BranchCommand::Commit { id, epoch },
-                    false => BranchCommand::Rollback { id, epoch },
-                };
-                (group, Command::Branch(command))
-            }),
-            Errand::Forget { group, branch: id, epoch } => {
-                Some((group, Command::Branch(BranchCommand::Forget { id, epoch })))
-            }
-            Errand::RollBack { group, branch: id, epoch } => {
-                Some((group, Command::Branch(BranchCommand::Rollback { id, epoch })))
-            }
-            Errand::Bury { request, .. } => Some((RECORDS, write_all(&[(&id, &request)]))),
-            Errand::Plain { group, command, .. } => Some((group, command)),
-            Errand::Orphan { .. } => return self.ask_with(node, number, RECORDS, Request::Read),
-            Errand::Read { group, .. } => {
-                return self.ask_with(node, number, group, Request::Read);
-            }
-        };
-        let Some((group, command)) = asked else {
-            return self.over(node, number); // A vote that is not wanted any more.
-        };
-        match codec::encode(&command) {
-            Ok(body) => self.ask_with(node, number, group, Request::Propose(body)),
-            Err(error) => {
-                let text = format!("{command:?} is not encoded at {now:?}: {error:?}");
-                self.check(Err(Violation::new("command codec", text)));
-            }
+            None => self.over(node, number),
         }
-    }
-
-    fn ask_with(&mut self, node: u64, number: u64, group: GroupId, request: Request) {
-        let now = self.now;
-        let deadline = self.node(node).clock.read(now) + TIMEOUT;
-        let token = Token(TOKEN | number);
-        self.step(node, Event::Request { token, group, deadline, request });
     }
 
     /// Whether this was an answer to an errand; then it is seen to.
@@ -184,54 +85,69 @@ impl World<'_> {
         }
         let number = token.0 & !TOKEN;
         let Some(running) = self.running(node) else { return true };
-        let Some(asked) = running.transactor.asked.get(&number) else {
+        let asked = running.transactor.asked.get_mut(&number).filter(|asked| asked.under_way);
+        let Some(asked) = asked else {
             let text = format!("node {node} answered errand {number} twice");
             self.check(Err(Violation::new("answered exactly once", text)));
             return true;
         };
+        asked.under_way = false;
         let (drive, id, errand) = (asked.drive, asked.id.clone(), asked.errand.clone());
-        match self.came(node, drive, &id, errand, answer) {
+        let came = match drive {
+            Some(drive) => self.came(node, drive, &id, errand, answer),
+            None => {
+                self.came_aside(node, &id, errand, answer);
+                Came::Nothing
+            }
+        };
+        match came {
             Came::Tell(input) => {
                 self.over(node, number);
-                self.tell(node, drive, input);
+                if let Some(drive) = drive {
+                    self.tell(node, drive, input);
+                }
             }
             Came::Nothing => self.over(node, number),
-            Came::Again => {
-                let alive = self.node(node).alive();
-                let Some(running) = self.running(node) else { return true };
-                let Some(asked) = running.transactor.asked.get_mut(&number) else { return true };
-                let pause = asked.pause;
-                asked.pause = (pause * 2).min(LONGEST_PAUSE);
-                let jitter = self.transactions.rng.duration(Duration::ZERO, pause);
-                let at = self.now + pause + jitter;
-                self.queue.push(at, node as u32, Happens::AskAgain(alive, number));
+            Came::ByItself => {
+                if let Some(running) = self.running(node)
+                    && let Some(asked) = running.transactor.asked.get_mut(&number)
+                {
+                    asked.by_itself = true;
+                    self.ask_group(node, number);
+                }
             }
+            Came::Again => self.ask_later(node, number),
         }
         true
+    }
+
+    fn ask_later(&mut self, node: u64, number: u64) {
+        let alive = self.node(node).alive();
+        let Some(running) = self.running(node) else { return };
+        let Some(asked) = running.transactor.asked.get_mut(&number) else { return };
+        let pause = asked.pause;
+        asked.pause = (pause * 2).min(LONGEST_PAUSE);
+        let jitter = self.transactions.rng.duration(Duration::ZERO, pause);
+        let at = self.now + pause + jitter;
+        self.queue.push(at, node as u32, Happens::AskAgain(alive, number));
     }
 
     /// An errand needs nothing any more.
     fn over(&mut self, node: u64, number: u64) {
         let Some(running) = self.running(node) else { return };
         let Some(asked) = running.transactor.asked.remove(&number) else { return };
-        if let Some(drive) = running.transactor.drives.get_mut(&asked.drive) {
+        let Some(number) = asked.drive else { return };
+        if let Some(drive) = running.transactor.drives.get_mut(&number) {
             drive.under_way -= 1;
-            self.may_end(node, asked.drive);
+            self.may_end(node, number);
         }
     }
 
+    /// What came of an errand that a drive waits for.
     fn came(&mut self, node: u64, drive: u64, id: &str, errand: Errand, answer: &Answered) -> Came {
-        let outcome = match answer {
-            Ok(Answer::Applied(Reply { result: Ok(Outcome::Branch(outcome)), .. })) => {
-                Some(outcome)
-            }
-            _ => None,
-        };
+        let outcome = outcome(answer);
         match errand {
-            Errand::Store(request) => match stored(id, &request, answer) {
-                Some(input) => Came::Tell(input),
-                None => Came::Again,
-            },
+            Errand::Store(request) => stored(id, &request, answer).map_or(Came::Again, Came::Tell),
             Errand::Prepare { branch, epoch, alone, .. } => {
                 let refused = match answer {
                     Ok(Answer::Applied(Reply { result: Err(why), .. })) => {
@@ -239,12 +155,12 @@ impl World<'_> {
                     }
                     _ => None,
                 };
+                if outcome == Some(&BranchOutcome::Waiting) {
+                    return Came::ByItself;
+                }
                 let vote = refused.or_else(|| branches::vote(outcome?, alone));
                 self.answered_by(node, drive, branch, outcome);
-                match vote {
-                    Some(vote) => Came::Tell(Input::Voted { branch, epoch, vote }),
-                    None => Came::Again,
-                }
+                vote.map_or(Came::Again, |vote| Came::Tell(Input::Voted { branch, epoch, vote }))
             }
             Errand::Resolve { branch, epoch } => {
                 match outcome.and_then(|outcome| branches::found(outcome).ok()) {
@@ -262,10 +178,7 @@ impl World<'_> {
                     None => Came::Again,
                 }
             }
-            aside => {
-                self.came_aside(node, id, aside, answer);
-                Came::Nothing
-            }
+            _ => Came::Nothing,
         }
     }
 
@@ -283,18 +196,18 @@ impl World<'_> {
                     self.roll_back_orphan(node, id, group, branch);
                 }
             }
-            Errand::Plain { scribe, .. } => self.plain_answered(scribe, answer),
+            Errand::Plain { scribe, .. } => self.plain_answered(scribe, id, answer),
             Errand::Read { scribe, group, range, command } => {
                 let neighbour = self.running(node).and_then(|it| it.neighbours.get(&group));
                 let reader = neighbour.map(|it| it.host.service().reader());
                 match reader.map(|reader| reader.range_unlocked(&range)) {
-                    Some(Ok(Some((_, found)))) if readable => self.list_read(scribe, found),
+                    Some(Ok(Some((_, found)))) if readable => self.list_read(scribe, id, found),
                     Some(Ok(None)) if readable => {
                         self.count(Happening::ReadMetLock);
                         let errand = Errand::Plain { scribe, group, command };
-                        self.errand(node, 0, id.to_owned(), errand);
+                        self.errand(node, None, id.to_owned(), errand);
                     }
-                    _ => self.plain_answered(scribe, &Err(RequestError::Unavailable)),
+                    _ => self.plain_answered(scribe, id, &Err(RequestError::Unavailable)),
                 }
             }
             _ => {}
@@ -310,19 +223,16 @@ impl World<'_> {
             *slot = Some(done.clone());
         }
     }
+}
 
-    fn ended_otherwise(&mut self, node: u64, drive: u64, id: &str, commit: bool, end: &End) {
-        let alone = self.drive_of(node, drive).is_some_and(|it| it.coordinator.record().is_alone());
-        let otherwise = match end {
-            End::Committed(_) => !commit && !alone,
-            End::RolledBack => commit,
-            End::Heuristic(_) => true,
-            End::Superseded => false,
-        };
-        if otherwise && self.neighbours_have_a_quorum() {
-            let text = format!("transaction {id}, commit {commit}: {end:?}");
-            self.check(Err(Violation::new("no branch is ended against the decision", text)));
-        }
+/// What is said of a branch, by itself or together with others.
+fn outcome(answer: &Answered) -> Option<&BranchOutcome> {
+    match answer {
+        Ok(Answer::Applied(Reply { result: Ok(Outcome::Branch(outcome)), .. })) => match outcome {
+            BranchOutcome::Together(all) => all.first(),
+            outcome => Some(outcome),
+        },
+        _ => None,
     }
 }
 
@@ -331,9 +241,4 @@ fn stored(id: &str, request: &StoreRequest, answer: &Answered) -> Option<Input> 
     let Ok(Answer::Applied(Reply { revision, result: Ok(outcome) })) = answer else { return None };
     let stored = written(&[(id, request)], *revision, outcome.clone()).into_iter().next()?;
     Some(Input::Stored { number: request.number, stored })
-}
-
-/// The write of the record of a transaction that nobody began.
-pub(super) fn void(owner: Owner, wall_ms: u64) -> StoreRequest {
-    StoreRequest { number: 1, at: None, record: Record::void(owner, wall_ms, "nobody began it") }
 }

@@ -1,7 +1,7 @@
 //! Transactions on their way at a node: the coordinator is told what happens, and what it says is
 //! done.
 
-use super::asking::Errand;
+use super::errand::Errand;
 use super::verdict::Told;
 use super::{RECORDS, Transactor};
 use crate::counters::Happening;
@@ -12,6 +12,7 @@ use quorate_base::{GroupId, NodeId};
 use quorate_keyspace::branch::Done;
 use quorate_keyspace::command::Txn;
 use quorate_replicated_log::Role;
+use quorate_transactions::branches::branch_id;
 use quorate_transactions::records::{self, Kept, OPEN};
 use quorate_transactions::{
     BranchRecord, Coordinator, Effect, Input, Moment, Owner, Record, Settings, Sight, Start,
@@ -22,7 +23,7 @@ use std::time::Duration;
 /// How long a transaction may stay undecided.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// Open records that are looked at.
-const MOST: u64 = 1_000;
+const MOST: u64 = 10_000;
 
 /// One transaction on its way.
 pub(super) struct Drive {
@@ -36,16 +37,6 @@ pub(super) struct Drive {
     pub under_way: u32,
     /// Whether the keyspaces may forget it.
     pub forget: bool,
-}
-
-/// Something asked.
-pub(super) struct Asked {
-    /// On behalf of which drive; zero: of none.
-    pub drive: u64,
-    pub id: String,
-    pub errand: Errand,
-    /// Before it is asked again.
-    pub pause: Duration,
 }
 
 impl Transactor {
@@ -63,7 +54,9 @@ impl World<'_> {
 
     fn moment(&mut self, node: u64) -> Moment {
         let now = self.now;
-        Moment { now: self.node(node).clock.read(now), wall_ms: now.0 / 1_000_000 }
+        // Nobody's wall clock is right.
+        let wall_ms = now.0 / 1_000_000 + node * 797 % 2_000;
+        Moment { now: self.node(node).clock.read(now), wall_ms }
     }
 
     /// Whose name a node bears in its present life.
@@ -164,7 +157,7 @@ impl World<'_> {
             let Some(drive) = self.drive_of(node, number) else { return };
             drive.under_way += 1;
             let id = drive.id.clone();
-            self.errand(node, number, id, errand);
+            self.errand(node, Some(number), id, errand);
         }
         self.may_end(node, number);
     }
@@ -180,14 +173,11 @@ impl World<'_> {
         let Some(drive) = running.transactor.drives.remove(&number) else { return };
         if drive.forget {
             for (branch, it) in (0u16..).zip(&drive.coordinator.record().branches) {
-                let branch = quorate_transactions::branches::branch_id(
-                    &drive.id,
-                    drive.coordinator.record().asker,
-                    branch,
-                );
-                let epoch = drive.coordinator.record().epoch.into();
+                let record = drive.coordinator.record();
+                let branch = branch_id(&drive.id, record.asker, branch);
+                let epoch = record.epoch.into();
                 let errand = Errand::Forget { group: it.group, branch, epoch };
-                self.errand(node, 0, drive.id.clone(), errand);
+                self.errand(node, None, drive.id.clone(), errand);
             }
         }
     }
@@ -204,7 +194,8 @@ impl World<'_> {
         self.count(happened);
         self.trace.note(self.now, node, 38, number << 1 | u64::from(commits));
         self.line(node, format_args!("transaction {id} is decided: commit {commits}"));
-        self.outcome(node, &id, Told { commits, answers });
+        let at = self.now;
+        self.outcome(node, &id, Told { commits, at, answers });
     }
 
     /// A node looks after transactions: its own that wait for the time, those that others left, and

@@ -3,7 +3,8 @@
 //! A node drives transactions as `node/coordinator` does, with events in place of tasks: the
 //! coordinator, what keyspaces' answers mean to it, the keys of the records, when to suspect an
 //! owner and what to do about orphans are the real ones of `services/transactions`. The first
-//! further group has the records, and lists like the others.
+//! further group has the records, the others have lists. Left out are bundles, several branches or
+//! records in one command, forgetting old records, and participants that are no groups.
 //!
 //! Checked: one outcome of a transaction, whoever tells it; no branch is ended against it; in the
 //! end nothing is open and nothing locked; what clients were told is strictly serializable.
@@ -11,12 +12,14 @@
 
 mod asking;
 mod drive;
+mod errand;
 mod orphans;
 mod scribes;
 mod verdict;
 
 use crate::world::GROUP;
-use drive::{Asked, Drive};
+use asking::Asked;
+use drive::Drive;
 use quorate_base::{GroupId, Instant, Rng};
 use quorate_checkers::appends::Transaction;
 use quorate_keyspace::BranchId;

@@ -1,15 +1,15 @@
 //! Branches that nobody will end any more, as `node/coordinator` ends them.
 
 use super::RECORDS;
-use super::asking::{Errand, void};
+use super::errand::Errand;
 use crate::counters::Happening;
 use crate::neighbours::groups;
 use crate::world::World;
 use quorate_base::{GroupId, Instant};
 use quorate_keyspace::branch::BranchInfo;
-use quorate_transactions::Owner;
 use quorate_transactions::branches::{Orphan, holds, orphan, transaction_of};
 use quorate_transactions::records;
+use quorate_transactions::{Owner, Record, StoreRequest};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ impl World<'_> {
         running.transactor.scan_at = now + PAUSE;
         let mut seen = BTreeMap::new();
         let mut orphans = Vec::new();
-        for group in groups(self.plan.neighbours) {
+        for group in groups(self.plan.neighbours).filter(|group| *group != RECORDS) {
             if !self.leads(node, group) {
                 continue;
             }
@@ -53,7 +53,7 @@ impl World<'_> {
             running.transactor.seen = seen;
         }
         for (id, errand) in orphans {
-            self.errand(node, 0, id, errand);
+            self.errand(node, None, id, errand);
         }
     }
 
@@ -73,13 +73,15 @@ impl World<'_> {
         match orphan(asker, known.as_ref(), holds(&branch)) {
             Orphan::Leave => {}
             Orphan::Bury => {
-                let errand = Errand::Bury { group, branch, request: void(owner, wall_ms) };
-                self.errand(node, 0, id.to_owned(), errand);
+                let record = Record::void(owner, wall_ms, "nobody began it");
+                let request = StoreRequest { number: 1, at: None, record };
+                let errand = Errand::Bury { group, branch, request };
+                self.errand(node, None, id.to_owned(), errand);
             }
             Orphan::RollBack => self.roll_back_orphan(node, id, group, branch),
             Orphan::Forget => {
                 let errand = Errand::Forget { group, branch: branch.id, epoch: branch.epoch };
-                self.errand(node, 0, id.to_owned(), errand);
+                self.errand(node, None, id.to_owned(), errand);
             }
         }
     }
@@ -94,6 +96,6 @@ impl World<'_> {
         self.count(Happening::OrphanRolledBack);
         self.line(node, format_args!("rolls back {}, which nobody sees to", branch.id));
         let errand = Errand::RollBack { group, branch: branch.id, epoch: branch.epoch };
-        self.errand(node, 0, id.to_owned(), errand);
+        self.errand(node, None, id.to_owned(), errand);
     }
 }

@@ -6,8 +6,8 @@
 //! the other and without transactions: it must not see a commit here and miss it there.
 
 use super::RECORDS;
-use super::asking::Errand;
 use super::drive::PATIENCE;
+use super::errand::Errand;
 use super::verdict::Told;
 use crate::counters::Happening;
 use crate::neighbours::groups;
@@ -57,6 +57,11 @@ struct Open {
     plain: bool,
 }
 
+/// The groups that have lists.
+fn of_lists(neighbours: u64) -> impl Iterator<Item = GroupId> {
+    groups(neighbours).filter(|group| *group != RECORDS)
+}
+
 /// One list of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct List {
@@ -82,7 +87,7 @@ impl List {
     /// All that may have been begun, if so many transactions were.
     pub(super) fn all(neighbours: u64, begun: u64) -> impl Iterator<Item = List> {
         let numbers = 0..(begun / GENERATION + 1) * LISTS;
-        groups(neighbours)
+        of_lists(neighbours)
             .flat_map(move |group| numbers.clone().map(move |number| List { group, number }))
     }
 }
@@ -127,10 +132,15 @@ impl World<'_> {
         self.queue.push(at, 5_000 + scribe as u32, Happens::Scribe(scribe));
     }
 
-    /// A founder that is up.
+    /// Whether a node is up and not frozen.
+    fn hears(&self, id: u64) -> bool {
+        let node = &self.nodes[id as usize - 1];
+        node.is_up() && node.frozen_until <= self.now
+    }
+
+    /// A founder that hears.
     fn somebody(&mut self) -> Option<u64> {
-        let up: Vec<u64> =
-            (1..=self.plan.nodes).filter(|id| self.nodes[*id as usize - 1].is_up()).collect();
+        let up: Vec<u64> = (1..=self.plan.nodes).filter(|id| self.hears(*id)).collect();
         self.transactions.rng.pick(&up).copied()
     }
 
@@ -140,7 +150,7 @@ impl World<'_> {
         // Who only reads adds no value.
         self.transactions.begun += u64::from(!only_reads);
         let n = self.transactions.begun;
-        let mut all: Vec<GroupId> = groups(self.plan.neighbours).collect();
+        let mut all: Vec<GroupId> = of_lists(self.plan.neighbours).collect();
         let rng = &mut self.transactions.rng;
         rng.shuffle(&mut all);
         let count = if only_reads || rng.below(4) == 0 { 1 } else { all.len() };
@@ -179,7 +189,7 @@ impl World<'_> {
             let id = open.id.clone();
             open.asked = Some(self.node(node).alive());
             self.transactions.scribes[scribe].open = Some(open);
-            return self.errand(node, 0, id, errand);
+            return self.errand(node, None, id, errand);
         }
         self.transactions.scribes[scribe].open = Some(open);
     }
@@ -208,11 +218,11 @@ impl World<'_> {
                 node
             }
         };
-        let now = self.now;
-        if !self.node(node).is_up() || self.node(node).frozen_until > now {
+        if !self.hears(node) {
             return Some(open);
         }
-        let live = self.running(node)?.transactor.live(&open.id).map(|(number, _)| number);
+        let Some(running) = self.running(node) else { return Some(open) };
+        let live = running.transactor.live(&open.id).map(|(number, _)| number);
         if let Some(number) = live {
             if self.now.since(open.called) > PATIENCE / 4 && self.transactions.rng.below(40) == 0 {
                 self.count(Happening::TransactionCancelled);
@@ -220,9 +230,9 @@ impl World<'_> {
             }
             return Some(open);
         }
-        let neighbour = self.running(node)?.neighbours.get(&RECORDS)?;
-        let known = records::look_for(&neighbour.host.service().reader(), &open.id);
-        match known {
+        let Some(running) = self.running(node) else { return Some(open) };
+        let Some(neighbour) = running.neighbours.get(&RECORDS) else { return Some(open) };
+        match records::look_for(&neighbour.host.service().reader(), &open.id) {
             Ok(None) => {
                 let work: Vec<(GroupId, Txn)> =
                     open.wanted.iter().map(|(group, here)| (*group, work(here))).collect();
@@ -232,7 +242,7 @@ impl World<'_> {
             Ok(Some(known)) if known.is_settled() => {
                 let verdict = known.record.stage.verdict();
                 let commits = verdict.is_some_and(quorate_transactions::Verdict::commits);
-                let told = Told { commits, answers: None };
+                let told = Told { commits, at: self.now, answers: None };
                 self.outcome(node, &open.id, told.clone());
                 self.transactions.told.remove(&open.id);
                 self.scribe_told(scribe, open, Some(&told));
@@ -243,15 +253,15 @@ impl World<'_> {
     }
 
     /// A client's plain transaction is answered.
-    pub(super) fn plain_answered(&mut self, scribe: usize, answer: &Answered) {
-        let Some(open) = self.transactions.scribes[scribe].open.take_if(|open| open.plain) else {
-            return;
-        };
+    pub(super) fn plain_answered(&mut self, scribe: usize, id: &str, answer: &Answered) {
+        // It may have given up, and ask something else by now.
+        let waits = |open: &mut Open| open.plain && open.id == id;
+        let Some(open) = self.transactions.scribes[scribe].open.take_if(waits) else { return };
         let told = match answer {
             Ok(Answer::Applied(Reply { revision, result: Ok(Outcome::Txn(outcome)) })) => {
                 let done = Done { revision: *revision, outcome: outcome.clone() };
                 let (commits, answers) = (outcome.succeeded, Some(vec![Some(done)]));
-                Some(Told { commits, answers })
+                Some(Told { commits, at: self.now, answers })
             }
             _ => None,
         };
@@ -259,11 +269,11 @@ impl World<'_> {
     }
 
     /// A client's read is answered.
-    pub(super) fn list_read(&mut self, scribe: usize, found: RangeOutcome) {
+    pub(super) fn list_read(&mut self, scribe: usize, id: &str, found: RangeOutcome) {
         let responses = vec![OperationOutcome::Range(found)];
         let outcome = TxnOutcome { succeeded: true, responses };
         let reply = Reply { revision: 0, result: Ok(Outcome::Txn(outcome)) };
-        self.plain_answered(scribe, &Ok(Answer::Applied(reply)));
+        self.plain_answered(scribe, id, &Ok(Answer::Applied(reply)));
     }
 
     fn scribe_told(&mut self, scribe: usize, open: Open, told: Option<&Told>) {
@@ -274,7 +284,7 @@ impl World<'_> {
     /// A client's transaction has ended for it.
     fn end_list(&mut self, scribe: usize, open: Open, told: Option<&Told>) {
         let ending = match told {
-            Some(Told { commits: true, .. }) => Ending::Committed(self.now),
+            Some(Told { commits: true, at, .. }) => Ending::Committed((*at).max(open.called)),
             Some(_) => Ending::RolledBack,
             None => Ending::Unknown,
         };
@@ -292,6 +302,7 @@ impl World<'_> {
                 });
             }
         }
+        self.transactions.told.remove(&open.id);
         let (client, called) = (scribe as u64, open.called);
         self.transactions.history.push(Transaction { client, called, steps, ending });
     }

@@ -1,19 +1,25 @@
 //! What is checked of transactions.
 
+use super::RECORDS;
 use super::scribes::{List, content};
+use crate::counters::Happening;
 use crate::neighbours::groups;
 use crate::world::World;
 use quorate_base::Instant;
 use quorate_checkers::Violation;
 use quorate_checkers::appends::{Ending, Step, Transaction, check_appends};
-use quorate_keyspace::branch::Done;
-use quorate_transactions::branches::holds;
+use quorate_keyspace::branch::{BranchState, Done};
+use quorate_transactions::End;
+use quorate_transactions::branches::{holds, transaction_of};
+use quorate_transactions::records::look_for;
 use std::time::Duration;
 
 /// What is told of a transaction.
 #[derive(Clone)]
 pub(super) struct Told {
     pub commits: bool,
+    /// When.
+    pub at: Instant,
     /// What its branches answered, if the teller knows.
     pub answers: Option<Vec<Option<Done>>>,
 }
@@ -69,7 +75,8 @@ impl World<'_> {
             }
             match self.unfinished() {
                 None => {
-                    let verdict = self.appends_verdict();
+                    self.count(Happening::TransactionsJudged);
+                    let verdict = self.appends_verdict().and_then(|()| self.branches_agree());
                     return self.check(verdict);
                 }
                 Some(_) if self.now < deadline => {}
@@ -80,14 +87,63 @@ impl World<'_> {
         }
     }
 
+    /// What keyspaces remember as committed was told to be. Not the other way round: what is
+    /// forgotten may be rolled back once more, by who saw it prepared just before.
+    fn branches_agree(&mut self) -> Result<(), Violation> {
+        for id in self.sound_founders() {
+            let Some(running) = self.nodes[id as usize - 1].running.as_ref() else { continue };
+            let Some(records) = running.neighbours.get(&RECORDS) else { continue };
+            let reader = records.host.service().reader();
+            let branches = running.neighbours.values().flat_map(|it| it.host.service().branches());
+            for branch in branches {
+                let Some((txn, asker)) = transaction_of(&branch.id) else { continue };
+                let known = look_for(&reader, &txn).ok().flatten();
+                let own = known.is_some_and(|known| known.record.asker == asker);
+                let committed = matches!(branch.state, BranchState::Committed { .. });
+                match self.transactions.outcomes.get(&txn) {
+                    Some(false) if own && committed => {
+                        let text = format!("node {id}: {branch:?}, but told was a rollback");
+                        return Err(Violation::new("branches end as was told", text));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn ended_otherwise(
+        &mut self,
+        node: u64,
+        drive: u64,
+        id: &str,
+        commit: bool,
+        end: &End,
+    ) {
+        let alone = self.drive_of(node, drive).is_some_and(|it| it.coordinator.record().is_alone());
+        let otherwise = match end {
+            End::Committed(_) => !commit && !alone,
+            End::RolledBack => commit,
+            End::Heuristic(_) => true,
+            End::Superseded => false,
+        };
+        if otherwise && self.neighbours_have_a_quorum() {
+            let text = format!("transaction {id}, commit {commit}: {end:?}");
+            self.check(Err(Violation::new("no branch is ended against the decision", text)));
+        }
+    }
+
     fn appends_verdict(&mut self) -> Result<(), Violation> {
         let (called, begun) = (self.now, self.transactions.begun);
         let mut steps = Vec::new();
         if let Some(id) = self.sound_founders().first().copied() {
             for list in List::all(self.plan.neighbours, begun) {
                 let neighbour = self.running(id).and_then(|it| it.neighbours.get(&list.group()));
-                let values = neighbour.and_then(|it| content(it.host.service(), list));
-                steps.push(Step::Read(list.key(), values));
+                let Some(values) = neighbour.and_then(|it| content(it.host.service(), list)) else {
+                    let text = format!("node {id}: what is in {list:?} makes no sense");
+                    return Err(Violation::new("lists are readable", text));
+                };
+                steps.push(Step::Read(list.key(), Some(values)));
             }
         }
         let (client, ending) = (u64::MAX, Ending::Committed(Instant(called.0 + 1)));

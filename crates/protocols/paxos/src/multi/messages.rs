@@ -1,6 +1,7 @@
 //! A peer's message: ballots first, then its content.
 
 use super::replica::MultiPaxos;
+use crate::synod::may_accept;
 use quorate_base::{Ballot, Instant, NodeId};
 use quorate_replicated_log::{AnswerReads, Body, Cover, Effects, Message, Role};
 
@@ -96,7 +97,8 @@ impl MultiPaxos {
         if ballot.node != from {
             return false; // Nobody leads under another's ballot.
         }
-        let lower = !self.is(crate::Canary::AcceptLowerBallot) && ballot < self.promised;
+        let lower =
+            !self.is(crate::Canary::AcceptLowerBallot) && !may_accept(self.promised, ballot);
         if lower {
             let after = self.journal.gate_of(self.promise_write);
             self.send(out, from, Body::HeartbeatReply { session: 0, probe: 0 }, after);

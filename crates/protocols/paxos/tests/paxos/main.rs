@@ -12,9 +12,9 @@ use quorate_paxos::{Canary, MultiPaxos};
 use quorate_replicated_log::conformance::{damage, long_answers, patience};
 use quorate_replicated_log::conformance::{
     random_schedule, random_schedule_with_clocks, random_schedule_with_leases,
-    random_schedule_with_seal,
+    random_schedule_with_quorums, random_schedule_with_seal,
 };
-use quorate_replicated_log::{Config, Recovered, ReplicatedLog};
+use quorate_replicated_log::{Config, QuorumSpec, Recovered, ReplicatedLog};
 use std::cell::Cell;
 
 thread_local! {
@@ -36,6 +36,22 @@ fn random_schedules_are_safe_and_heal() {
         committed += run.unwrap_or_else(|_| panic!("seed {seed} failed"));
     }
     assert!(committed > seeds * 20, "the schedules get something done: {committed}");
+}
+
+/// Groups of five: four elect a leader, and two are enough to commit.
+fn flexible(config: Config, now: Instant, recovered: Recovered) -> Box<dyn ReplicatedLog> {
+    let quorums = QuorumSpec::flexible(5, 4, 2);
+    Box::new(MultiPaxos::with_canary(config, now, recovered, None).with_quorums(quorums))
+}
+
+#[test]
+fn random_schedules_with_flexible_quorums_are_safe_and_heal() {
+    let mut committed = 0;
+    for seed in 0..200 {
+        let run = std::panic::catch_unwind(|| random_schedule_with_quorums(flexible, seed));
+        committed += run.unwrap_or_else(|_| panic!("seed {seed} failed"));
+    }
+    assert!(committed > 2_000, "the schedules get something done: {committed}");
 }
 
 #[test]

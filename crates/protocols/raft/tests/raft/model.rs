@@ -4,12 +4,12 @@
 //! may arrive at any moment, or never. Writes are asynchronous and end one at a time; a crash
 //! forgets what was not written, and the service's state. Time is abstract: a replica may lose its
 //! patience at any moment, and a leader may find itself without a quorum at any moment. More may
-//! happen than in truth: a pre-vote always succeeds, or is refused by whoever pleases and the log is
-//! pulled that refused it, and nobody sticks to a leader, because safety must not rest on any.
+//! happen than in truth: a pre-vote always succeeds, or is refused by whoever pleases, and the log
+//! of who refused is pulled; and nobody sticks to a leader. Safety must not rest on either.
 //!
-//! What is bounded: rounds, who may stand in each, proposals, crashes, step-downs, pulls. What is left
-//! out: heartbeats (and with them repetitions by the leader: the network repeats enough), reads,
-//! compaction and snapshots, changes of members, damage. Those are for the random schedules.
+//! What is bounded: rounds, who may stand in each, proposals, crashes, step-downs, pulls. What is
+//! left out: heartbeats (and with them repetitions by the leader: the network repeats enough),
+//! reads, compaction and snapshots, changes of members, damage. Those are for the random schedules.
 
 use crate::disk::Disk;
 use bytes::Bytes;

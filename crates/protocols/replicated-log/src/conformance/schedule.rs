@@ -14,7 +14,15 @@ pub(super) const LEASE_DRIFT_PPM: u32 = 250_000;
 pub fn random_schedule(factory: Factory, seed: u64) -> u64 {
     let mut rng = quorate_base::Rng::new(seed ^ 0x5eed);
     let voters = *rng.pick(&[1, 3, 3, 3, 5]).unwrap_or(&3);
-    disturb_and_heal(Cluster::new(factory, seed, voters + 1, voters), rng, voters)
+    let cluster = Cluster::new(factory, seed, voters + 1, voters);
+    disturb_and_heal(cluster, rng, |rng| some_damage(rng, voters))
+}
+
+/// The same for engines whose groups of five have other quorums than majorities. Damage is left
+/// out: how many copies it must spare is a matter of majorities here.
+pub fn random_schedule_with_quorums(factory: Factory, seed: u64) -> u64 {
+    let rng = quorate_base::Rng::new(seed ^ 0xf1e8);
+    disturb_and_heal(Cluster::new(factory, seed, 6, 5), rng, |_| Damage::None)
 }
 
 /// The same with leases, and clocks that drift by as much as was declared.
@@ -33,19 +41,27 @@ pub fn random_schedule_with_clocks(
     let voters = *rng.pick(&[3, 3, 5]).unwrap_or(&3);
     let nodes = (voters + 1, voters);
     let cluster = Cluster::with_leases(factory, seed, nodes, declared_ppm, real_ppm);
-    disturb_and_heal(cluster, rng, voters)
+    disturb_and_heal(cluster, rng, |rng| some_damage(rng, voters))
 }
 
-fn disturb_and_heal(mut cluster: Cluster, mut rng: quorate_base::Rng, voters: u64) -> u64 {
-    cluster.loss_ppm = *rng.pick(&[0, 20_000, 150_000]).unwrap_or(&0);
-    cluster.delay_max = rng.between(1, 15);
-    // A group that loses the last good copy of an entry rightly stops for good: damage needs three
-    // voters, and that they stay.
-    let damaging = match rng.below(4) {
+/// A group that loses the last good copy of an entry rightly stops for good: damage needs three
+/// voters, and that they stay.
+fn some_damage(rng: &mut quorate_base::Rng, voters: u64) -> Damage {
+    match rng.below(4) {
         0 if voters >= 3 => Damage::One,
         1 if voters >= 3 => Damage::Helix(voters),
         _ => Damage::None,
-    };
+    }
+}
+
+fn disturb_and_heal(
+    mut cluster: Cluster,
+    mut rng: quorate_base::Rng,
+    damage: impl FnOnce(&mut quorate_base::Rng) -> Damage,
+) -> u64 {
+    cluster.loss_ppm = *rng.pick(&[0, 20_000, 150_000]).unwrap_or(&0);
+    cluster.delay_max = rng.between(1, 15);
+    let damaging = damage(&mut rng);
     for _ in 0..rng.between(40, 160) {
         disturb(&mut cluster, &mut rng, damaging);
         cluster.run_for(rng.duration(Duration::ZERO, Duration::from_millis(60)));

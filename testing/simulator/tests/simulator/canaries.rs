@@ -15,8 +15,8 @@ const BOUND: u64 = 600;
 /// that the majorities of old and new voters intersect anyway; disturbing a leader breaks no
 /// promise; no peer of the real code sends an entry of another ballot than it was asked for; a
 /// part of a snapshot that is believed wrongly is found out by the whole's fingerprint; lists do
-/// not show at how many revisions a branch was done; and branches that wait in a circle are freed by
-/// a deadline.
+/// not show at how many revisions a branch was done; and branches that wait in a circle are freed
+/// by a deadline.
 const OUT_OF_SIGHT: [Canary; 7] = [
     Canary::Raft(Raft::SkipSession),
     Canary::Raft(Raft::SingleQuorumInJoint),

@@ -16,5 +16,5 @@ mod world;
 pub use counts::Counts;
 pub use judge::Judge;
 pub use resource::Resource;
-pub use schedule::{Ending, Report, random_schedule};
+pub use schedule::{Ending, Report, random_calm, random_schedule};
 pub use world::{Ended, Setup, World};

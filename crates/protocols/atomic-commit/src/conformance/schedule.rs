@@ -1,7 +1,8 @@
 //! Random faults, and then the demand that everybody come to know the end.
 
 use super::world::{Ended, Setup, World};
-use crate::{Address, AtomicCommit, Canary, Phase, Protocol, Reason, Vote};
+use crate::{Address, AtomicCommit, Canary, Outcome, Phase, Protocol, Reason, Vote};
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -65,6 +66,38 @@ pub fn random_schedule(
     world.begin(Duration::from_secs(2));
     world.run_for(rng.duration(Duration::ZERO, Duration::from_millis(40)));
     heal(&mut world, ending)
+}
+
+/// Runs a transaction of two to six participants to which nothing happens but delays shorter than
+/// anybody's patience, and tells what is wrong with its end: whoever asks for a commit that nobody
+/// refuses gets it, everywhere, and is told (AC4); one that somebody refuses is rolled back.
+pub fn random_calm(protocol: Protocol, seed: u64, canary: Option<Canary>) -> Option<String> {
+    let mut rng = Rng::new(seed ^ 0xca_1a11);
+    let participants = rng.between(2, 6) as usize;
+    let mut setup = Setup::new(protocol, participants, seed);
+    setup.config.canary = canary;
+    setup.faults = rng.between(1, 2) as u16;
+    for vote in &mut setup.votes {
+        *vote = match rng.below(16) {
+            0 => Vote::No(Reason::Refused(String::from("no"))),
+            1 => Vote::ReadOnly,
+            _ => Vote::Yes,
+        };
+    }
+    let commits = setup.votes.iter().all(Vote::allows_commit);
+    let mut world = World::new(setup);
+    world.delay_max = rng.between(1, 5);
+    world.write_max = rng.below(5);
+    world.begin(Duration::from_secs(2));
+    world.run_for(Duration::from_secs(1));
+    let everybody: Vec<Address> = world.terms().participants().collect();
+    let ended = world.ended(&everybody);
+    let wanted = if commits { Ended::Committed } else { Ended::RolledBack };
+    let told = world.judge.decision_of(Address::Coordinator);
+    let wanted_told = if commits { Outcome::Commit } else { Outcome::Abort };
+    let right = ended == wanted && told.is_none_or(|told| told == wanted_told);
+    let right = right && (!commits || told.is_some());
+    (!right).then(|| format!("{ended:?} and told {told:?}, not {wanted:?}"))
 }
 
 fn disturb(world: &mut World, rng: &mut Rng) {

@@ -2,7 +2,7 @@
 
 use quorate_atomic_commit::Protocol;
 use quorate_atomic_commit::conformance::scenarios::SCENARIOS;
-use quorate_atomic_commit::conformance::{Ended, Ending, random_schedule};
+use quorate_atomic_commit::conformance::{Ended, Ending, random_calm, random_schedule};
 
 /// Runs the schedules of a protocol, and tells how many ended in each way.
 fn run(protocol: Protocol, ending: Ending, seeds: u64) -> [u64; 4] {
@@ -45,6 +45,17 @@ fn paxos_commit_is_safe_and_ends_with_a_majority_of_acceptors() {
     let ended = run(Protocol::PaxosCommit, Ending::Healed, 2_000);
     assert!(ended[0] > 200 && ended[1] > 200, "both ends are seen: {ended:?}");
     run(Protocol::PaxosCommit, Ending::CoordinatorLost, 2_000);
+}
+
+/// AC4: where nothing fails, what nobody refuses is committed.
+#[test]
+fn without_faults_what_nobody_refuses_is_committed() {
+    for protocol in Protocol::ALL {
+        for seed in 0..1_000 {
+            let wrong = random_calm(protocol, seed, None);
+            assert_eq!(wrong, None, "{protocol}, seed {seed}");
+        }
+    }
 }
 
 #[test]

@@ -417,6 +417,9 @@ fn paxos_commit() {
     let ticks = first_participant;
     Commit { ticks, votes: vec![Vote::Yes], ..model() }.holds(true, true);
     Commit { ticks, start: Start::Prepared, ..model() }.holds(true, true);
+    // Who forgot a refusal that nobody heard of may say yes when it is asked again.
+    let votes = vec![no()];
+    Commit { restarts: 1, slow_disks: true, votes, ticks, ..model() }.holds(true, true);
 }
 
 #[test]

@@ -35,17 +35,7 @@ pub fn random_schedule(
     canary: Option<Canary>,
 ) -> Report {
     let mut rng = Rng::new(seed ^ 0xc0_3317);
-    let participants = rng.between(2, 6) as usize;
-    let mut setup = Setup::new(protocol, participants, seed);
-    setup.config.canary = canary;
-    setup.faults = rng.between(1, 2) as u16;
-    for vote in &mut setup.votes {
-        *vote = match rng.below(24) {
-            0 => Vote::No(Reason::Refused(String::from("no"))),
-            1 => Vote::ReadOnly,
-            _ => Vote::Yes,
-        };
-    }
+    let mut setup = draw(protocol, seed, canary, &mut rng);
     // One participant and its coordinator are no majority without the coordinator.
     if rng.below(40) == 0 && ending == Ending::Healed {
         setup.votes.truncate(1);
@@ -68,22 +58,28 @@ pub fn random_schedule(
     heal(&mut world, ending)
 }
 
-/// Runs a transaction of two to six participants to which nothing happens but delays shorter than
-/// anybody's patience, and tells what is wrong with its end: whoever asks for a commit that nobody
-/// refuses gets it, everywhere, and is told (AC4); one that somebody refuses is rolled back.
-pub fn random_calm(protocol: Protocol, seed: u64, canary: Option<Canary>) -> Option<String> {
-    let mut rng = Rng::new(seed ^ 0xca_1a11);
+/// Two to six participants, and how they vote.
+fn draw(protocol: Protocol, seed: u64, canary: Option<Canary>, rng: &mut Rng) -> Setup {
     let participants = rng.between(2, 6) as usize;
     let mut setup = Setup::new(protocol, participants, seed);
     setup.config.canary = canary;
     setup.faults = rng.between(1, 2) as u16;
     for vote in &mut setup.votes {
-        *vote = match rng.below(16) {
+        *vote = match rng.below(24) {
             0 => Vote::No(Reason::Refused(String::from("no"))),
             1 => Vote::ReadOnly,
             _ => Vote::Yes,
         };
     }
+    setup
+}
+
+/// Runs a transaction of two to six participants to which nothing happens but delays shorter than
+/// anybody's patience, and tells what is wrong with its end: whoever asks for a commit that nobody
+/// refuses gets it, everywhere, and is told (AC4); one that somebody refuses is rolled back.
+pub fn random_calm(protocol: Protocol, seed: u64, canary: Option<Canary>) -> Option<String> {
+    let mut rng = Rng::new(seed ^ 0xca_1a11);
+    let setup = draw(protocol, seed, canary, &mut rng);
     let commits = setup.votes.iter().all(Vote::allows_commit);
     let mut world = World::new(setup);
     world.delay_max = rng.between(1, 5);

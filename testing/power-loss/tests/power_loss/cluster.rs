@@ -30,6 +30,8 @@ fn nothing_is_lost(protocol: &str) {
     assert_eq!(report.wrong, Vec::<String>::new());
     assert!(report.failures.iter().take(3).all(|n| *n > 0), "{:?}", report.failures);
     assert!(report.acknowledged > 100, "only {} writes", report.acknowledged);
+    // A slow machine may not have come to what is compacted.
+    assert!(report.acknowledged < 1_000 || report.compactions > 0, "history was never compacted");
     assert!(report.linearizable > 20, "only {} requests", report.linearizable);
     let loss = report.loss;
     assert!(loss.sectors_lost + loss.names_lost > 0, "nothing was at stake: {loss:?}");

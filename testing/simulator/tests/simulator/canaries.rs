@@ -37,11 +37,10 @@ const OUT_OF_SIGHT: [Canary; 7] = [
 /// leader while the old one's word that it ended is under way; and a follower has to lack just
 /// those of a leader's entries that are of his own round, pull from another, and hear his late
 /// heartbeat; or know them to be committed, and pull from one who led and reached almost nobody; or
-/// pull from one who is behind, and be the last to hold what that one lacks. Of transactions: a
-/// rollback, or a later attempt, has to overtake a prepare; a branch to stay prepared for longer
-/// than anything is away; and all votes to be there before the record, and the coordinator to die
-/// between.
-const RARE: [Canary; 15] = [
+/// pull from one who is behind, and be the last to hold what that one lacks. Of transactions:
+/// a later attempt has to overtake a prepare; and a branch to stay prepared for longer than anything
+/// is away.
+const RARE: [Canary; 13] = [
     Canary::Raft(Raft::CommitEarlierRound),
     Canary::Raft(Raft::CommitUnmatched),
     Canary::Raft(Raft::ReuseReadIds),
@@ -53,10 +52,8 @@ const RARE: [Canary; 15] = [
     Canary::Wal(quorate_wal::Canary::ForgetHardState),
     Canary::Wal(quorate_wal::Canary::RetrySync),
     Canary::Keyspace(Keyspace::ObeyDeposedLeader),
-    Canary::Keyspace(Keyspace::TombstoneSkipped),
     Canary::Keyspace(Keyspace::OldEpochAccepted),
     Canary::Keyspace(Keyspace::PreparedDecidesAlone),
-    Canary::Transactions(quorate_transactions::canary::Bug::DecideBeforeRecord),
 ];
 
 /// Of Paxos: a value of an overtaken leader has to arrive just when another is to be chosen; a

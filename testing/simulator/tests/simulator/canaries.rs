@@ -38,8 +38,8 @@ const OUT_OF_SIGHT: [Canary; 7] = [
 /// those of a leader's entries that are of his own round, pull from another, and hear his late
 /// heartbeat; or know them to be committed, and pull from one who led and reached almost nobody; or
 /// pull from one who is behind, and be the last to hold what that one lacks. Of transactions:
-/// a later attempt has to overtake a prepare; and a branch to stay prepared for longer than anything
-/// is away.
+/// a later attempt has to overtake a prepare; and a branch to stay prepared for longer than
+/// anything is away.
 const RARE: [Canary; 13] = [
     Canary::Raft(Raft::CommitEarlierRound),
     Canary::Raft(Raft::CommitUnmatched),

@@ -40,10 +40,13 @@ pub fn position(p: Position) -> String {
 }
 
 pub fn entry(e: &Entry) -> String {
+    // Under Paxos a value that was proposed again names an earlier ballot than its own.
+    let named = e.payload.named_ballot().filter(|named| *named != e.ballot);
+    let named = named.map_or(String::new(), |named| format!(" ({named})"));
     let payload = match &e.payload {
         Payload::Noop => "empty".to_owned(),
-        Payload::Lead(_) => "leads".to_owned(),
-        Payload::Seal { next, .. } => format!("seals for {next}"),
+        Payload::Lead(_) => format!("leads{named}"),
+        Payload::Seal { next, .. } => format!("seals for {next}{named}"),
         Payload::Command(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Payload::Members { membership, .. } => format!("[{}]", members(membership)),
     };

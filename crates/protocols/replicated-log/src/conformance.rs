@@ -6,6 +6,7 @@
 //! index than was committed anywhere when it was asked; nothing follows the end of an epoch; after
 //! healing, all catch up.
 
+mod alone;
 mod cluster;
 pub mod cost;
 pub mod damage;
@@ -19,6 +20,7 @@ mod sealing;
 pub mod transcripts;
 mod words;
 
+pub use alone::Alone;
 pub use cluster::{Cluster, Counts, Factory};
 pub use disk::Disk;
 pub use schedule::{

@@ -2,6 +2,7 @@
 //! engine passes; both against their deliberate bugs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod by_hand;
 mod canaries;
 mod cost;
 mod model;

@@ -43,8 +43,8 @@ struct Replica {
     witness: Witness,
 }
 
-/// Runs one replica through the steps of these numbers, with leases or without. `told` is given each
-/// step before it is taken, so that it is there if the replica panics.
+/// Runs one replica through the steps of these numbers, with leases or without. `told` is given
+/// each step before it is taken, so that it is there if the replica panics.
 ///
 /// # Errors
 /// What the replica did wrong.

@@ -1,9 +1,9 @@
 //! Transcripts: what is done to replicas, and all that they do, in words.
 //!
 //! A line that starts with `> ` is a command; the lines after it, up to the next command or an
-//! empty line, are what it must print. Lines that start with `#` explain. The commands are listed in
-//! `docs/transcripts.md`. Where the texts are kept, and how they are written anew, is the business
-//! of whoever replays them: nothing here opens a file.
+//! empty line, are what it must print. Lines that start with `#` explain. The commands are listed
+//! in `docs/transcripts.md`. Where the texts are kept, and how they are written anew, is the
+//! business of whoever replays them: nothing here opens a file.
 
 use super::cluster::Factory;
 use super::lab::{Lab, Options};

@@ -60,8 +60,8 @@ fn number(rng: &mut Rng) -> u64 {
     }
 }
 
-/// A slot that a value may be in. Not far beyond all others: what lies between a candidate would have
-/// to fill (`docs/paxos.md` says so).
+/// A slot that a value may be in. Not far beyond all others: what lies between a candidate would
+/// have to fill (`docs/paxos.md` says so).
 fn slot(rng: &mut Rng) -> Index {
     if rng.below(10) == 0 { rng.below(40) } else { rng.below(8) }
 }

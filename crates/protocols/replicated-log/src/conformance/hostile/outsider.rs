@@ -1,6 +1,6 @@
 //! Somebody who is no member talks to a group, and knows all its ballots. As long as it does not
-//! speak as a leader does, and lies about no entry that it was asked for, it can disturb, and nothing
-//! else: whatever it promises, votes, acknowledges or asks for counts for nothing.
+//! speak as a leader does, and lies about no entry that it was asked for, it can disturb, and
+//! nothing else: whatever it promises, votes, acknowledges or asks for counts for nothing.
 
 use super::super::cluster::{Cluster, ELECTION_TIMEOUT, Factory};
 use super::draw::{self, Step, Talk};

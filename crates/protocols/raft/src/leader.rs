@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use quorate_base::{Ballot, Index, Instant};
 use quorate_replicated_log::{
-    AnswerReads, Body, Effects, Entries, Entry, Event, Mode, Payload, ProposalId, Refusal, Role,
-    StepDown, WriteId,
+    AnswerReads, Body, Effects, Entries, Entry, Event, Leadership, Mode, Payload, ProposalId,
+    Refusal, Role, StepDown, WriteId,
 };
 
 impl Raft {
@@ -193,24 +193,18 @@ impl Raft {
                 self.followers.get(node).and_then(|p| p.heard).unwrap_or(self.led_since)
             }
         });
-        let silent = heard + self.config.patience;
-        // Followers are only ever heard from later than that, and a wait that is yet to begin
-        // begins after now.
-        let progress = if self.uncommitted.is_empty() { now } else { self.progress_at };
-        let waiting = self.journal.waiting_since().unwrap_or(now).min(progress);
-        self.steady_until = silent.min(waiting + self.stall_timeout());
-        let stalled = now - self.stall_timeout();
-        // A follower that takes in a snapshot moves on unseen; a new leader would only start over.
-        let catching_up = self.followers.iter().any(|p| p.mode == Mode::Snapshot);
-        if silent < now {
-            Some(StepDown::NoQuorum)
-        } else if self.journal.waiting_since().is_some_and(|at| at < stalled) {
-            Some(StepDown::DiskStalled)
-        } else if !self.uncommitted.is_empty() && self.progress_at < stalled && !catching_up {
-            Some(StepDown::NoProgress)
-        } else {
-            None
-        }
+        let awaits = !self.uncommitted.is_empty();
+        let leadership = Leadership {
+            heard,
+            patience: self.config.patience,
+            stall_timeout: self.stall_timeout(),
+            writing_since: self.journal.waiting_since(),
+            committing_since: awaits.then_some(self.progress_at),
+            catching_up: self.followers.iter().any(|p| p.mode == Mode::Snapshot),
+        };
+        let (reason, steady_until) = leadership.must_step_down(now);
+        self.steady_until = steady_until;
+        reason
     }
 
     /// What gathered during a step goes to the followers.

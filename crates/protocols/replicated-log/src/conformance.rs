@@ -6,19 +6,27 @@
 //! index than was committed anywhere when it was asked; nothing follows the end of an epoch; after
 //! healing, all catch up.
 
+mod alone;
 mod cluster;
 pub mod cost;
 pub mod damage;
 mod disk;
+pub mod hostile;
+mod lab;
 pub mod long_answers;
 pub mod partitions;
 pub mod patience;
 mod schedule;
 mod sealing;
+pub mod transcripts;
+mod words;
 
+pub use alone::Alone;
 pub use cluster::{Cluster, Counts, Factory};
+pub use disk::Disk;
 pub use schedule::{
     random_schedule, random_schedule_with_clocks, random_schedule_with_leases,
     random_schedule_with_quorums,
 };
 pub use sealing::random_schedule_with_seal;
+pub use words::status as status_in_words;

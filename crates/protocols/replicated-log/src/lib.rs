@@ -15,6 +15,7 @@ mod config;
 mod effects;
 mod entry;
 mod epoch;
+mod giving_up;
 mod input;
 mod interface;
 mod journal;
@@ -34,6 +35,7 @@ pub use effects::{
 };
 pub use entry::{Base, Entries, Entry, HardState, Payload};
 pub use epoch::Epoch;
+pub use giving_up::Leadership;
 pub use input::{Input, ProposalId, ReadId};
 pub use interface::{Protocol, Recovered, ReplicatedLog};
 pub use journal::Journal;

@@ -1,11 +1,15 @@
 //! The synod against every interleaving within bounds; Multi-Paxos against the suite that every
-//! engine passes; both against their deliberate bugs.
+//! engine passes, against scripts, hand-made messages and hostile peers; both against their
+//! deliberate bugs; and the cost model against the count.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod by_hand;
 mod canaries;
 mod cost;
+mod hostile;
 mod model;
 mod partitions;
+mod transcripts;
 
 use quorate_base::Instant;
 use quorate_paxos::{Canary, MultiPaxos};

@@ -1,11 +1,9 @@
 //! Single messages to one replica, where schedules and transcripts seldom or never tell right from
 //! wrong. Each returns whether the replica breaks the rule.
 
-use quorate_base::{Ballot, Index, Instant, NodeId, Position};
-use quorate_replicated_log::{
-    Append, Base, Body, Config, Effects, Entries, Entry, Epoch, HardState, Input, Limits,
-    Membership, Message, Payload, Recovered, ReplicatedLog, Role,
-};
+use quorate_base::{Ballot, Index, NodeId, Position};
+use quorate_replicated_log::conformance::Alone;
+use quorate_replicated_log::{Append, Body, Entries, Entry, HardState, Payload, Recovered, Role};
 use std::time::Duration;
 
 type Rule = (&'static str, fn() -> bool);
@@ -24,42 +22,12 @@ const FIRST: Ballot = Ballot { round: 1, node: NodeId(2) };
 const SECOND: Ballot = Ballot { round: 2, node: NodeId(3) };
 
 /// Node 1 of so many, on what was recovered.
-fn replica(voters: u64, recovered: Recovered) -> Box<dyn ReplicatedLog> {
-    let base = Base { membership: Membership::of((1..=voters).map(NodeId)), ..Base::default() };
-    let config = Config {
-        node: NodeId(1),
-        epoch: Epoch(0),
-        opens: false,
-        heartbeat: Duration::from_millis(20),
-        election_timeout: Duration::from_millis(100),
-        patience: Duration::from_millis(100),
-        lease_clock_drift_ppm: None,
-        seed: 1,
-        limits: Limits::default(),
-    };
-    let recovered = Recovered { base: base.clone(), applied: base, ..recovered };
-    crate::raft(config, Instant::ZERO, recovered)
+fn replica(voters: u64, recovered: Recovered) -> Alone {
+    Alone::of(crate::raft, voters, recovered)
 }
 
 fn entry(index: Index, ballot: Ballot) -> Entry {
     Entry { index, ballot, payload: Payload::Noop }
-}
-
-fn step(raft: &mut dyn ReplicatedLog, now: Instant, input: Input) -> Effects {
-    let mut out = Effects::default();
-    raft.step(now, input, &mut out);
-    out
-}
-
-fn hear(
-    raft: &mut dyn ReplicatedLog,
-    at: Instant,
-    from: u64,
-    ballot: Ballot,
-    body: Body,
-) -> Effects {
-    let message = Message { epoch: Epoch(0), ballot, body };
-    step(raft, at, Input::Message { from: NodeId(from), message })
 }
 
 /// A leader of round 2 tells that two entries are committed, to a follower whose second entry is
@@ -74,7 +42,7 @@ fn commits_what_may_differ() -> bool {
         commit: 2,
         probe: 1,
     };
-    hear(&mut *raft, Instant::ZERO, 3, SECOND, Body::Append(append));
+    raft.hear(3, SECOND, Body::Append(append));
     raft.commit() != 1
 }
 
@@ -82,7 +50,7 @@ fn commits_what_may_differ() -> bool {
 fn votes_before_that_is_written() -> bool {
     let mut raft = replica(3, Recovered::default());
     let body = Body::Vote { last: Position::default(), transfer: false };
-    let out = hear(&mut *raft, Instant::ZERO, 2, Ballot::new(1, NodeId(2)), body);
+    let out = raft.hear(2, Ballot::new(1, NodeId(2)), body);
     let vote = Body::VoteReply { granted: true };
     let gates: Vec<_> = out.sends.iter().filter(|s| s.message.body == vote).collect();
     assert_eq!((gates.len(), out.writes.len()), (1, 1), "the vote is given, and written");
@@ -90,7 +58,7 @@ fn votes_before_that_is_written() -> bool {
 }
 
 /// One of five voters, elected by two others, whose third of four entries cannot be read.
-fn elected_with_a_hole() -> (Box<dyn ReplicatedLog>, Instant, Ballot) {
+fn elected_with_a_hole() -> (Alone, Ballot) {
     let recovered = Recovered {
         hard_state: HardState { promised: SECOND, commit: 0 },
         entries: vec![
@@ -102,40 +70,35 @@ fn elected_with_a_hole() -> (Box<dyn ReplicatedLog>, Instant, Ballot) {
         ..Recovered::default()
     };
     let mut raft = replica(5, recovered);
-    let now = Instant::ZERO + Duration::from_secs(1);
     let mine = Ballot::new(3, NodeId(1));
-    step(&mut *raft, now, Input::Tick);
+    raft.wait(Duration::from_secs(1));
     for from in [2, 3] {
-        hear(&mut *raft, now, from, mine, Body::PreVoteReply { granted: true });
+        raft.hear(from, mine, Body::PreVoteReply { granted: true });
     }
     assert_eq!(raft.role(), Role::Candidate);
     // Whatever it has written so far is durable.
     let written = raft.status();
     assert_eq!(written.ballot, mine);
-    let mut asked = Effects::default();
-    for id in 1..=3 {
-        let id = quorate_replicated_log::WriteId(id);
-        raft.step(now, Input::Written { id }, &mut asked);
-    }
+    let mut asked = raft.write();
     for from in [2, 3] {
-        asked = hear(&mut *raft, now, from, mine, Body::VoteReply { granted: true });
+        asked = raft.hear(from, mine, Body::VoteReply { granted: true });
     }
     let mend = Body::Mend { first: 3, ballots: vec![SECOND] };
     assert!(asked.sends.iter().any(|s| s.message.body == mend), "{:?}", asked.sends);
-    (raft, now, mine)
+    (raft, mine)
 }
 
 /// What a peer sends under another ballot than the lost entry's is not that entry.
 fn mends_with_another_ballot() -> bool {
-    let (mut raft, now, mine) = elected_with_a_hole();
+    let (mut raft, mine) = elected_with_a_hole();
     let entries = vec![Entries::new(vec![entry(3, FIRST)])];
     let body = Body::Mended { first: 3, entries, denied: false };
-    hear(&mut *raft, now, 2, mine, body);
+    raft.hear(2, mine, body);
     let wrong = raft.role() == Role::Leader;
     if !wrong {
         let entries = vec![Entries::new(vec![entry(3, SECOND)])];
         let body = Body::Mended { first: 3, entries, denied: false };
-        hear(&mut *raft, now, 2, mine, body);
+        raft.hear(2, mine, body);
         assert_eq!(raft.role(), Role::Leader, "the lost one it takes");
     }
     wrong
@@ -143,16 +106,16 @@ fn mends_with_another_ballot() -> bool {
 
 /// One of five that denies an entry is no quorum.
 fn cuts_what_one_denies() -> bool {
-    let (mut raft, now, mine) = elected_with_a_hole();
-    let deny = |raft: &mut dyn ReplicatedLog, from| {
+    let (mut raft, mine) = elected_with_a_hole();
+    let deny = |raft: &mut Alone, from| {
         let body = Body::Mended { first: 3, entries: Vec::new(), denied: true };
-        hear(raft, now, from, mine, body);
+        raft.hear(from, mine, body);
     };
-    deny(&mut *raft, 2);
-    deny(&mut *raft, 3);
+    deny(&mut raft, 2);
+    deny(&mut raft, 3);
     let wrong = raft.role() == Role::Leader;
     if !wrong {
-        deny(&mut *raft, 4);
+        deny(&mut raft, 4);
         assert_eq!(raft.role(), Role::Leader, "what three of five deny was never committed");
     }
     wrong
@@ -174,12 +137,11 @@ fn commits_what_was_pulled() -> bool {
         commit: 9,
         probe: 1,
     };
-    hear(&mut *raft, Instant::ZERO, 2, leads, Body::Append(append));
+    raft.hear(2, leads, Body::Append(append));
     assert_eq!(raft.status().last, Position::new(10, before));
-    let now = Instant::ZERO + Duration::from_secs(1);
-    step(&mut *raft, now, Input::Tick);
+    raft.wait(Duration::from_secs(1));
     let refused = Body::PreVoteReply { granted: false };
-    let out = hear(&mut *raft, now, 3, Ballot::new(7, NodeId(2)), refused);
+    let out = raft.hear(3, Ballot::new(7, NodeId(2)), refused);
     let pulls = out.sends.iter().find_map(|send| match send.message.body {
         Body::Pull { id, .. } => Some(id),
         _ => None,
@@ -188,9 +150,9 @@ fn commits_what_was_pulled() -> bool {
     let (last, previous) = (other.position(), Position::new(9, before));
     let id = pulls.expect("who is refused pulls");
     let body = Body::Pulled { id, previous, entries: Entries::new(vec![other]), last };
-    hear(&mut *raft, now, 3, leads, body);
+    raft.hear(3, leads, body);
     assert_eq!(raft.status().last, last);
-    hear(&mut *raft, now, 2, leads, Body::Heartbeat { session: 1, commit: 10, probe: 0 });
+    raft.hear(2, leads, Body::Heartbeat { session: 1, commit: 10, probe: 0 });
     raft.commit() != 9
 }
 
@@ -202,10 +164,9 @@ fn pulls_what_contradicts() -> bool {
     let entries = vec![Entries::new((1..=10).map(|index| entry(index, before)).collect())];
     let hard_state = HardState { promised: leads, commit: 10 };
     let mut raft = replica(5, Recovered { entries, hard_state, ..Recovered::default() });
-    let now = Instant::ZERO + Duration::from_secs(1);
-    step(&mut *raft, now, Input::Tick);
+    raft.wait(Duration::from_secs(1));
     let refused = Body::PreVoteReply { granted: false };
-    let out = hear(&mut *raft, now, 3, leads, refused);
+    let out = raft.hear(3, leads, refused);
     let pulls = out.sends.iter().find_map(|send| match send.message.body {
         Body::Pull { id, .. } => Some(id),
         _ => None,
@@ -214,7 +175,7 @@ fn pulls_what_contradicts() -> bool {
     let other = Ballot::new(6, NodeId(3));
     let entries = Entries::new(vec![entry(10, other), entry(11, other)]);
     let (previous, last) = (Position::new(9, before), Position::new(11, other));
-    hear(&mut *raft, now, 3, leads, Body::Pulled { id, previous, entries, last });
+    raft.hear(3, leads, Body::Pulled { id, previous, entries, last });
     raft.status().last != Position::new(10, before)
 }
 

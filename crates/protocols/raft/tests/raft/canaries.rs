@@ -5,6 +5,7 @@
 use crate::by_hand::RULES;
 use crate::{CANARY, transcripts};
 use quorate_raft::Canary;
+use quorate_replicated_log::conformance::transcripts::replay;
 use quorate_replicated_log::conformance::{
     Factory, damage, random_schedule, random_schedule_with_leases, random_schedule_with_seal,
 };
@@ -41,7 +42,7 @@ fn caught_by(canary: Canary) -> Vec<String> {
     }
     for path in transcripts::files() {
         let text = std::fs::read_to_string(&path).unwrap();
-        let now = catch_unwind(AssertUnwindSafe(|| transcripts::replay(&text)));
+        let now = catch_unwind(AssertUnwindSafe(|| replay(crate::raft, &text)));
         if now.ok().as_ref() != Some(&text) {
             found.push(path.file_stem().unwrap().to_string_lossy().into_owned());
         }

@@ -6,13 +6,10 @@
 mod by_hand;
 mod canaries;
 mod cost;
-mod disk;
 mod hostile;
-mod lab;
 mod model;
 mod partitions;
 mod transcripts;
-mod words;
 
 use quorate_base::Instant;
 use quorate_raft::{Canary, Raft};

@@ -11,10 +11,10 @@
 //! left out: heartbeats (and with them repetitions by the leader: the network repeats enough),
 //! reads, compaction and snapshots, changes of members, damage. Those are for the random schedules.
 
-use crate::disk::Disk;
 use bytes::Bytes;
 use quorate_base::{Ballot, Instant, NodeId};
 use quorate_raft::{Canary, Raft};
+use quorate_replicated_log::conformance::{Disk, status_in_words};
 use quorate_replicated_log::{
     Base, Body, Config, Effects, Entry, Epoch, Input, Limits, Membership, Message, ProposalId,
     ReplicatedLog, Role, Send, Write, WriteId,
@@ -144,7 +144,7 @@ impl PartialEq for State {
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for node in &self.nodes {
-            writeln!(f, "{}", crate::words::status(&node.raft.status()))?;
+            writeln!(f, "{}", status_in_words(&node.raft.status()))?;
         }
         write!(f, "{:?}", self.broken)
     }
@@ -181,7 +181,7 @@ impl Bounds {
             seed: id | u64::from(life) << 32,
             limits: Limits { append_bytes: self.append_bytes, ..Limits::default() },
         };
-        let recovered = disk.recover(disk.base.clone());
+        let recovered = disk.recover(&disk.base());
         let raft = Raft::with_canary(config, now, recovered, self.canary);
         let (writing, gated, memory) = (VecDeque::new(), Vec::new(), disk.clone());
         let done = WriteId(0);
@@ -349,13 +349,12 @@ impl State {
 
     /// Two logs that have an entry of the same round at an index agree up to there.
     fn logs_match(&self) -> bool {
-        let log = |id| &self.node(id).memory.entries;
+        let log = |id| self.node(id).memory.entries();
         let pairs = [(1, 2), (1, 3), (2, 3)];
         pairs.into_iter().all(|(a, b)| {
-            let same = |(a, b): (&Entry, &Entry)| a.ballot.round == b.ballot.round;
-            let common = log(a).len().min(log(b).len());
-            let last = (0..common).rfind(|&i| same((&log(a)[i], &log(b)[i])));
-            last.is_none_or(|last| log(a)[..=last] == log(b)[..=last])
+            let pairs: Vec<(&Entry, &Entry)> = log(a).zip(log(b)).collect();
+            let last = pairs.iter().rposition(|(a, b)| a.ballot.round == b.ballot.round);
+            last.is_none_or(|last| pairs[..=last].iter().all(|(a, b)| a == b))
         })
     }
 

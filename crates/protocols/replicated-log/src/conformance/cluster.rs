@@ -558,7 +558,7 @@ impl Cluster {
         }
         // Durable means: this one and every earlier one.
         while node.writing.front().is_some_and(|front| front.id <= write) {
-            node.writing.drain(..1).for_each(|front| node.disk.apply(front));
+            node.writing.drain(..1).for_each(|front| node.disk.apply(&front));
         }
         node.done = write;
         let open = |send: &Send| send.after.is_none_or(|after| after <= write);

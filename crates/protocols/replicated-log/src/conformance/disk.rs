@@ -7,8 +7,8 @@ use core::ops::RangeInclusive;
 use quorate_base::{Index, Position};
 
 /// The durable state of one replica.
-#[derive(Clone, Default)]
-pub(super) struct Disk {
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Disk {
     base: Base,
     hard_state: HardState,
     entries: BTreeMap<Index, Entry>,
@@ -18,6 +18,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// An empty one: the log begins after `base`.
     pub fn new(base: Base) -> Self {
         Disk { base, ..Disk::default() }
     }
@@ -25,6 +26,21 @@ impl Disk {
     /// Where the log begins.
     pub fn base(&self) -> Base {
         self.base.clone()
+    }
+
+    /// What was promised, and is known to be committed.
+    pub fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    /// The entries, in order, damaged ones too.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// Whether it has this very entry.
+    pub fn holds(&self, entry: &Entry) -> bool {
+        self.entries.get(&entry.index) == Some(entry)
     }
 
     /// The index of one of the entries, if there are any.
@@ -49,15 +65,16 @@ impl Disk {
         self.damaged.contains(&index)
     }
 
-    pub fn apply(&mut self, write: Write) {
-        if let Some(base) = write.reset {
+    /// A write ends.
+    pub fn apply(&mut self, write: &Write) {
+        if let Some(base) = &write.reset {
             self.entries.clear();
             self.damaged.clear();
-            self.base = *base;
+            self.base.clone_from(base);
         }
-        if let Some(base) = write.compact {
+        if let Some(base) = &write.compact {
             self.drop_entries(|index| index <= base.position.index);
-            self.base = *base;
+            self.base.clone_from(base);
         }
         if let Some(from) = write.truncate_from {
             self.drop_entries(|index| index >= from);

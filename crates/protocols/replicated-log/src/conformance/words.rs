@@ -1,11 +1,15 @@
 //! Effects, messages and states in words, for transcripts.
 
-use quorate_base::Position;
-use quorate_replicated_log::{
-    AppendOutcome, Body, Entries, Entry, Event, Membership, Message, Payload, Refusal, Role,
-    Status, StepDown, Write,
+use crate::{
+    AppendOutcome, Body, Entries, Entry, Event, Membership, Message, Payload, Protocol, Refusal,
+    Role, Status, StepDown, Write,
 };
-use std::fmt::Write as _;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Write as _;
+use quorate_base::{Index, Position};
 
 pub fn role(role: Role) -> &'static str {
     match role {
@@ -36,10 +40,13 @@ pub fn position(p: Position) -> String {
 }
 
 pub fn entry(e: &Entry) -> String {
+    // Under Paxos a value that was proposed again names an earlier ballot than its own.
+    let named = e.payload.named_ballot().filter(|named| *named != e.ballot);
+    let named = named.map_or(String::new(), |named| format!(" ({named})"));
     let payload = match &e.payload {
         Payload::Noop => "empty".to_owned(),
-        Payload::Lead(_) => "leads".to_owned(),
-        Payload::Seal { next, .. } => format!("seals for {next}"),
+        Payload::Lead(_) => format!("leads{named}"),
+        Payload::Seal { next, .. } => format!("seals for {next}{named}"),
         Payload::Command(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Payload::Members { membership, .. } => format!("[{}]", members(membership)),
     };
@@ -54,16 +61,19 @@ fn verdict(granted: bool) -> &'static str {
     if granted { "yes" } else { "no" }
 }
 
-/// A message. `attempt` gives read attempts, which are numbered by chance, a stable name.
-pub fn message(m: &Message, attempt: &mut dyn FnMut(u64) -> String) -> String {
+/// A message between replicas of a protocol. `attempt` gives read attempts, which are numbered by
+/// chance, a stable name.
+pub fn message(m: &Message, protocol: Protocol, attempt: &mut dyn FnMut(u64) -> String) -> String {
     let ballot = m.ballot;
     match &m.body {
+        // Under Paxos it is nobody's concern where a candidate's log ends.
+        Body::PreVote { .. } if protocol == Protocol::Paxos => format!("pre-vote {ballot}"),
         Body::PreVote { last } => format!("pre-vote {ballot}, log to {}", position(*last)),
         Body::PreVoteReply { granted } => format!("pre-vote {}, {ballot}", verdict(*granted)),
         Body::Vote { last, transfer } => {
-            let why = if *transfer { ", asked to stand" } else { "" };
-            format!("vote {ballot}, log to {}{why}", position(*last))
+            format!("vote {ballot}, log to {}{}", position(*last), why(*transfer))
         }
+        Body::VoteReply { .. } if protocol == Protocol::Paxos => format!("no promise, {ballot}"),
         Body::VoteReply { granted } => format!("vote {}, {ballot}", verdict(*granted)),
         Body::Append(a) => {
             let run = if a.entries.is_empty() { "nothing".into() } else { entries(&a.entries) };
@@ -98,26 +108,93 @@ pub fn message(m: &Message, attempt: &mut dyn FnMut(u64) -> String) -> String {
             let index = index.map_or("none".to_owned(), |i| i.to_string());
             format!("read index {index}, {}", attempt(*id))
         }
-        Body::Pull { last, .. } => format!("pull {ballot}, log to {}", position(*last)),
+        Body::TimeoutNow => format!("stand now {ballot}"),
+        Body::Pull { .. } | Body::Pulled { .. } | Body::Mend { .. } | Body::Mended { .. } => {
+            format!("{} {ballot}, {}", verb(&m.body), repair(&m.body))
+        }
+        Body::Prepare { .. } | Body::Promise(_) | Body::Accept(_) | Body::Accepted(_) => {
+            format!("{} {ballot}{}", verb(&m.body), phase(&m.body))
+        }
+    }
+}
+
+fn why(transfer: bool) -> &'static str {
+    if transfer { ", asked to stand" } else { "" }
+}
+
+fn verb(body: &Body) -> &'static str {
+    match body {
+        Body::Pull { .. } => "pull",
+        Body::Pulled { .. } => "pulled",
+        Body::Mend { .. } => "mend",
+        Body::Mended { .. } => "mended",
+        Body::Prepare { .. } => "prepare",
+        Body::Promise(_) => "promise",
+        Body::Accept(_) => "accept",
+        Body::Accepted(_) => "accepted",
+        _ => "",
+    }
+}
+
+/// Raft: how a candidate's log gets what it lacks.
+fn repair(body: &Body) -> String {
+    match body {
+        Body::Pull { last, .. } => format!("log to {}", position(*last)),
         Body::Mend { first, ballots } => {
             let wanted = ballots.iter().zip(*first..).map(|(b, i)| position(Position::new(i, *b)));
-            format!("mend {ballot}, {}", wanted.collect::<Vec<_>>().join(", "))
+            wanted.collect::<Vec<_>>().join(", ")
         }
         Body::Mended { first, entries: found, denied } => {
             let runs = found.iter().map(entries).collect::<Vec<_>>().join(", ");
-            let denied = if *denied { "; denies the first" } else { "" };
-            format!("mended {ballot}, from {first}: {runs}{denied}")
+            format!("from {first}: {runs}{}", if *denied { "; denies the first" } else { "" })
         }
         Body::Pulled { previous, entries: pulled, last, .. } => format!(
-            "pulled {ballot}, after {}: {}; log to {}",
+            "after {}: {}; log to {}",
             position(*previous),
             entries(pulled),
             position(*last)
         ),
-        Body::Prepare { .. } | Body::Promise(_) | Body::Accept(_) | Body::Accepted(_) => {
-            unreachable!("Raft says no such thing: {m:?}")
+        _ => String::new(),
+    }
+}
+
+/// Paxos: what is said in both phases.
+fn phase(body: &Body) -> String {
+    let list = |runs: &[Entries]| {
+        let runs = runs.iter().filter(|run| !run.is_empty()).map(entries);
+        Some(runs.collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
+    };
+    let nothing = || "nothing".to_owned();
+    match body {
+        Body::Prepare { from: Index::MAX, transfer } => format!(", wait{}", why(*transfer)),
+        Body::Prepare { from, transfer } => format!(", from {from}{}", why(*transfer)),
+        Body::Promise(p) => {
+            let found = list(&p.entries).unwrap_or_else(nothing);
+            let mut text = format!(", from {}: {found}; chosen to {}", p.from, p.commit);
+            for range in &p.damaged {
+                let _ = write!(text, "; cannot read {} to {}", range.start(), range.end());
+            }
+            if let Some(next) = p.next {
+                let _ = write!(text, "; more from {next}");
+            }
+            if p.base >= p.from {
+                let _ = write!(text, "; begins after {}", p.base);
+            }
+            text
         }
-        Body::TimeoutNow => format!("stand now {ballot}"),
+        Body::Accept(a) => {
+            let run = list(core::slice::from_ref(&a.entries)).unwrap_or_else(nothing);
+            format!(" s{}: {run}; chosen to {}, probe {}", a.session, a.commit, a.probe)
+        }
+        Body::Accepted(a) => {
+            let (first, last) = a.beyond;
+            let beyond = match first <= last {
+                true => format!(", and {first} to {last}"),
+                false => String::new(),
+            };
+            format!(" s{}, up to {}{beyond}, probe {}", a.session, a.upto, a.probe)
+        }
+        _ => String::new(),
     }
 }
 
@@ -136,6 +213,7 @@ pub fn write(w: &Write) -> String {
     if !w.entries.is_empty() {
         parts.push(entries(&w.entries));
     }
+    parts.extend(w.slots.iter().map(entries));
     if let Some(state) = w.hard_state {
         parts.push(format!("promised {}, commit {}", state.promised, state.commit));
     }
@@ -182,6 +260,7 @@ pub fn event(event: &Event) -> String {
     }
 }
 
+/// What a replica knows of itself, in words.
 pub fn status(s: &Status) -> String {
     let mut text = format!(
         "{} {}, log {} to {}, durable {}, commit {}; {}",

@@ -4,18 +4,25 @@
 //! replicas commit different entries; a round has one leader; no read is ready below what was
 //! committed when it was asked.
 
-use crate::disk::Disk;
-use crate::words;
-use bytes::Bytes;
-use quorate_base::{Index, Instant, NodeId};
-use quorate_replicated_log::{
+use super::cluster::Factory;
+use super::disk::Disk;
+use super::words;
+use crate::{
     Base, Body, Change, Config, Effects, Entry, Epoch, Event, Input, Limits, Membership, Message,
-    ProposalId, ReadId, ReplicatedLog, Role, Send, SnapshotWanted, Write, WriteId,
+    ProposalId, Protocol, ReadId, ReplicatedLog, Role, Send, SnapshotWanted, Write, WriteId,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::time::Duration;
+use quorate_base::{Index, Instant, NodeId};
 
-pub struct Options {
+/// What replicas there are.
+pub(super) struct Options {
     pub nodes: u64,
     pub voters: u64,
     pub lease_clock_drift_ppm: Option<u32>,
@@ -27,7 +34,7 @@ pub struct Options {
 }
 
 struct Node {
-    raft: Option<Box<dyn ReplicatedLog>>,
+    log: Option<Box<dyn ReplicatedLog>>,
     run: u64,
     disk: Disk,
     applied: Base,
@@ -38,13 +45,15 @@ struct Node {
 }
 
 #[derive(Clone)]
-pub struct Parcel {
+struct Parcel {
     from: u64,
     to: u64,
     message: Message,
 }
 
-pub struct Lab {
+pub(super) struct Lab {
+    factory: Factory,
+    protocol: Protocol,
     options: Options,
     now: Instant,
     nodes: Vec<Node>,
@@ -61,13 +70,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    pub fn new(options: Options) -> Self {
+    pub fn new(factory: Factory, options: Options) -> Self {
         let membership = Membership::of((1..=options.voters).map(NodeId));
         let founding = Base { membership, ..Base::default() };
         let node = |id| {
             let base = if id <= options.voters { founding.clone() } else { Base::default() };
             Node {
-                raft: None,
+                log: None,
                 run: 0,
                 disk: Disk::new(base.clone()),
                 applied: base,
@@ -78,6 +87,8 @@ impl Lab {
             }
         };
         let mut lab = Lab {
+            factory,
+            protocol: Protocol::Raft,
             nodes: (1..=options.nodes).map(node).collect(),
             options,
             now: Instant::ZERO,
@@ -98,7 +109,7 @@ impl Lab {
 
     /// What was said since the last time.
     pub fn take_output(&mut self) -> String {
-        std::mem::take(&mut self.out)
+        core::mem::take(&mut self.out)
     }
 
     fn say(&mut self, text: &str) {
@@ -122,13 +133,17 @@ impl Lab {
             seed: id * 100 + self.node(id).run,
             limits: self.options.limits,
         };
-        let now = self.now;
+        let (now, factory) = (self.now, self.factory);
         let node = self.node(id);
-        assert!(node.raft.is_none(), "{id} runs");
+        assert!(node.log.is_none(), "{id} runs");
         node.run += 1;
         node.done = WriteId(0);
-        let recovered = node.disk.recover(node.applied.clone());
-        node.raft = Some(crate::raft(config, now, recovered));
+        assert!(node.applied.epoch == Epoch(0), "{id} has applied the end of the epoch");
+        let recovered = node.disk.recover(&node.applied);
+        let log = factory(config, now, recovered);
+        let protocol = log.protocol();
+        node.log = Some(log);
+        self.protocol = protocol;
         self.step(id, Input::Tick);
     }
 
@@ -136,11 +151,11 @@ impl Lab {
     pub fn crash(&mut self, id: u64) {
         let volatile = self.options.volatile;
         let node = self.node(id);
-        node.raft = None;
+        node.log = None;
         node.writing.clear();
         node.gated.clear();
         if volatile {
-            node.applied = node.disk.base.clone();
+            node.applied = node.disk.base();
         }
         self.asked.retain(|(reader, _), _| *reader != id);
     }
@@ -155,15 +170,15 @@ impl Lab {
 
     pub fn damage(&mut self, id: u64, from: Index, to: Index) {
         let node = self.node(id);
-        assert!(node.raft.is_none(), "{id} runs");
-        node.disk.damaged = Some(from..=to);
+        assert!(node.log.is_none(), "{id} runs");
+        (from..=to).for_each(|index| node.disk.damage(index, true));
     }
 
     /// Lets time pass. Replicas tick when they are due; no message arrives.
     pub fn wait(&mut self, time: Duration) {
         let until = self.now + time;
         loop {
-            let due = |node: &Node| node.raft.as_ref().and_then(|raft| raft.next_timeout());
+            let due = |node: &Node| node.log.as_ref().and_then(|log| log.next_timeout());
             let next = self.nodes.iter().zip(1..).filter_map(|(n, id)| Some((due(n)?, id))).min();
             let Some((at, id)) = next.filter(|(at, _)| *at <= until) else { break };
             self.now = self.now.max(at);
@@ -178,7 +193,7 @@ impl Lab {
         let until = self.now + time;
         self.settle();
         loop {
-            let due = |node: &Node| node.raft.as_ref().and_then(|raft| raft.next_timeout());
+            let due = |node: &Node| node.log.as_ref().and_then(|log| log.next_timeout());
             let next = self.nodes.iter().zip(1..).filter_map(|(n, id)| Some((due(n)?, id))).min();
             let Some((at, id)) = next.filter(|(at, _)| *at <= until) else { break };
             if Some(id) == except {
@@ -202,7 +217,7 @@ impl Lab {
 
     /// Time passes until this replica is due; nobody else notices yet.
     pub fn timeout(&mut self, id: u64) {
-        let due = self.node(id).raft.as_ref().and_then(|raft| raft.next_timeout());
+        let due = self.node(id).log.as_ref().and_then(|log| log.next_timeout());
         self.now = self.now.max(due.unwrap_or(self.now));
         self.step(id, Input::Tick);
     }
@@ -232,7 +247,7 @@ impl Lab {
         node.done = write.id;
         let open = |send: &Send| send.after.is_none_or(|after| after <= write.id);
         let (free, gated): (Vec<Send>, Vec<Send>) =
-            std::mem::take(&mut node.gated).into_iter().partition(open);
+            core::mem::take(&mut node.gated).into_iter().partition(open);
         node.gated = gated;
         for send in free {
             self.net.push_back(Parcel { from: id, to: send.to.0, message: send.message });
@@ -293,7 +308,7 @@ impl Lab {
         let Parcel { from, to, message } = parcel;
         let text = self.in_words(&message);
         let known = (1..=self.nodes.len() as u64).contains(&to);
-        let lost = self.cut.contains(&(from, to)) || !known || self.node(to).raft.is_none();
+        let lost = self.cut.contains(&(from, to)) || !known || self.node(to).log.is_none();
         self.say(&format!("{from} > {to}: {text}{}", if lost { " (lost)" } else { "" }));
         if !lost {
             self.step(to, Input::Message { from: NodeId(from), message });
@@ -302,7 +317,7 @@ impl Lab {
 
     fn in_words(&mut self, message: &Message) -> String {
         let attempts = &mut self.attempts;
-        words::message(message, &mut |id| {
+        words::message(message, self.protocol, &mut |id| {
             let at = attempts.iter().position(|a| *a == id).unwrap_or_else(|| {
                 attempts.push(id);
                 attempts.len() - 1
@@ -328,6 +343,13 @@ impl Lab {
         let floor = self.chosen.keys().next_back().copied().unwrap_or(0);
         self.asked.insert((id, read), floor);
         self.step(id, Input::Read { id: ReadId(read) });
+    }
+
+    /// Asks for the end of the epoch.
+    pub fn seal(&mut self, id: u64, next: Protocol) {
+        self.proposals += 1;
+        let (id_of, judged) = (ProposalId(self.proposals), Epoch(0));
+        self.step(id, Input::Seal { id: id_of, next, judged });
     }
 
     pub fn transfer(&mut self, id: u64, to: u64) {
@@ -364,8 +386,8 @@ impl Lab {
     }
 
     pub fn status(&mut self, id: u64) {
-        let status = match &self.node(id).raft {
-            Some(raft) => words::status(&raft.status()),
+        let status = match &self.node(id).log {
+            Some(log) => words::status(&log.status()),
             None => "stopped".to_owned(),
         };
         self.say(&format!("{id}: {status}"));
@@ -376,12 +398,13 @@ impl Lab {
     }
 
     pub fn show_disk(&mut self, id: u64) {
-        let Disk { base, hard_state, entries, .. } = &self.node(id).disk;
-        let run: Vec<String> = entries.iter().map(words::entry).collect();
+        let disk = &self.node(id).disk;
+        let (base, state) = (disk.base(), disk.hard_state());
+        let run: Vec<String> = disk.entries().map(words::entry).collect();
         let text = format!(
             "{id}'s disk: promised {}, commit {}; after {}: {}",
-            hard_state.promised,
-            hard_state.commit,
+            state.promised,
+            state.commit,
             words::position(base.position),
             if run.is_empty() { "nothing".to_owned() } else { run.join(", ") }
         );
@@ -391,13 +414,13 @@ impl Lab {
     fn step(&mut self, id: u64, input: Input) {
         let now = self.now;
         let node = self.node(id);
-        let Some(raft) = node.raft.as_mut() else { return };
+        let Some(log) = node.log.as_mut() else { return };
         let mut out = Effects::default();
-        raft.step(now, input, &mut out);
+        log.step(now, input, &mut out);
         if let Some(index) = out.committed.last().and_then(|run| run.last_index()) {
             let from = node.applied.position.index + 1;
-            raft.step(now, Input::Applied { index }, &mut out);
-            node.applied = raft.applied_base();
+            log.step(now, Input::Applied { index }, &mut out);
+            node.applied = log.applied_base();
             self.say(&format!("  commits {from} to {index}"));
         }
         self.check(id, &out);
@@ -407,20 +430,25 @@ impl Lab {
     fn check(&mut self, id: u64, out: &Effects) {
         for entry in out.committed.iter().flat_map(|run| run.iter()) {
             let before = self.chosen.entry(entry.index).or_insert_with(|| entry.clone());
-            assert_eq!(before, entry, "{id} committed another entry");
+            assert_eq!(before.payload, entry.payload, "{id} committed another entry");
+            let same = before.ballot == entry.ballot || self.protocol == Protocol::Paxos;
+            assert!(same, "{id} committed {entry:?}, not {before:?}");
         }
-        let status = self.node(id).raft.as_ref().map(|raft| raft.status()).expect("it runs");
+        let Some(log) = &self.node(id).log else { return };
+        let status = log.status();
         if status.role == Role::Leader {
             let leader = *self.leaders.entry(status.ballot.round).or_insert(id);
             assert_eq!(leader, id, "two leaders of a round");
         }
         for ready in &out.reads {
-            let floor = self.asked.remove(&(id, ready.id.0)).expect("a read is answered once");
-            assert!(ready.index >= floor, "read {} is stale", ready.id.0);
+            let floor = self.asked.remove(&(id, ready.id.0));
+            let fresh = floor.is_some_and(|floor| ready.index >= floor);
+            assert!(fresh, "read {} is stale, or answered twice", ready.id.0);
         }
         for event in &out.events {
             if let Event::ReadFailed { id: read } = event {
-                self.asked.remove(&(id, read.0)).expect("a read fails once");
+                let asked = self.asked.remove(&(id, read.0));
+                assert!(asked.is_some(), "read {} fails twice", read.0);
             }
         }
     }

@@ -10,6 +10,7 @@ mod cluster;
 pub mod cost;
 pub mod damage;
 mod disk;
+pub mod elections;
 pub mod long_answers;
 pub mod partitions;
 pub mod patience;

@@ -6,6 +6,7 @@ mod canaries;
 mod cost;
 mod model;
 mod partitions;
+mod synod_cost;
 
 use quorate_base::Instant;
 use quorate_paxos::{Canary, MultiPaxos};

@@ -11,6 +11,7 @@ mod cluster;
 pub mod cost;
 pub mod damage;
 mod disk;
+pub mod elections;
 pub mod hostile;
 mod lab;
 pub mod long_answers;

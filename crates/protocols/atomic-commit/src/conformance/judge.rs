@@ -46,6 +46,11 @@ impl Judge {
         self.breach.get_or_insert(what);
     }
 
+    /// Whether this participant said that it only read.
+    pub fn only_read(&self, site: Address) -> bool {
+        self.allowed.get(&site) == Some(&Vote::ReadOnly)
+    }
+
     /// A vote left its participant.
     pub fn voted(&mut self, site: Address, vote: &Vote) {
         if vote.allows_commit() {
@@ -55,7 +60,7 @@ impl Judge {
 
     /// A site decided, so that it will remember or somebody may have heard.
     pub fn decided(&mut self, site: Address, outcome: Outcome) {
-        if self.releases && self.allowed.get(&site) == Some(&Vote::ReadOnly) {
+        if self.releases && self.only_read(site) {
             return;
         }
         if let Some(before) = self.decided.insert(site, outcome)

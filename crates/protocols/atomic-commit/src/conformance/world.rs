@@ -4,10 +4,11 @@
 use super::counts::Counts;
 use super::judge::Judge;
 use super::resource::Resource;
+use super::rules::{self, Witness};
 use crate::{
-    Address, Answer, AtomicCommit, Body, Config, Effects, Epoch, Event, Input, Key, Message,
-    Outcome, Phase, Protocol, Reason, Record, Send, Site, Terms, TransactionId, Vote, Write,
-    WriteId,
+    Address, Answer, AtomicCommit, Body, Config, Decision, Effects, Epoch, Event, Input, Key,
+    Message, Outcome, Phase, Protocol, Reason, Record, Send, Site, Terms, TransactionId, Vote,
+    Write, WriteId,
 };
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
@@ -108,6 +109,8 @@ pub struct World {
     pub completed: bool,
     begun: bool,
     nodes: BTreeMap<Address, Node>,
+    /// Which decisions each site has heard from others.
+    told: BTreeSet<(Address, Outcome)>,
     parcels: BTreeMap<(Instant, u64), (Address, Parcel)>,
     parcel: u64,
 }
@@ -138,6 +141,7 @@ impl World {
             nodes: BTreeMap::new(),
             parcels: BTreeMap::new(),
             parcel: 0,
+            told: BTreeSet::new(),
             setup,
         };
         for address in terms.electorate().chain(terms.acceptors()) {
@@ -240,9 +244,11 @@ impl World {
     }
 
     fn carry_out(&mut self, address: Address, out: Effects) {
-        let Some(node) = self.nodes.get_mut(&address) else { return };
-        let run = node.run;
+        let Some(run) = self.nodes.get(&address).map(|node| node.run) else { return };
         for order in out.orders {
+            let breach = rules::order_is_given(self, address, order);
+            breach.into_iter().for_each(|breach| self.judge.convict(breach));
+            let Some(node) = self.nodes.get_mut(&address) else { return };
             let was_prepared = node.disk.contains(&Record::Prepared);
             let Some(resource) = &mut node.resource else { continue };
             let answer = resource.carry_out(order);
@@ -263,7 +269,8 @@ impl World {
             self.parcel += 1;
             let parcel = Parcel::Written(run, write.id);
             self.parcels.insert((self.now + takes, self.parcel), (address, parcel));
-            node.writing.push_back(write);
+            let node = self.nodes.get_mut(&address);
+            node.into_iter().for_each(|node| node.writing.push_back(write.clone()));
         }
         for send in out.sends {
             let done = self.nodes.get(&address).map_or(WriteId(0), |node| node.done);
@@ -271,7 +278,7 @@ impl World {
                 let node = self.nodes.get_mut(&address);
                 node.into_iter().for_each(|node| node.gated.push(send.clone()));
             } else {
-                self.transmit(send.message);
+                self.transmit(address, send.message);
             }
         }
         for event in out.events {
@@ -290,6 +297,9 @@ impl World {
             }
             Event::Completed => {
                 self.completed = true;
+                let outcome = self.judge.decision_of(address);
+                let breach = outcome.and_then(|it| rules::completes(self, address, it));
+                breach.into_iter().for_each(|breach| self.judge.convict(breach));
                 if address == Address::Coordinator {
                     self.post(NO_MESSAGE_LIVES_LONGER, address, Parcel::Forget);
                 }
@@ -302,8 +312,10 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, message: Message) {
-        let (from, to) = (message.from, message.to);
+    fn transmit(&mut self, from: Address, message: Message) {
+        let to = message.to;
+        let breach = rules::message_leaves(self, from, &message);
+        breach.into_iter().for_each(|breach| self.judge.convict(breach));
         match &message.body {
             Body::Vote(vote) => self.judge.voted(from, vote),
             Body::AcceptVotes { votes, .. } if matches!(from, Address::Participant(_)) => {
@@ -365,6 +377,13 @@ impl World {
             // A link that is cut meanwhile swallows what is under way.
             Parcel::Message(message) => {
                 if !self.cut.contains(&(message.from, to)) {
+                    self.hear_of_an_earlier_attempt(to, &message);
+                    match &message.body {
+                        Body::Decide(decision) => self.told.insert((to, decision.outcome())),
+                        // The application had it prepared, and may commit it.
+                        Body::PrepareAlone => self.told.insert((to, Outcome::Commit)),
+                        _ => false,
+                    };
                     self.step(to, Input::Message(message));
                 }
             }
@@ -374,6 +393,32 @@ impl World {
             Parcel::Written(run, id) if run == node.run => self.written(to, id),
             Parcel::Answer(..) | Parcel::Written(..) => {}
             Parcel::Forget => self.forget(to),
+        }
+    }
+
+    /// Before any message there may be one of an earlier attempt, which said so too, or the
+    /// contrary. It must change nothing, and nothing may follow from it.
+    fn hear_of_an_earlier_attempt(&mut self, to: Address, message: &Message) {
+        let now = self.now;
+        let Some(site) = self.nodes.get_mut(&to).and_then(|node| node.site.as_mut()) else {
+            return;
+        };
+        let contrary = match &message.body {
+            Body::Decide(Decision::Commit) => Body::Decide(Decision::abort(Reason::TimedOut)),
+            Body::Decide(Decision::Abort { .. }) => Body::Decide(Decision::Commit),
+            same => same.clone(),
+        };
+        let epoch = Epoch(KEY.epoch.0 - 1);
+        for body in [message.body.clone(), contrary] {
+            let key = Key { epoch, ..KEY };
+            let (before, mut out) = (site.clone(), Effects::default());
+            site.step(now, Input::Message(Message { key, body, ..message.clone() }), &mut out);
+            out.events.retain(|event| !matches!(event, Event::Ignored(_)));
+            if *site != before || !out.is_empty() {
+                let breach = rules::heeds_an_earlier_attempt(to);
+                breach.into_iter().for_each(|breach| self.judge.convict(breach));
+                return;
+            }
         }
     }
 
@@ -407,7 +452,7 @@ impl World {
             gated.into_iter().partition(|send| send.after.is_none_or(|after| after <= done));
         node.gated = held;
         for send in free {
-            self.transmit(send.message);
+            self.transmit(address, send.message);
         }
         self.step(address, Input::Written { id: done });
     }
@@ -453,5 +498,29 @@ impl World {
         } else {
             Ended::RolledBack
         }
+    }
+}
+
+impl Witness for World {
+    fn setting(&self) -> (Protocol, Key, Terms) {
+        (self.setup.protocol, KEY, self.terms)
+    }
+
+    fn durable(&self, site: Address) -> &[Record] {
+        self.nodes.get(&site).map_or(&[], |node| &node.disk)
+    }
+
+    fn is_prepared(&self, site: Address) -> bool {
+        let Some(node) = self.nodes.get(&site) else { return false };
+        let writing = node.writing.iter().map(|write| &write.record);
+        node.disk.iter().chain(writing).any(|record| *record == Record::Prepared)
+    }
+
+    fn was_told(&self, site: Address, outcome: Outcome) -> bool {
+        self.told.contains(&(site, outcome))
+    }
+
+    fn only_read(&self, site: Address) -> bool {
+        self.judge.only_read(site)
     }
 }

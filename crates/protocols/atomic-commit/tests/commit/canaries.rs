@@ -54,3 +54,36 @@ fn every_deliberate_bug_is_found_out() {
     std::panic::set_hook(hook);
     assert!(missed.is_empty(), "{missed:?}");
 }
+
+/// Each rule is held in whatever is run: who breaks it is convicted by its number, at the moment
+/// when he does, under every protocol that has the rule.
+#[test]
+fn each_rule_is_asserted_on_every_run() {
+    use Protocol::{PaxosCommit, ThreePhase, TwoPhase};
+    let broken: [(u8, Canary, &[Protocol]); 11] = [
+        (1, Canary::VoteBeforeWritten, &HONEST),
+        (1, Canary::RefuseBeforeWritten, &[PaxosCommit]),
+        (2, Canary::CommitBeforeWritten, &[TwoPhase, ThreePhase]),
+        (2, Canary::CountOneAcceptor, &[PaxosCommit]),
+        (2, Canary::AnswerBeforeWritten, &[PaxosCommit]),
+        (3, Canary::PreparedGivesUp, &HONEST),
+        (3, Canary::ForgetPrepared, &HONEST),
+        (4, Canary::NoTombstone, &[TwoPhase]),
+        (5, Canary::ForgetEarly, &[TwoPhase]),
+        (5, Canary::AcknowledgeEarly, &HONEST),
+        (6, Canary::IgnoreEpoch, &HONEST),
+    ];
+    let mut missed = Vec::new();
+    for (rule, bug, protocols) in broken {
+        for protocol in protocols {
+            let convicted = |seed: &u64| {
+                let report = random_schedule(*protocol, *seed, Ending::Healed, Some(bug));
+                report.why.is_some_and(|why| why.starts_with(&format!("rule {rule}:")))
+            };
+            let found = (0..300).find(convicted);
+            println!("rule {rule}, {bug:?}, {protocol}: seed {found:?}");
+            missed.extend(found.is_none().then_some((rule, bug, *protocol)));
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?}");
+}

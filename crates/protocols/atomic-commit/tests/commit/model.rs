@@ -3,10 +3,12 @@
 //! impatience at any moment.
 
 use core::time::Duration;
+use quorate_atomic_commit::conformance::rules::{self, Witness};
 use quorate_atomic_commit::conformance::{Judge, Resource};
 use quorate_atomic_commit::{
     Address, AtomicCommit, Body, BranchId, Canary, Config, Effects, Epoch, Event, Input, Key,
-    Message, Protocol, Reason, Record, Send, Site, Terms, TransactionId, Vote, Write, WriteId,
+    Message, Outcome, Protocol, Reason, Record, Send, Site, Terms, TransactionId, Vote, Write,
+    WriteId,
 };
 use quorate_base::Instant;
 use stateright::{Checker, HasDiscoveries, Model, Property};
@@ -23,10 +25,13 @@ pub struct Commit {
     pub acceptors: u16,
     /// How often each site may lose its patience.
     pub ticks: fn(Address) -> u8,
-    /// How often any site may restart.
+    /// How often any of these sites may restart.
     pub restarts: u8,
-    /// Writes take time, so that a restart may lose them.
-    pub slow_disks: bool,
+    pub restarting: fn(Address) -> bool,
+    /// A message arrives once or never, in any order.
+    pub once: bool,
+    /// At these sites writes take time, so that a restart may lose them.
+    pub slow_disks: fn(Address) -> bool,
     /// Where the search begins; what came before has one order then.
     pub start: Start,
     /// Participant 1 is prepared by the application, before the transaction begins perhaps.
@@ -60,6 +65,8 @@ pub struct State {
     nodes: BTreeMap<Address, Node>,
     /// Everything ever sent: a message may arrive never, once or often, in any order.
     network: BTreeSet<Message>,
+    /// Which decisions prepared participants have heard from others.
+    told: BTreeSet<(Address, Outcome)>,
     begun: bool,
     early: bool,
     restarts: u8,
@@ -75,6 +82,9 @@ pub enum Action {
     Persist(Address),
     Restart(Address),
 }
+
+/// What holds in every state: see `Judge`, and `conformance::rules`.
+const PROMISES: &str = "AC1, AC2, AC3, and the six rules";
 
 const KEY: Key = Key { transaction: TransactionId(1), epoch: Epoch(1) };
 
@@ -116,12 +126,36 @@ impl Commit {
         }
     }
 
-    /// Everything that is under way arrives, once.
+    /// Everything that is under way arrives, once, and is written down.
     fn deliver_all(&self, state: &mut State) {
         for message in std::mem::take(&mut state.network) {
-            let to = message.to;
-            self.feed(state, to, Input::Message(message));
+            self.arrive(state, message);
         }
+        let sites: Vec<Address> = state.nodes.keys().copied().collect();
+        sites.into_iter().for_each(|site| self.make_durable(state, site));
+    }
+
+    /// All that is pending at one site becomes durable, and what waited for it leaves.
+    fn make_durable(&self, state: &mut State, address: Address) {
+        let Some(node) = state.nodes.get_mut(&address) else { return };
+        let Some(input) = persist(node, address, &mut state.judge) else { return };
+        for send in std::mem::take(&mut node.gated) {
+            self.leaves(state, address, &send.message);
+            transmit(state, send.message);
+        }
+        self.feed(state, address, input);
+    }
+
+    fn arrive(&self, state: &mut State, message: Message) {
+        let to = message.to;
+        if Seen(self, state).is_prepared(to) {
+            match &message.body {
+                Body::Decide(decision) => state.told.insert((to, decision.outcome())),
+                Body::PrepareAlone => state.told.insert((to, Outcome::Commit)),
+                _ => false,
+            };
+        }
+        self.feed(state, to, Input::Message(message));
     }
 
     fn carry_out(
@@ -131,20 +165,23 @@ impl Commit {
         out: Effects,
         inputs: &mut VecDeque<Input>,
     ) {
-        let node = state.nodes.get_mut(&address).unwrap();
         for order in out.orders {
+            let breach = rules::order_is_given(&Seen(self, state), address, order);
+            breach.into_iter().for_each(|breach| state.judge.convict(breach));
+            let node = state.nodes.get_mut(&address).unwrap();
             let was_prepared = node.disk.contains(&Record::Prepared);
             let resource = node.resource.as_mut().unwrap();
             let answer = resource.carry_out(order);
             if let Some(outcome) = resource.finished()
-                && (was_prepared || outcome == quorate_atomic_commit::Outcome::Commit)
+                && (was_prepared || outcome == Outcome::Commit)
             {
                 state.judge.decided(address, outcome);
             }
             inputs.extend(answer.map(Input::Resource));
         }
+        let node = state.nodes.get_mut(&address).unwrap();
         node.pending.extend(out.writes);
-        if !self.slow_disks {
+        if !(self.slow_disks)(address) {
             inputs.extend(persist(node, address, &mut state.judge));
         }
         let done = node.done;
@@ -156,11 +193,12 @@ impl Commit {
             }
         }
         for send in free {
+            self.leaves(state, address, &send.message);
             if self.is_lost(&send.message.body) {
                 continue;
             }
             // What a site says to itself it hears at once: one order fewer to search.
-            if send.message.to == address && !self.slow_disks {
+            if send.message.to == address && !(self.slow_disks)(address) {
                 inputs.push_back(Input::Message(send.message));
             } else {
                 transmit(state, send.message);
@@ -172,10 +210,48 @@ impl Commit {
             {
                 state.judge.decided(address, decision.outcome());
             }
+            if let (Event::Completed, Some(outcome)) = (&event, state.judge.decision_of(address)) {
+                let breach = rules::completes(&Seen(self, state), address, outcome);
+                breach.into_iter().for_each(|breach| state.judge.convict(breach));
+            }
             if let Event::Heuristic(_) = &event {
                 state.judge.convict(format!("{address}: {event:?}"));
             }
         }
+    }
+}
+
+impl Commit {
+    fn leaves(&self, state: &mut State, from: Address, message: &Message) {
+        let breach = rules::message_leaves(&Seen(self, state), from, message);
+        breach.into_iter().for_each(|breach| state.judge.convict(breach));
+    }
+}
+
+/// A state, as the rules look at it.
+struct Seen<'a>(&'a Commit, &'a State);
+
+impl Witness for Seen<'_> {
+    fn setting(&self) -> (Protocol, Key, Terms) {
+        (self.0.protocol, KEY, self.0.terms())
+    }
+
+    fn durable(&self, site: Address) -> &[Record] {
+        &self.1.nodes[&site].disk
+    }
+
+    fn is_prepared(&self, site: Address) -> bool {
+        let node = &self.1.nodes[&site];
+        let pending = node.pending.iter().map(|write| &write.record);
+        node.disk.iter().chain(pending).any(|record| *record == Record::Prepared)
+    }
+
+    fn was_told(&self, site: Address, outcome: Outcome) -> bool {
+        self.1.told.contains(&(site, outcome))
+    }
+
+    fn only_read(&self, site: Address) -> bool {
+        self.1.judge.only_read(site)
     }
 }
 
@@ -229,6 +305,7 @@ impl Model for Commit {
         let mut state = State {
             nodes: sites.map(node).collect(),
             network: BTreeSet::new(),
+            told: BTreeSet::new(),
             begun: false,
             early: self.early,
             restarts: self.restarts,
@@ -266,7 +343,7 @@ impl Model for Commit {
             }
             // Who has nothing to lose loses nothing by it.
             let fresh = node.disk.is_empty() && node.site == self.restore(*address, &[]);
-            if state.restarts > 0 && !fresh {
+            if state.restarts > 0 && !fresh && (self.restarting)(*address) {
                 actions.push(Action::Restart(*address));
             }
         }
@@ -285,19 +362,17 @@ impl Model for Commit {
                 self.feed(&mut state, Address::Participant(BranchId(1)), Input::Prepare);
             }
             Action::Deliver(message) => {
-                let to = message.to;
-                self.feed(&mut state, to, Input::Message(message));
+                if self.once {
+                    state.network.remove(&message);
+                }
+                self.arrive(&mut state, message);
             }
             Action::Tick(address) => {
                 state.nodes.get_mut(&address)?.ticks -= 1;
                 self.feed(&mut state, address, Input::Tick);
             }
             Action::Persist(address) => {
-                let node = state.nodes.get_mut(&address)?;
-                let input = persist(node, address, &mut state.judge)?;
-                let gated = std::mem::take(&mut node.gated);
-                gated.into_iter().for_each(|send| transmit(&mut state, send.message));
-                self.feed(&mut state, address, input);
+                self.make_durable(&mut state, address);
             }
             Action::Restart(address) => {
                 state.restarts -= 1;
@@ -322,11 +397,8 @@ impl Model for Commit {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        use quorate_atomic_commit::Outcome;
         vec![
-            Property::always("AC1, AC2, AC3", |_: &Commit, state: &State| {
-                state.judge.breach().is_none()
-            }),
+            Property::always(PROMISES, |_: &Commit, state: &State| state.judge.breach().is_none()),
             Property::sometimes("a commit", |_: &Commit, state: &State| {
                 state.judge.outcome() == Some(Outcome::Commit)
             }),
@@ -347,20 +419,35 @@ impl Commit {
             acceptors: if protocol == Protocol::PaxosCommit { 3 } else { 0 },
             ticks: |_| 1,
             restarts: 0,
-            slow_disks: false,
+            restarting: everywhere,
+            once: false,
+            slow_disks: nowhere,
             start: Start::Fresh,
             early: false,
         }
     }
 
+    /// What is searched, for people.
+    fn name(&self) -> String {
+        let Commit { protocol, votes, acceptors, restarts, start, .. } = self;
+        let yes = votes.iter().filter(|vote| vote.allows_commit()).count();
+        let (all, early, once) = (votes.len(), self.early, self.once);
+        let sites = self.terms().electorate().chain(self.terms().acceptors());
+        let slow = sites.filter(|site| (self.slow_disks)(*site)).count();
+        format!(
+            "{protocol}, {yes} of {all} yes, {acceptors} acceptors, {restarts} restarts, {slow} \
+             slow disks, from {start:?}, early {early}, once {once}"
+        )
+    }
+
     /// Searches everything, and demands that nothing be broken, and that these ends be possible.
     fn holds(self, commits: bool, aborts: bool) {
         let started = std::time::Instant::now();
-        let name = format!("{self:?}");
+        let name = self.name();
         let checker = self.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
         println!("{} states in {:?}: {name}", checker.unique_state_count(), started.elapsed());
         let found = checker.discoveries();
-        assert!(!found.contains_key("AC1, AC2, AC3"), "{:?}", found.get("AC1, AC2, AC3"));
+        assert!(!found.contains_key(PROMISES), "{:?}", found.get(PROMISES));
         assert_eq!(
             (found.contains_key("a commit"), found.contains_key("an abort")),
             (commits, aborts)
@@ -370,7 +457,7 @@ impl Commit {
     /// Whether the search finds a breach.
     pub fn breaks(self) -> bool {
         let checker = self.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-        let found = checker.discoveries().contains_key("AC1, AC2, AC3");
+        let found = checker.discoveries().contains_key(PROMISES);
         println!("  breach found: {found}, {} states", checker.unique_state_count());
         found
     }
@@ -386,6 +473,19 @@ fn two(site: Address) -> u8 {
     u8::from(site != Address::Participant(BranchId(2)))
 }
 
+fn everywhere(_: Address) -> bool {
+    true
+}
+
+fn nowhere(_: Address) -> bool {
+    false
+}
+
+/// Participant 1, whose patience ends, too.
+fn at_the_first(site: Address) -> bool {
+    site == Address::Participant(BranchId(1))
+}
+
 fn first_participant(site: Address) -> u8 {
     u8::from(site == Address::Participant(BranchId(1)))
 }
@@ -393,7 +493,7 @@ fn first_participant(site: Address) -> u8 {
 #[test]
 fn two_phase() {
     let model = || Commit::three(Protocol::TwoPhase);
-    Commit { restarts: 1, slow_disks: true, ticks: two, ..model() }.holds(true, true);
+    Commit { restarts: 1, slow_disks: everywhere, ticks: two, ..model() }.holds(true, true);
     Commit { early: true, ..model() }.holds(true, true);
     Commit { restarts: 1, votes: vec![Vote::Yes, no()], ..model() }.holds(false, true);
     let votes = vec![Vote::ReadOnly, Vote::Yes];
@@ -411,6 +511,17 @@ fn three_phase() {
     Commit { ticks, votes: votes(), ..model() }.holds(false, true);
 }
 
+/// Disks that take their time, everywhere where nobody is impatient; and where somebody is, at
+/// whoever that is, who restarts as well.
+#[test]
+fn three_phase_with_slow_disks() {
+    let model = || Commit { once: true, restarts: 1, ..Commit::three(Protocol::ThreePhase) };
+    Commit { ticks: |_| 0, slow_disks: everywhere, ..model() }.holds(true, false);
+    let (ticks, start) = (first_participant, Start::Voted);
+    let (slow_disks, restarting) = (at_the_first as fn(Address) -> bool, at_the_first);
+    Commit { ticks, start, slow_disks, restarting, ..model() }.holds(true, true);
+}
+
 #[test]
 fn paxos_commit() {
     let model = || Commit::three(Protocol::PaxosCommit);
@@ -419,7 +530,19 @@ fn paxos_commit() {
     Commit { ticks, start: Start::Prepared, ..model() }.holds(true, true);
     // Who forgot a refusal that nobody heard of may say yes when it is asked again.
     let votes = vec![no()];
-    Commit { restarts: 1, slow_disks: true, votes, ticks, ..model() }.holds(true, true);
+    Commit { restarts: 1, slow_disks: everywhere, votes, ticks, ..model() }.holds(true, true);
+}
+
+/// Who voted Yes restarts, as often and as soon as may be with one acceptor.
+#[test]
+fn paxos_commit_with_restarts_after_yes() {
+    let model = || Commit { acceptors: 1, ..Commit::three(Protocol::PaxosCommit) };
+    let (ticks, slow_disks) = (first_participant, everywhere);
+    let votes = vec![Vote::Yes];
+    Commit { ticks, votes, restarts: 2, slow_disks, ..model() }.holds(true, true);
+    Commit { ticks, restarts: 1, ..model() }.holds(true, true);
+    let (slow_disks, restarting) = (at_the_first as fn(Address) -> bool, at_the_first);
+    Commit { ticks, restarts: 1, slow_disks, restarting, ..model() }.holds(true, true);
 }
 
 #[test]
@@ -435,7 +558,7 @@ fn the_original_three_phase_splits() {
 pub fn search_for(bug: Canary) -> Option<Commit> {
     let canary = Some(bug);
     let model = |protocol| Commit { canary, ..Commit::three(protocol) };
-    let two_phase = Commit { restarts: 1, slow_disks: true, ..model(Protocol::TwoPhase) };
+    let two_phase = Commit { restarts: 1, slow_disks: everywhere, ..model(Protocol::TwoPhase) };
     let three_phase = model(Protocol::ThreePhase);
     match bug {
         Canary::CommitBeforeWritten => Some(Commit { ticks: two, ..two_phase }),
@@ -449,7 +572,7 @@ pub fn search_for(bug: Canary) -> Option<Commit> {
         }),
         Canary::RefuseBeforeWritten => Some(Commit {
             restarts: 1,
-            slow_disks: true,
+            slow_disks: everywhere,
             votes: vec![no()],
             ticks: first_participant,
             ..model(Protocol::PaxosCommit)

@@ -9,6 +9,7 @@ mod cost;
 mod hostile;
 mod model;
 mod partitions;
+mod synod_cost;
 mod transcripts;
 
 use quorate_base::Instant;

@@ -1,6 +1,6 @@
 //! What Raft costs (docs/raft-and-paxos.md): the suite of both engines counts.
 
-use quorate_replicated_log::conformance::cost;
+use quorate_replicated_log::conformance::{cost, elections};
 
 #[test]
 fn a_batch_costs_what_the_formula_says() {
@@ -35,4 +35,9 @@ fn a_lease_costs_nothing_and_idleness_little() {
 #[test]
 fn catching_up_costs_what_is_lacked() {
     cost::catching_up(crate::raft);
+}
+
+#[test]
+fn an_election_of_one_that_lags_costs_what_the_formula_says() {
+    elections::a_candidate_that_lags(crate::raft);
 }

@@ -27,8 +27,16 @@ pub struct Counts {
     pub commit_notices: u64,
     /// Heartbeats that want an answer, and those answers.
     pub heartbeats: u64,
-    /// Votes and pre-votes, and their answers.
+    /// Votes and pre-votes, and their answers; of these:
     pub votes: u64,
+    /// Pre-votes and their answers.
+    pub pre_votes: u64,
+    /// Questions about another's log: Paxos' phase 1a, Raft's pulls.
+    pub questions: u64,
+    /// Answers to them.
+    pub answers: u64,
+    /// Phase 1a that only asks to wait.
+    pub waits: u64,
     /// Read index requests and their answers.
     pub read_indexes: u64,
     /// Writes.
@@ -468,6 +476,13 @@ impl Cluster {
             Body::Heartbeat { .. } | Body::HeartbeatReply { .. } => self.counts.heartbeats += 1,
             Body::ReadIndex { .. } | Body::ReadIndexReply { .. } => self.counts.read_indexes += 1,
             _ => self.counts.votes += 1,
+        }
+        match &send.message.body {
+            Body::PreVote { .. } | Body::PreVoteReply { .. } => self.counts.pre_votes += 1,
+            Body::Prepare { from: Index::MAX, .. } => self.counts.waits += 1,
+            Body::Prepare { .. } | Body::Pull { .. } => self.counts.questions += 1,
+            Body::Promise(_) | Body::Pulled { .. } => self.counts.answers += 1,
+            _ => {}
         }
         if self.rng.chance_ppm(self.loss_ppm) {
             return;

@@ -7,13 +7,13 @@ use super::cluster::{Cluster, Counts, Factory};
 use crate::Role;
 use core::time::Duration;
 
-const MESSAGE: Duration = Duration::from_millis(1);
-const WRITE: Duration = Duration::from_micros(500);
+pub(super) const MESSAGE: Duration = Duration::from_millis(1);
+pub(super) const WRITE: Duration = Duration::from_micros(500);
 /// Less than a heartbeat, and more than anything here takes.
 const WHILE: Duration = Duration::from_millis(15);
 
 /// A cluster of `n` with a leader and nothing under way.
-fn settled(factory: Factory, n: u64) -> (Cluster, u64) {
+pub(super) fn settled(factory: Factory, n: u64) -> (Cluster, u64) {
     let mut cluster = Cluster::new(factory, n, n, n);
     cluster.run_for(Duration::from_secs(2));
     let leader = cluster.leader();
@@ -31,7 +31,7 @@ fn count(cluster: &mut Cluster, what: impl FnOnce(&mut Cluster)) -> Counts {
 }
 
 /// How long it takes until `done`, to a tenth of a millisecond.
-fn time_until(cluster: &mut Cluster, done: impl Fn(&Cluster) -> bool) -> Duration {
+pub(super) fn time_until(cluster: &mut Cluster, done: impl Fn(&Cluster) -> bool) -> Duration {
     let start = cluster.now;
     while !done(cluster) {
         cluster.run_for(Duration::from_micros(100));

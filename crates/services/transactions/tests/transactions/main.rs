@@ -1,6 +1,8 @@
-//! The coordinator: random schedules with faults, and each of its ends by itself.
+//! The coordinator: random schedules with faults and without, each of its ends by itself, and
+//! what it costs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cost;
 mod ends;
 mod participant;
 mod schedules;

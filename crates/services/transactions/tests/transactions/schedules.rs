@@ -93,6 +93,55 @@ fn whatever_fails_all_participants_end_alike() {
     assert!(all.carried > 300 && all.let_go > 300, "{all:?}");
 }
 
+/// Transactions and bundles of which nothing goes wrong: messages are repeated and arrive in any
+/// order, and half of the runs have participants that refuse. Returns how many were committed and
+/// how many were not.
+fn calm(seed: u64) -> (usize, usize) {
+    let mut world = World::new(seed, 3, 3);
+    world.moody = if seed.is_multiple_of(2) { 0 } else { 100_000 };
+    let mut began = 0;
+    while began < 12 {
+        let node = usize::try_from(world.rng.below(3)).unwrap();
+        match world.rng.below(10) {
+            0 => {
+                began += 1;
+                let participants: Vec<u64> = (0..world.rng.between(1, 3)).collect();
+                world.begin(node, &format!("t{began}"), protocol(began), &participants);
+            }
+            1 => {
+                let several: Vec<String> =
+                    (began + 1..=began + 3).map(|n| format!("t{n}")).collect();
+                world.bundle(node, &format!("b{began}"), &[0, 1], &several);
+                began += 3;
+            }
+            _ => {
+                world.arrive();
+            }
+        }
+    }
+    world.calm();
+    world.judge_calm();
+    world.judge();
+    let commits = world.told.values().filter(|commits| **commits).count();
+    if world.moody == 0 {
+        assert_eq!(commits, world.told.len(), "AC4");
+    }
+    (commits, world.told.len() - commits)
+}
+
+/// AC4, which whoever aborts everything would break and nothing else.
+#[test]
+fn without_faults_what_nobody_refuses_is_committed() {
+    let (mut commits, mut aborts) = (0, 0);
+    for seed in 0..1_000 {
+        let run = std::panic::catch_unwind(|| calm(seed));
+        let (committed, aborted) = run.unwrap_or_else(|_| panic!("seed {seed} failed"));
+        (commits, aborts) = (commits + committed, aborts + aborted);
+    }
+    println!("{commits} committed, {aborts} not");
+    assert!(commits > 8_000 && aborts > 500, "{commits}, {aborts}");
+}
+
 /// The schedules can fail: each deliberate bug of the coordinator breaks a promise in one of them.
 #[cfg(feature = "canary")]
 #[test]

@@ -6,7 +6,7 @@ use quorate_atomic_commit::Protocol;
 use quorate_base::{GroupId, Instant, NodeId, Rng};
 use quorate_transactions::{
     BranchRecord, BranchState, Carried, Change, Coordinator, Effect, Input, Key, Kind, Moment,
-    Owner, Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Write,
+    Owner, Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Vote, Write,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -135,6 +135,9 @@ pub struct World {
     groups: BTreeMap<String, Vec<u64>>,
     /// What each transaction's client was told: whether it commits.
     pub told: BTreeMap<String, bool>,
+    /// Transactions of which some participant did not vote yes: whether all who did not refused
+    /// for good. Where one did not there may be another attempt, in which all vote anew.
+    pub refused: BTreeMap<String, bool>,
     /// The chance, in parts per million, of anything but yes.
     pub moody: u32,
     pub deposed: u32,
@@ -162,6 +165,7 @@ impl World {
             flights: Vec::new(),
             groups: BTreeMap::new(),
             told: BTreeMap::new(),
+            refused: BTreeMap::new(),
             moody: 100_000,
             deposed: 0,
             taken_over: 0,
@@ -356,6 +360,7 @@ impl World {
                 let p = participant(self, *branch);
                 let mood = self.mood(*alone, *priority);
                 let vote = self.participants[p].prepare(&name, *epoch, *alone, mood)?;
+                self.note(id, &vote);
                 Input::Voted { branch: *branch, epoch: *epoch, vote }
             }
             Effect::Settle { branch, commit, epoch, .. } => {
@@ -370,6 +375,16 @@ impl World {
             }
             _ => return None,
         })
+    }
+
+    /// Who only reads refuses, where the votes are the decision.
+    fn note(&mut self, id: &str, vote: &Vote) {
+        let for_good = match vote {
+            Vote::Yes | Vote::Done(_) => return,
+            Vote::No { again, .. } => again.is_none(),
+            Vote::ReadOnly => false,
+        };
+        *self.refused.entry(id.to_owned()).or_insert(true) &= for_good;
     }
 
     fn mood(&mut self, alone: bool, priority: u64) -> Mood {
@@ -474,6 +489,29 @@ impl World {
             assert!(times <= 1, "{id} is committed {times} times");
             if let Some(told) = self.told.get(id) {
                 assert_eq!(*told, times == 1, "{id}: the client was told otherwise");
+            }
+        }
+    }
+
+    /// Lets all arrive that is under way, where nothing fails and no time passes.
+    pub fn calm(&mut self) {
+        for _ in 0..100_000 {
+            if !self.arrive() {
+                return;
+            }
+        }
+        panic!("it never ends");
+    }
+
+    /// Where nothing failed: everybody's client was told the end, which is a commit if all voted
+    /// yes (AC4), and none if somebody refused for good.
+    pub fn judge_calm(&self) {
+        for id in self.groups.keys() {
+            let told = self.told.get(id);
+            match self.refused.get(id) {
+                None => assert_eq!(told, Some(&true), "AC4: {id} has all votes"),
+                Some(true) => assert_eq!(told, Some(&false), "{id} was refused"),
+                Some(false) => assert!(told.is_some(), "{id}: its client was told nothing"),
             }
         }
     }

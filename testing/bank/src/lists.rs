@@ -53,6 +53,11 @@ impl Lists {
         self.count.fetch_add(1, Relaxed) + 1
     }
 
+    /// What everybody did and was told, taken out.
+    pub fn take_history(&self) -> Vec<Transaction> {
+        std::mem::take(&mut *self.history.lock())
+    }
+
     /// How many transactions are known to be committed.
     pub fn committed(&self) -> usize {
         let told = |it: &&Transaction| matches!(it.ending, Ending::Committed(_));

@@ -1,6 +1,7 @@
 //! What came of a run.
 
 use crate::faults::Fault;
+use quorate_checkers::appends::Transaction;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct Report {
     pub audits: u64,
     /// Committed transactions of those who append to lists.
     pub lists: usize,
+    /// All that they did, and were told of it.
+    pub appends: Vec<Transaction>,
     /// How often what happened.
     pub faults: BTreeMap<Fault, u64>,
     /// After each kill of a member: until nothing of its transactions was in doubt. In order.

@@ -199,6 +199,7 @@ fn report(
         unanswered: ledger.told.lock().iter().filter(|it| it.commits.is_none()).count(),
         audits: ledger.audits.load(Relaxed),
         lists: ledger.lists.committed(),
+        appends: ledger.lists.take_history(),
         faults,
         doubts: last,
         each,

@@ -22,7 +22,7 @@ use std::time::Duration;
 pub const SECTOR_BYTES: usize = 512;
 
 /// How a disk behaves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct DiskPlan {
     /// Shortest and longest time of an operation.
     pub latency: (Duration, Duration),

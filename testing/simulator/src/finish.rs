@@ -168,6 +168,8 @@ impl World<'_> {
         self.check(verdict);
         let watchers = self.watchers_miss_nothing();
         self.check(watchers);
+        let switches = self.switches_are_short();
+        self.check(switches);
     }
 
     fn verdict(&mut self) -> Result<(), Violation> {

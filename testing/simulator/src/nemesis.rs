@@ -17,6 +17,21 @@ impl World<'_> {
         if self.healing {
             return;
         }
+        let mut from = self.now;
+        if self.plan.is_calm() {
+            // Clients write in each epoch before it ends.
+            from = from + self.plan.election * 4;
+        } else {
+            self.do_a_deed();
+        }
+        if self.rng.chance_ppm(self.plan.switch_ppm) {
+            self.switch();
+        }
+        let at = from + self.rng.duration(Duration::from_nanos(1), self.plan.nemesis_every);
+        self.queue.push(at, 3_000, Happens::Nemesis);
+    }
+
+    fn do_a_deed(&mut self) {
         let deed = draw_deed(&mut self.rng, &self.plan.nemesis);
         self.line(0, format_args!("nemesis: {deed:?}"));
         self.trace.note(self.now, 0, 37, deed as u64);
@@ -54,11 +69,6 @@ impl World<'_> {
             Deed::Members => self.admin(0),
             Deed::Transfer => self.transfer(),
         }
-        if self.rng.chance_ppm(self.plan.switch_ppm) {
-            self.switch();
-        }
-        let at = self.soon(self.plan.nemesis_every);
-        self.queue.push(at, 3_000, Happens::Nemesis);
     }
 
     fn a_member(&mut self) -> Option<u64> {
@@ -235,7 +245,7 @@ impl World<'_> {
     /// Changes the members, one step at a time.
     pub fn admin(&mut self, step: u32) {
         let members = self.members();
-        if self.healing || members.is_joint() || step > 3 {
+        if self.healing || members.is_joint() || step > 3 || self.plan.is_calm() {
             return;
         }
         // An identity never comes back.

@@ -8,7 +8,7 @@ use quorate_base::{Instant, Rng};
 use std::time::Duration;
 
 /// How the network behaves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct NetworkPlan {
     /// The shortest time a message takes.
     pub delay_least: Duration,

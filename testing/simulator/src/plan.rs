@@ -33,7 +33,7 @@ pub struct Plan {
     pub disk: DiskPlan,
     /// The longest time between two deeds of the nemesis.
     pub nemesis_every: Duration,
-    /// What the nemesis does, each with its weight.
+    /// What the nemesis does, each with its weight; nothing in a calm run.
     pub nemesis: Vec<(Deed, u64)>,
     /// How often the group is to go on under another protocol, at a deed of the nemesis.
     pub switch_ppm: u32,
@@ -139,8 +139,42 @@ const DEEDS: [(Deed, u64); 13] = [
 ];
 
 impl Plan {
-    /// Draws the plan of `seed`.
+    /// Draws the plan of a run.
     pub fn draw(rng: &mut Rng, options: &Options) -> Plan {
+        let plan = Plan::draw_all(rng, options);
+        if options.calm { plan.without_faults() } else { plan }
+    }
+
+    /// Whether nothing fails.
+    pub fn is_calm(&self) -> bool {
+        self.nemesis.is_empty()
+    }
+
+    /// Nothing fails, not even a message or a disk; clients write all the time, and the protocol
+    /// is changed over and over. Clocks, delays and limits are as drawn.
+    fn without_faults(self) -> Plan {
+        let NetworkPlan { delay_least, delay_most, .. } = self.network;
+        let clients = Crowd { registers: self.clients.registers + 3, ..self.clients };
+        Plan {
+            network: NetworkPlan { delay_least, delay_most, ..NetworkPlan::default() },
+            disk: DiskPlan { latency: self.disk.latency, ..DiskPlan::default() },
+            nemesis: Vec::new(),
+            switch_ppm: 1_000_000,
+            crash_new_leader_ppm: 0,
+            crash_at_disk_ppm: 0,
+            crash_at_step_ppm: 0,
+            snapshot_damage_ppm: 0,
+            damageable: Vec::new(),
+            helix: false,
+            beyond: false,
+            clients,
+            // Not less: watchers here read history slowly, and must be told everything in the end.
+            think: Duration::from_millis(30),
+            ..self
+        }
+    }
+
+    fn draw_all(rng: &mut Rng, options: &Options) -> Plan {
         let nodes = options.nodes.unwrap_or_else(|| if rng.below(4) == 0 { 5 } else { 3 });
         let ms = Duration::from_millis;
         let us = Duration::from_micros;

@@ -2,6 +2,7 @@
 
 use crate::counters::Happening;
 use crate::neighbours::Neighbourhood;
+use crate::switches::Switches;
 use crate::trace::StableHasher;
 use crate::world::{GROUP, Happens, World};
 use quorate_base::{Ballot, Index, NodeId};
@@ -43,6 +44,8 @@ pub struct Record {
     pub blocked: Vec<(Index, Index)>,
     /// The latest epoch that anybody opened, and its protocol.
     pub latest: (Epoch, Protocol),
+    /// How changes of protocols went.
+    pub switches: Switches,
 }
 
 impl Record {
@@ -63,6 +66,7 @@ impl Record {
             epochs: vec![Epoch(0); ids as usize],
             blocked: Vec::new(),
             latest: (Epoch(0), protocol),
+            switches: Switches::default(),
         }
     }
 }
@@ -118,6 +122,7 @@ impl World<'_> {
         }
         self.line(id, format_args!("opens epoch {} of {}", base.epoch, base.protocol));
         self.record.latest = self.record.latest.max((base.epoch, base.protocol));
+        self.note_epoch(id, base);
     }
 
     /// A node's service, which was at `before`, is given the committed entries that follow.

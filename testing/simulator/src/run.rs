@@ -3,10 +3,12 @@
 use crate::canary::Canary;
 use crate::counters::Counters;
 use crate::plan::Plan;
+use crate::switches::Switch;
 use crate::trace::{Sink, Trace};
 use crate::world::World;
 use quorate_base::{Instant, Rng};
 use quorate_checkers::Violation;
+use quorate_checkers::appends::Transaction;
 use quorate_replicated_log::Protocol;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,6 +27,8 @@ pub struct Options {
     pub canary: Canary,
     /// How the log is replicated.
     pub protocol: Protocol,
+    /// Nothing fails; clients write all the time, and the protocol is changed over and over.
+    pub calm: bool,
 }
 
 impl Default for Options {
@@ -34,6 +38,7 @@ impl Default for Options {
             duration: Duration::from_secs(20),
             canary: Canary::None,
             protocol: Protocol::Raft,
+            calm: false,
         }
     }
 }
@@ -51,6 +56,15 @@ pub struct Report {
     pub virtual_time: Duration,
     /// What happened, how often.
     pub counters: Counters,
+    /// The changes of protocols, if the run was calm.
+    pub switches: Vec<Switch>,
+    /// What clients of transactions did to lists and were told of it, if there were any.
+    pub appends: Vec<Transaction>,
+}
+
+/// Whether a seed has clients of transactions.
+pub fn has_transactions(seed: u64, options: &Options) -> bool {
+    Plan::draw(&mut Rng::new(seed), options).scribes > 0
 }
 
 /// Runs one seed.
@@ -89,6 +103,8 @@ fn run_with(seed: u64, options: &Options, sink: Option<Sink<'_>>) -> Report {
         trace_hash: world.trace.hash(),
         virtual_time: world.now.since(Instant::ZERO),
         counters: world.counters.clone(),
+        switches: world.switches(),
+        appends: world.transactions.take_history(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::counters::Happening;
 use crate::translate;
 use crate::world::{Alive, Answered, GROUP, Happens, World};
 use quorate_base::{Instant, NodeId};
-use quorate_checkers::{End, Operation, Outcome, Reply, Request, Span, Violation};
+use quorate_checkers::{End, Op, Operation, Outcome, Reply, Request, Span, Violation};
 use quorate_driver::{self as driver, Answer, Event, RequestError, Token};
 use quorate_keyspace::command::Range;
 use quorate_keyspace::{LeaseAnswer, Question, ReadError, codec};
@@ -301,7 +301,12 @@ impl World<'_> {
                 let what = if *succeeded { Happening::SwapWon } else { Happening::SwapLost };
                 self.count(what);
             }
-            (Request::Op(_), _) if !refused => self.count(Happening::WriteAcknowledged),
+            (Request::Op(op), _) if !refused => {
+                self.count(Happening::WriteAcknowledged);
+                if matches!(op, Op::Put { .. }) {
+                    self.note_put(reply.revision);
+                }
+            }
             _ => {}
         }
     }

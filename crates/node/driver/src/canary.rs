@@ -12,6 +12,8 @@ pub enum Canary {
     ForgetPromise,
     /// Follow others into their epoch without knowing how the last one ended.
     DropTail,
+    /// Make the state durable where an epoch has ended when it would be anyway, not at once.
+    PersistLater,
     /// Give up entries of the log that the service has applied and not yet persisted.
     CompactUnpersisted,
     /// Serve a read once its index is confirmed, before the service has applied it.
@@ -24,10 +26,11 @@ pub enum Canary {
 
 impl Canary {
     /// Every deliberate bug.
-    pub const ALL: [Canary; 7] = [
+    pub const ALL: [Canary; 8] = [
         Canary::IgnoreGates,
         Canary::ForgetPromise,
         Canary::DropTail,
+        Canary::PersistLater,
         Canary::CompactUnpersisted,
         Canary::ReadBeforeApplied,
         Canary::ReuseRequestIds,

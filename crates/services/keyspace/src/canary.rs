@@ -75,30 +75,4 @@ impl Bug {
 }
 
 /// Which bug is in force, if any.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Canary(#[cfg(feature = "canary")] Option<Bug>);
-
-impl Canary {
-    /// No bug.
-    pub const NONE: Canary = Canary(
-        #[cfg(feature = "canary")]
-        None,
-    );
-
-    /// This bug.
-    #[cfg(feature = "canary")]
-    pub const fn of(bug: Bug) -> Canary {
-        Canary(Some(bug))
-    }
-
-    #[cfg(feature = "canary")]
-    pub(crate) fn sings(self, bug: Bug) -> bool {
-        self.0 == Some(bug)
-    }
-
-    #[cfg(not(feature = "canary"))]
-    #[inline(always)]
-    pub(crate) fn sings(self, _bug: Bug) -> bool {
-        false
-    }
-}
+pub type Canary = quorate_base::Canary<Bug>;

@@ -273,3 +273,6 @@ pub fn list<E: Engine>(
     let id = |key: &Bytes| String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
     Ok(found.kvs.into_iter().map(|kv| (id(&kv.key), kv.value, kv.mod_revision)).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,32 +25,5 @@ impl Bug {
     ];
 }
 
-/// Which bug is planted, if any.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Canary(#[cfg(feature = "canary")] Option<Bug>);
-
-impl Canary {
-    /// No bug.
-    pub const NONE: Canary = Canary(
-        #[cfg(feature = "canary")]
-        None,
-    );
-
-    /// That bug.
-    #[cfg(feature = "canary")]
-    pub const fn of(bug: Bug) -> Canary {
-        Canary(Some(bug))
-    }
-
-    /// Whether `bug` is planted.
-    #[cfg(feature = "canary")]
-    pub(crate) fn sings(self, bug: Bug) -> bool {
-        self.0 == Some(bug)
-    }
-
-    /// Whether `bug` is planted: it cannot be.
-    #[cfg(not(feature = "canary"))]
-    pub(crate) const fn sings(self, _: Bug) -> bool {
-        false
-    }
-}
+/// Which bug is in force, if any.
+pub type Canary = quorate_base::Canary<Bug>;

@@ -2,7 +2,9 @@
 //! found out, by readers and by lists.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use adya::{History, Opts, Valid, Workload};
 use quorate_bank::{Fault, Trial};
+use quorate_checkers::appends::{Transaction, json};
 use quorate_databases::{missing, programs_are_there};
 use quorate_end_to_end::alone;
 use std::time::Duration;
@@ -22,6 +24,13 @@ fn small() -> Trial {
     }
 }
 
+/// Whether the `adya` crate, too, finds lists strictly serializable.
+fn lists_hold(history: &[Transaction]) -> bool {
+    let parsed = History::from_json(&json(history)).unwrap();
+    let options = Opts { models: vec!["strict-serializable".into()], ..Opts::default() };
+    adya::check(&parsed, Workload::ListAppend, &options).valid != Valid::False
+}
+
 #[test]
 fn the_money_is_whole_whoever_dies() {
     let _turn = alone(env!("CARGO_BIN_EXE_bank"));
@@ -37,6 +46,7 @@ fn the_money_is_whole_whoever_dies() {
     assert!(killed > 0 && !report.doubts.is_empty(), "no member died under load");
     assert!(report.committed > 50 && report.audits > 20, "too little happened");
     assert!(report.lists > 50, "too little happened to lists");
+    assert!(report.appends.len() >= report.lists && lists_hold(&report.appends), "lists");
 }
 
 #[test]
@@ -55,4 +65,5 @@ fn without_transactions_lists_show_it() {
     let nobody = Trial { accounts: 40, clients: 0, readers: 0, ..small() };
     let report = Trial { scribes: 6, time, faults, broken, ..nobody }.run().unwrap();
     assert!(report.wrong.iter().any(|what| what.contains("lists: ")), "{report}");
+    assert!(!lists_hold(&report.appends), "{report}");
 }

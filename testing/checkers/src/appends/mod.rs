@@ -12,8 +12,10 @@
 mod anomaly;
 mod dependencies;
 mod graph;
+mod json;
 
 pub use anomaly::{Anomaly, Kind};
+pub use json::json;
 
 use crate::violation::Violation;
 use quorate_base::Instant;

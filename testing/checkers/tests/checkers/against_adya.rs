@@ -2,9 +2,8 @@
 
 use adya::{History, Opts, Valid, Workload};
 use quorate_base::{Instant, Rng};
-use quorate_checkers::appends::{Ending, Kind, Step, Transaction, anomalies};
+use quorate_checkers::appends::{Ending, Kind, Step, Transaction, anomalies, json};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// How a history comes about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,37 +82,6 @@ fn history(rng: &mut Rng, store: Store) -> Vec<Transaction> {
     let ending = Ending::Committed(Instant(called.0 + 1));
     all.push(Transaction { client: 9, called, steps: steps.collect(), ending });
     all
-}
-
-fn json(history: &[Transaction]) -> String {
-    let mut lines = Vec::new();
-    for transaction in history {
-        let steps = |known: bool| {
-            let step = |step: &Step| match step {
-                Step::Append(key, value) => format!("[\"append\",{key},{value}]"),
-                Step::Read(key, Some(found)) if known => format!("[\"r\",{key},{found:?}]"),
-                Step::Read(key, _) => format!("[\"r\",{key},null]"),
-            };
-            transaction.steps.iter().map(step).collect::<Vec<_>>().join(",")
-        };
-        let process = transaction.client;
-        let line = |kind: &str, value: String| {
-            format!("{{\"type\":\"{kind}\",\"process\":{process},\"value\":[{value}]}}")
-        };
-        lines.push((transaction.called.0, line("invoke", steps(false))));
-        match transaction.ending {
-            Ending::Committed(at) => lines.push((at.0, line("ok", steps(true)))),
-            Ending::RolledBack => {
-                lines.push((transaction.called.0 + 1, line("fail", steps(false))))
-            }
-            Ending::Unknown => lines.push((u64::MAX, line("info", steps(false)))),
-        }
-    }
-    lines.sort();
-    lines.iter().fold(String::new(), |mut text, (_, line)| {
-        writeln!(text, "{line}").unwrap();
-        text
-    })
 }
 
 #[test]

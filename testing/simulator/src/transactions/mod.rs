@@ -91,6 +91,11 @@ impl Transactions {
         }
     }
 
+    /// What clients did to lists, and were told of it.
+    pub fn take_history(&mut self) -> Vec<Transaction> {
+        std::mem::take(&mut self.history)
+    }
+
     fn next(&mut self) -> u64 {
         self.count += 1;
         self.count

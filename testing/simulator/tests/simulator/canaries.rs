@@ -15,9 +15,9 @@ const BOUND: u64 = 600;
 /// that the majorities of old and new voters intersect anyway; disturbing a leader breaks no
 /// promise; no peer of the real code sends an entry of another ballot than it was asked for; a
 /// part of a snapshot that is believed wrongly is found out by the whole's fingerprint; lists do
-/// not show at how many revisions a branch was done; and branches that wait in a circle are freed
-/// by a deadline.
-const OUT_OF_SIGHT: [Canary; 7] = [
+/// not show at how many revisions a branch was done; branches that wait in a circle are freed by a
+/// deadline; and how long a change of protocols takes is judged in calm runs alone (`switches.rs`).
+const OUT_OF_SIGHT: [Canary; 8] = [
     Canary::Raft(Raft::SkipSession),
     Canary::Raft(Raft::SingleQuorumInJoint),
     Canary::Raft(Raft::NoStickiness),
@@ -25,6 +25,7 @@ const OUT_OF_SIGHT: [Canary; 7] = [
     Canary::Keyspace(Keyspace::BelieveSnapshot),
     Canary::Keyspace(Keyspace::CommitAtTwoRevisions),
     Canary::Keyspace(Keyspace::OlderWaits),
+    Canary::Driver(quorate_driver::Canary::PersistLater),
 ];
 
 /// What is too rare for a test's bound: three leaders have to fail in a row, each at one of a few

@@ -101,7 +101,7 @@ impl Group {
             keep.due = Some(keep.asked_at.max(cx.now) + cx.config.persist_interval);
         }
         let due = keep.due.is_some_and(|at| at <= cx.now)
-            || self.epochs.is_ending()
+            || (self.epochs.is_ending() && !cx.config.is(Canary::PersistLater))
             || (keep.let_go > keep.asked_index && applied >= keep.let_go)
             || keep.bytes_since_persist > limits.persist_bytes;
         if due && !keep.persisting && applied > keep.asked_index {

@@ -2,6 +2,7 @@
 
 use crate::protocol;
 use quorate_base::GroupId;
+use quorate_coordinator::Transactions;
 use quorate_host::{AdminError, Description, NewKeyspace, NodeHandle};
 use quorate_replicated_log::Protocol;
 use quorate_wire::quorate as pb;
@@ -14,12 +15,33 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Replicas of a keyspace of which nobody said how many.
 const REPLICAS: usize = 3;
 
+/// Ids of open transactions that a refusal names.
+const NAMED: usize = 3;
+
 /// The service for this node.
-pub(crate) fn service(node: NodeHandle) -> KeyspacesServer<Service> {
-    KeyspacesServer::new(Service(node))
+pub(crate) fn service(node: NodeHandle, transactions: Transactions) -> KeyspacesServer<Service> {
+    KeyspacesServer::new(Service(node, transactions))
 }
 
-pub(crate) struct Service(NodeHandle);
+pub(crate) struct Service(NodeHandle, Transactions);
+
+impl Service {
+    /// What is prepared in a keyspace goes with it, and with it what was promised.
+    async fn guard(&self, name: &str, id: GroupId) -> Result<(), Status> {
+        let why = match self.1.open_in(id, NAMED).await {
+            Ok(open) if open.is_empty() => return Ok(()),
+            Ok(open) => {
+                let open = open.join(", ");
+                format!("transactions are open there ({open}): wait for them, or cancel them")
+            }
+            Err(error) => format!("whether transactions are open there cannot be told: {error}"),
+        };
+        Err(Status::failed_precondition(format!(
+            "quorate: the keyspace {name} is not dropped, {why}; with `force` it is dropped, and \
+             what was prepared there is lost"
+        )))
+    }
+}
 
 fn status(error: AdminError) -> Status {
     let text = format!("quorate: {error}");
@@ -94,6 +116,9 @@ impl Keyspaces for Service {
     ) -> Result<Response<pb::DropKeyspaceResponse>, Status> {
         let request = request.into_inner();
         let id = GroupId(request.id);
+        if !request.force {
+            self.guard(&request.name, id).await?;
+        }
         self.0.drop_keyspace(&request.name, id, TIMEOUT).await.map_err(status)?;
         Ok(Response::new(pb::DropKeyspaceResponse {}))
     }

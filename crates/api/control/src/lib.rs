@@ -20,7 +20,7 @@ use tonic::service::Routes;
 pub fn routes(node: &NodeHandle, transactions: &Transactions, max_txn_ops: usize) -> Routes {
     let mut routes = Routes::builder();
     routes.add_service(groups::service(node.clone()));
-    routes.add_service(keyspaces::service(node.clone()));
+    routes.add_service(keyspaces::service(node.clone(), transactions.clone()));
     routes.add_service(transactions::service(
         transactions.clone(),
         Relay::new(node.clone()),

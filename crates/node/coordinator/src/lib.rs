@@ -10,6 +10,7 @@
 //! | `keyspace`, `manager` | the participants |
 //! | `outbox` | what is asked of keyspaces, as much at once as there is |
 //! | `store`, `writer` | the records, in the keyspace `transactions` |
+//! | `open_in` | what is under way in a keyspace that is to be dropped |
 //! | `open` | the records of transactions that are not over, in memory |
 //! | `takeover` | ends what a lost or stuck coordinator left behind |
 //! | `orphans` | ends branches that came late, and those that nobody knows |
@@ -31,6 +32,7 @@ mod keyspace;
 mod live;
 mod manager;
 mod open;
+mod open_in;
 mod oracle;
 mod orphans;
 mod outbox;

@@ -47,6 +47,9 @@ enum Action {
         /// Only if this is its id
         #[arg(long)]
         id: Option<u64>,
+        /// Although transactions are open there: what was prepared there is lost
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -77,7 +80,7 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
             Output::Json => print_json(&json_of(&describe(name).await?)),
             Output::Table => print(&connection, &[describe(name).await?]),
         },
-        Action::Drop { name, yes, id } => {
+        Action::Drop { name, yes, id, force } => {
             let known = describe(name.clone()).await?;
             if !yes && id.is_none() {
                 return Err(Failure::Usage(format!(
@@ -87,7 +90,7 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
                 )));
             }
             let id = id.unwrap_or(known.id);
-            client.keyspace_drop(DropKeyspaceRequest { name: name.clone(), id }).await?;
+            client.keyspace_drop(DropKeyspaceRequest { name: name.clone(), id, force }).await?;
             println!("OK, keyspace {name} (id {id}) is dropped");
             Ok(())
         }

@@ -218,6 +218,35 @@ fn cancelled(world: &World) {
     assert!(unknown.err.contains("there is no transaction \"never\""), "{unknown:?}");
 }
 
+/// A keyspace is not dropped while a transaction is open there, unless that is said.
+fn not_dropped(world: &World) {
+    let q = |words: &[&str]| quorate(&world.cluster, words, "");
+    q(&["keyspace", "create", "orders"]).ok();
+    for (id, force) in [("open-there", false), ("given-up", true)] {
+        let text = ORDER.replace("order-1", id).replace("order/1", id).replace("2s", "20s");
+        let text = text.replace("default", "orders");
+        world.hotel.hotel.lock().mute = Some("try");
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| world.run(&text));
+            eventually("a room is kept", PATIENCE, || world.stage(id) == Some(Stage::Reserved));
+            let refused = q(&["keyspace", "drop", "orders", "--yes"]);
+            let why = format!("transactions are open there ({id})");
+            assert!(refused.code == Some(1) && refused.err.contains(&why), "{refused:?}");
+            if force {
+                q(&["keyspace", "drop", "orders", "--yes", "--force"]).ok();
+            }
+            q(&["txn", "cancel", id]).ok();
+            world.hotel.hotel.lock().mute = None;
+            let ran = asked.join().unwrap();
+            assert!(ran.code == Some(1), "{ran:?}");
+        });
+        eventually("the room is given back", PATIENCE, || {
+            world.stage(id) == Some(Stage::Cancelled)
+        });
+    }
+    assert!(q(&["keyspace", "describe", "orders"]).err.contains("no keyspace of that name"));
+}
+
 #[test]
 fn an_http_service_ends_like_the_keyspace_whoever_dies() {
     let _turn = begin();
@@ -225,6 +254,7 @@ fn an_http_service_ends_like_the_keyspace_whoever_dies() {
     let mut world = World::open(&runtime);
     from_the_command_line(&world);
     cancelled(&world);
+    not_dropped(&world);
     let reserved = |id: &'static str| move |it: &World| it.stage(id) == Some(Stage::Reserved);
 
     // The room is kept, and nobody was told: nothing can have been decided, so it is given back.

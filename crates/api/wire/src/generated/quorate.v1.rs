@@ -469,6 +469,10 @@ pub struct DropKeyspaceRequest {
     /// The id of the keyspace that is meant: another one of the same name is left alone.
     #[prost(uint64, tag = "2")]
     pub id: u64,
+    /// Although transactions that are not over have branches there, or nobody can tell: what was
+    /// prepared there goes with it.
+    #[prost(bool, tag = "3")]
+    pub force: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DropKeyspaceResponse {}

@@ -7,6 +7,7 @@
 mod alarms;
 mod bundles;
 mod command_line;
+mod coordinator;
 mod databases;
 mod etcdctl;
 mod faults;

@@ -41,6 +41,8 @@ pub struct Settings {
     pub retention: Duration,
     /// How prepared branches outside are looked for.
     pub recovery: RecoverySettings,
+    /// How many open records are loaded at a time when the node starts.
+    pub page: u64,
 }
 
 impl Default for Settings {
@@ -49,6 +51,7 @@ impl Default for Settings {
             suspicion: SuspicionSettings::default(),
             retention: Duration::from_secs(3_600),
             recovery: RecoverySettings::default(),
+            page: 1_000,
         }
     }
 }
@@ -220,7 +223,7 @@ impl Transactions {
         });
         writer::start(&Arc::downgrade(&inner));
         tokio::spawn(outbox::watch(Arc::downgrade(&inner)));
-        tokio::spawn(takeover::watch(Arc::downgrade(&inner), settings.suspicion));
+        tokio::spawn(takeover::watch(Arc::downgrade(&inner), settings.suspicion, settings.page));
         tokio::spawn(orphans::watch(Arc::downgrade(&inner)));
         tokio::spawn(tidy::watch(Arc::downgrade(&inner), settings.retention));
         if !inner.managers.is_empty() {

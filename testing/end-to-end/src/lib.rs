@@ -16,7 +16,7 @@ pub use history::Recorder;
 pub use network::{Caller, Network, Party, around};
 pub use node::Node;
 pub use ports::ports;
-pub use tools::{Ran, Tool, etcdctl, missing, required, run, tool};
+pub use tools::{Ran, Tool, etcdctl, etcdctl_command, missing, required, run, tool};
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

@@ -80,7 +80,22 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
     Ok(Wanted { id: request.id, content, bytes, patience, protocol, branches })
 }
 
-fn branch_status(branch: &BranchRecord) -> pb::BranchStatus {
+/// A branch's vote, as far as its record still says.
+fn vote(state: &BranchState, commits: bool) -> &'static str {
+    match state {
+        BranchState::ReadOnly => "read-only",
+        BranchState::Refused(_) => "no",
+        BranchState::Prepared | BranchState::Committed(_) => "yes",
+        // Nothing is decided to commit without it.
+        BranchState::Heuristic(_) | BranchState::Acknowledged(_) if commits => "yes",
+        BranchState::Asked
+        | BranchState::RolledBack
+        | BranchState::Heuristic(_)
+        | BranchState::Acknowledged(_) => "",
+    }
+}
+
+fn branch_status(branch: &BranchRecord, commits: bool) -> pb::BranchStatus {
     let (state, detail, revision) = match &branch.state {
         BranchState::Asked => ("asked", "", 0),
         BranchState::Prepared => ("prepared", "", 0),
@@ -99,6 +114,7 @@ fn branch_status(branch: &BranchRecord) -> pb::BranchStatus {
         detail: detail.to_owned(),
         revision: i64::try_from(revision).unwrap_or(i64::MAX),
         waits_for: branch.trouble.clone(),
+        vote: vote(&branch.state, commits).to_owned(),
     }
 }
 
@@ -126,6 +142,7 @@ fn wire(report: &Report) -> pb::Transaction {
         Some(Verdict::Abort { branch, reason }) => (reason.clone(), *branch),
         _ => (String::new(), None),
     };
+    let commits = record.stage.verdict().is_some_and(Verdict::commits);
     let guilty = guilty.and_then(|index| record.branches.get(usize::from(index)));
     pb::Transaction {
         id: report.id.clone(),
@@ -137,8 +154,9 @@ fn wire(report: &Report) -> pb::Transaction {
         epoch: record.epoch,
         began_ms: record.began_ms,
         changed_ms: record.changed_ms,
-        branches: record.branches.iter().map(branch_status).collect(),
+        branches: record.branches.iter().map(|it| branch_status(it, commits)).collect(),
         bundle: report.bundle.clone().unwrap_or_default(),
+        unconfirmed: report.unconfirmed.clone(),
     }
 }
 

@@ -24,6 +24,8 @@
 //! again until there is an answer.
 
 mod alarms;
+#[cfg(test)]
+mod alone;
 mod bundles;
 mod cancel;
 mod drive;

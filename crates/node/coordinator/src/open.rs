@@ -16,9 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// How many are loaded at a time.
-const PAGE: u64 = 1_000;
-
 #[derive(Default)]
 struct State {
     loaded: bool,
@@ -60,14 +57,20 @@ impl Subscriber<EventBatch> for Ear {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(crate) struct Open {
     /// Whom it hears.
     of: Option<KeyspaceHandle>,
     ear: Arc<Ear>,
+    /// How many are loaded at a time.
+    page: u64,
 }
 
 impl Open {
+    /// Nothing yet; so many will be loaded at a time.
+    pub fn new(page: u64) -> Open {
+        Open { of: None, ear: Arc::default(), page: page.max(1) }
+    }
+
     /// Hears the replica of the records, and loads what it has, if that is still to be done.
     ///
     /// # Errors
@@ -87,8 +90,8 @@ impl Open {
         }
         let mut after = String::new();
         loop {
-            let page = store.list_raw(OPEN, &after, PAGE)?;
-            let more = page.len() as u64 == PAGE;
+            let page = store.list_raw(OPEN, &after, self.page)?;
+            let more = page.len() as u64 == self.page;
             if let Some((last, ..)) = page.last() {
                 after.clone_from(last);
             }
@@ -124,5 +127,29 @@ impl Open {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alone::{Alone, eventually};
+
+    #[test]
+    fn as_many_pages_are_loaded_as_there_are() {
+        let world = Alone::start();
+        for (n, page) in [(0, 4), (1, 4), (4, 4), (9, 4)] {
+            world.begin_records(n);
+            let mut open = Open::new(page);
+            open.follow(&world.store).unwrap();
+            assert_eq!(open.ids(), world.ids(), "{n} more, in pages of {page}");
+        }
+        // What comes and goes later is heard of, and nothing is loaded again.
+        let mut open = Open::new(4);
+        open.follow(&world.store).unwrap();
+        world.begin_records(1);
+        eventually("the new one is heard of", || open.ids() == world.ids());
+        assert_eq!(open.ids().len(), 15);
+        assert!(open.ids().iter().all(|id| open.get(id).is_some()));
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::service::Inner;
 use crate::store::StoreError;
-use quorate_resource_managers::{Answer, BranchName, Decision, Heuristic, Oracle, TransactionName};
-use quorate_transactions::{Record, Stage, StoreRequest, Stored, Verdict};
+use quorate_resource_managers::{Answer, BranchName, Decision, Heuristic, Oracle};
+use quorate_transactions::{BranchState, Kind, Record, Stage, StoreRequest, Stored, Verdict};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -15,16 +15,26 @@ pub(crate) const ORPHANED: &str =
 /// The records, as the managers' recovery sees them.
 pub(crate) struct Records(pub Weak<Inner>);
 
-/// What a transaction whose record is this says of a branch that was asked in this epoch.
+/// What a transaction whose record is this says of one of its branches.
 ///
-/// Of one that is committed everywhere nothing is to be done: the scan saw what has ended since.
-/// For as long as there is a record the fence row is there as well, and bars whatever comes late.
-fn decided(record: &Record, epoch: u64) -> Decision {
-    match &record.stage {
-        Stage::Open if u64::from(record.asked) == epoch => Decision::Undecided,
-        Stage::Finished(Verdict::Commit) if u64::from(record.asked) == epoch => Decision::Undecided,
-        Stage::Decided(Verdict::Commit) if u64::from(record.asked) == epoch => Decision::Commit,
-        _ => Decision::Abort,
+/// An attempt that was not decided on is void, and so is a branch that nobody handed in while there
+/// was time. Of one that is committed everywhere the record says how it was proven: for as long as
+/// there is a record the fence row is there as well, unless the participant was set back.
+fn decided(record: &Record, branch: &BranchName) -> Decision {
+    if u64::from(record.asked) != branch.transaction().epoch() {
+        return Decision::Abort;
+    }
+    let mut branches = record.branches.iter().filter(|it| it.kind != Kind::Keyspace);
+    let known = branches
+        .find(|it| it.name == branch.branch() && it.participant == branch.participant())
+        .map(|it| &it.state);
+    match (&record.stage, known) {
+        (Stage::Open, _) => Decision::Undecided,
+        (Stage::Decided(Verdict::Abort { .. }) | Stage::Finished(Verdict::Abort { .. }), _)
+        | (_, None) => Decision::Abort,
+        (_, Some(BranchState::Acknowledged(_))) => Decision::SeenTo,
+        (Stage::Decided(Verdict::Commit), _) => Decision::Commit,
+        (Stage::Finished(Verdict::Commit), _) => Decision::Committed,
     }
 }
 
@@ -43,7 +53,8 @@ impl Inner {
         Ok(done)
     }
 
-    async fn decision(&self, id: &str, epoch: u64, orphaned: bool) -> Result<Decision, String> {
+    async fn decision(&self, branch: &BranchName, orphaned: bool) -> Result<Decision, String> {
+        let id = branch.transaction().txid();
         let store = self.store().ok_or("the records cannot be reached from this node yet")?;
         let words = |error: StoreError| error.to_string();
         let mut known = store.find(id, READ_TIMEOUT).await.map_err(words)?;
@@ -56,7 +67,7 @@ impl Inner {
         Ok(match known {
             // A bundle has no branches outside: somebody else's transaction bears the same id.
             Some(known) if known.carried && known.is_settled() => Decision::Abort,
-            Some(known) if !known.carried => decided(&known.record, epoch),
+            Some(known) if !known.carried => decided(&known.record, branch),
             _ => Decision::Undecided,
         })
     }
@@ -65,14 +76,12 @@ impl Inner {
 impl Oracle for Records {
     fn decision<'a>(
         &'a self,
-        transaction: &'a TransactionName,
+        branch: &'a BranchName,
         orphaned: bool,
     ) -> Answer<'a, Result<Decision, String>> {
         Box::pin(async move {
             match self.0.upgrade() {
-                Some(inner) => {
-                    inner.decision(transaction.txid(), transaction.epoch(), orphaned).await
-                }
+                Some(inner) => inner.decision(branch, orphaned).await,
                 None => Ok(Decision::Undecided),
             }
         })
@@ -88,33 +97,62 @@ impl Oracle for Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_base::{ClusterId, GroupId};
+    use quorate_resource_managers::TransactionName;
+    use quorate_transactions::BranchRecord;
+
+    fn record(stage: Stage, state: BranchState) -> Record {
+        let branch = |name: &str, kind, participant: &str| BranchRecord {
+            kind,
+            state: state.clone(),
+            ..BranchRecord::keyspace(name, participant, GroupId(0))
+        };
+        let branches =
+            vec![branch("order", Kind::Keyspace, "bank"), branch("debit", Kind::Postgres, "bank")];
+        Record {
+            protocol: quorate_atomic_commit::Protocol::TwoPhase,
+            asked: 3,
+            epoch: 5,
+            stage,
+            branches,
+            ..Record::void(quorate_transactions::Owner::default(), 0, "")
+        }
+    }
+
+    fn branch(epoch: u64, participant: &str, name: &str) -> BranchName {
+        let transaction = TransactionName::new(ClusterId(7), epoch, "t").unwrap();
+        BranchName::new(transaction, participant, name).unwrap()
+    }
 
     #[test]
     fn only_the_attempt_that_was_decided_on_is_committed() {
-        let record = |stage| Record {
-            content: 0,
-            protocol: quorate_atomic_commit::Protocol::TwoPhase,
-            owner: quorate_transactions::Owner::default(),
-            asker: quorate_transactions::Owner::default(),
-            epoch: 5,
-            asked: 3,
-            began_ms: 0,
-            patience_ms: 0,
-            changed_ms: 0,
-            stage,
-            branches: Vec::new(),
-            carried: Vec::new(),
-        };
         let abort = || Verdict::Abort { branch: None, reason: String::new() };
-        for (stage, asked, other) in [
-            (Stage::Open, Decision::Undecided, Decision::Abort),
-            (Stage::Decided(Verdict::Commit), Decision::Commit, Decision::Abort),
-            (Stage::Decided(abort()), Decision::Abort, Decision::Abort),
-            (Stage::Finished(Verdict::Commit), Decision::Undecided, Decision::Abort),
-            (Stage::Finished(abort()), Decision::Abort, Decision::Abort),
+        let (asked, other) = (branch(3, "bank", "debit"), branch(2, "bank", "debit"));
+        for (stage, expected) in [
+            (Stage::Open, Decision::Undecided),
+            (Stage::Decided(Verdict::Commit), Decision::Commit),
+            (Stage::Decided(abort()), Decision::Abort),
+            (Stage::Finished(Verdict::Commit), Decision::Committed),
+            (Stage::Finished(abort()), Decision::Abort),
         ] {
-            let record = record(stage);
-            assert_eq!((decided(&record, 3), decided(&record, 2)), (asked, other), "{record:?}");
+            let record = record(stage, BranchState::Committed(0));
+            let both = (decided(&record, &asked), decided(&record, &other));
+            assert_eq!(both, (expected, Decision::Abort), "{record:?}");
         }
+    }
+
+    #[test]
+    fn what_people_have_seen_to_is_left_to_them_and_what_was_not_handed_in_is_void() {
+        let seen_to = || BranchState::Acknowledged("by hand".to_owned());
+        for stage in [Stage::Decided(Verdict::Commit), Stage::Finished(Verdict::Commit)] {
+            let record = record(stage, seen_to());
+            assert_eq!(decided(&record, &branch(3, "bank", "debit")), Decision::SeenTo);
+            for (participant, name) in [("bank", "credit"), ("shop", "debit"), ("bank", "order")] {
+                let stranger = branch(3, participant, name);
+                assert_eq!(decided(&record, &stranger), Decision::Abort, "{stranger}");
+            }
+        }
+        let open = record(Stage::Open, BranchState::Prepared);
+        assert_eq!(decided(&open, &branch(3, "bank", "credit")), Decision::Undecided);
     }
 }

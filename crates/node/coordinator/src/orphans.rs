@@ -120,9 +120,7 @@ async fn scan(inner: &Arc<Inner>, keyspace: &KeyspaceHandle, seen: &Seen, now: &
     };
     let Some(store) = inner.store() else { return };
     let mut ended = 0;
-    // Who holds locks comes first.
-    let (holding, others): (Vec<_>, Vec<_>) = branches.into_iter().partition(holds);
-    for branch in holding.into_iter().chain(others) {
+    for branch in in_turn(branches) {
         let Some((id, asker)) = transaction_of(&branch.id) else { continue };
         if inner.live.get(&id).is_some_and(|live| live.asker == asker) {
             continue;
@@ -138,6 +136,12 @@ async fn scan(inner: &Arc<Inner>, keyspace: &KeyspaceHandle, seen: &Seen, now: &
         }
         now.insert(key, times);
     }
+}
+
+/// Who holds locks comes first.
+fn in_turn(branches: Vec<BranchInfo>) -> impl Iterator<Item = BranchInfo> {
+    let (holding, others): (Vec<_>, Vec<_>) = branches.into_iter().partition(holds);
+    holding.into_iter().chain(others)
 }
 
 /// Whether nothing is to be done about a branch as far as this node's replica of the records knows.
@@ -178,6 +182,47 @@ async fn end(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alone::Alone;
+    use bytes::Bytes;
+    use quorate_keyspace::branch::{BranchState, No};
+    use quorate_transactions::branches::branch_id;
+
+    fn branch(id: BranchId, state: BranchState) -> BranchInfo {
+        BranchInfo { id, epoch: 1, state }
+    }
+
+    #[test]
+    fn who_holds_locks_comes_first() {
+        let prepared = BranchState::Prepared { priority: 7 };
+        let states = [
+            BranchState::Committed(3),
+            prepared,
+            BranchState::RolledBack(No::Told),
+            BranchState::Waiting,
+            BranchState::Committed(4),
+            prepared,
+        ];
+        let id = |n: usize| BranchId { transaction: Bytes::from_static(b"t"), number: n as u32 };
+        let all = states.iter().enumerate().map(|(n, state)| branch(id(n), *state)).collect();
+        let turns: Vec<u32> = in_turn(all).map(|it| it.id.number).collect();
+        assert_eq!(turns, [1, 3, 5, 0, 2, 4]);
+    }
+
+    #[test]
+    fn what_this_replica_knows_to_be_seen_to_is_left_without_asking_others() {
+        let world = Alone::start();
+        world.begin_records(1);
+        let (id, prepared) = (&world.ids()[0], BranchState::Prepared { priority: 7 });
+        let left = |id: &str, asker, state| {
+            is_left(&world.store, id, asker, &branch(branch_id(id, asker, 0), state))
+        };
+        let (asker, stranger) = (world.asker(), world.stranger());
+        assert!(left(id, asker, prepared), "its transaction is under way");
+        assert!(left(id, asker, BranchState::Committed(3)));
+        assert!(!left(id, stranger, prepared), "it has no record, and gets none");
+        assert!(!left("unknown", asker, prepared));
+        assert!(!left("unknown", asker, BranchState::Committed(3)), "its record is forgotten");
+    }
 
     #[test]
     fn a_node_is_hurried_after_from_a_moment_after_its_loss_for_a_while() {

@@ -13,6 +13,9 @@ pub struct Report {
     pub record: Record,
     /// The bundle that carries it, if one does.
     pub bundle: Option<String>,
+    /// Why it may be further by now; empty, if the record was read as of everything acknowledged
+    /// before.
+    pub unconfirmed: String,
     /// What its keyspace branches read and did, in order of the branches: for whoever runs it at
     /// this node, and for nobody later.
     pub answers: Vec<Option<Done>>,
@@ -20,7 +23,8 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn of(id: &str, record: Record) -> Report {
-        Report { id: id.to_owned(), record, bundle: None, answers: Vec::new() }
+        let (bundle, unconfirmed, answers) = (None, String::new(), Vec::new());
+        Report { id: id.to_owned(), record, bundle, unconfirmed, answers }
     }
 
     /// What is known of a client's transaction.

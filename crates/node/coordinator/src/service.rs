@@ -11,7 +11,7 @@ use crate::store::{Store, StoreError};
 use crate::writer::{self, Writer};
 use crate::{orphans, takeover, tidy};
 use parking_lot::Mutex;
-use quorate_base::{GroupId, Instant};
+use quorate_base::{GroupId, Instant, NodeId};
 use quorate_host::{AdminError, NodeHandle, TRANSACTIONS};
 use quorate_resource_managers as rm;
 use quorate_resource_managers::{
@@ -27,6 +27,8 @@ use tokio::sync::Semaphore;
 /// How long the records' keyspace may take to be there.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the records may take to confirm what is shown: less than clients wait for one member.
+const CONFIRM_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// For how long a participant that was found fit is taken for fit.
 const FIT: Duration = Duration::from_secs(10);
 
@@ -39,6 +41,8 @@ pub struct Settings {
     pub retention: Duration,
     /// How prepared branches outside are looked for.
     pub recovery: RecoverySettings,
+    /// How many open records are loaded at a time when the node starts.
+    pub page: u64,
 }
 
 impl Default for Settings {
@@ -47,6 +51,7 @@ impl Default for Settings {
             suspicion: SuspicionSettings::default(),
             retention: Duration::from_secs(3_600),
             recovery: RecoverySettings::default(),
+            page: 1_000,
         }
     }
 }
@@ -218,7 +223,7 @@ impl Transactions {
         });
         writer::start(&Arc::downgrade(&inner));
         tokio::spawn(outbox::watch(Arc::downgrade(&inner)));
-        tokio::spawn(takeover::watch(Arc::downgrade(&inner), settings.suspicion));
+        tokio::spawn(takeover::watch(Arc::downgrade(&inner), settings.suspicion, settings.page));
         tokio::spawn(orphans::watch(Arc::downgrade(&inner)));
         tokio::spawn(tidy::watch(Arc::downgrade(&inner), settings.retention));
         if !inner.managers.is_empty() {
@@ -265,14 +270,38 @@ impl Transactions {
         Ok(all)
     }
 
-    /// One transaction; nothing, if there is none of this id, or none any more.
+    /// One transaction; nothing, if there is none of this id, or none any more. Where the records
+    /// do not answer, as this node's replica knows it.
     ///
     /// # Errors
     /// [`RunError`]
     pub async fn show(&self, id: &str) -> Result<Option<Report>, RunError> {
         let store = self.store().await?;
-        let found = store.find(id, READ_TIMEOUT).await.map_err(store_error)?;
-        Ok(found.map(|known| Report::known(id, known)))
+        let (known, unconfirmed) = match store.find(id, CONFIRM_TIMEOUT).await {
+            Ok(known) => (known, String::new()),
+            // A record that is there has its worth, for it only ever goes on. One that is not there
+            // may be there elsewhere.
+            Err(error @ StoreError::Request(_)) => match store.look_for(id) {
+                Ok(Some(known)) => (Some(known), unconfirmed(&store.0.membership().voters)),
+                _ => return Err(store_error(error)),
+            },
+            Err(error) => return Err(store_error(error)),
+        };
+        Ok(known.map(|known| Report { unconfirmed, ..Report::known(id, known) }))
+    }
+}
+
+/// Why a record could not be read as of everything acknowledged before, if these decide on it.
+fn unconfirmed(voters: &[NodeId]) -> String {
+    match voters {
+        [one] => format!(
+            "the records wait for member {one}, which alone decides on them (--coordinator \
+             unreplicated) and does not answer"
+        ),
+        all => format!(
+            "the records wait for most of the {} members that decide on them: too few answer",
+            all.len()
+        ),
     }
 }
 

@@ -20,9 +20,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 const AT_A_TIME: usize = 256;
 
 /// Does so as long as the node lives.
-pub(crate) async fn watch(inner: Weak<Inner>, settings: SuspicionSettings) {
+pub(crate) async fn watch(inner: Weak<Inner>, settings: SuspicionSettings, page: u64) {
     let mut suspicion = Suspicion::new(settings);
-    let mut open = Open::default();
+    let mut open = Open::new(page);
     loop {
         sleep(PAUSE).await;
         let Some(inner) = inner.upgrade() else { return };
@@ -121,4 +121,31 @@ pub(crate) fn take(
         drop(permit);
     });
     Some(live)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alone::{Alone, eventually};
+    use crate::service::Settings as OfNode;
+    use quorate_transactions::Verdict;
+    use quorate_transactions::records::{FINISHED, OPEN};
+
+    /// More than fit in a page, and more than are taken over at a time.
+    #[test]
+    fn all_that_an_earlier_life_left_open_is_taken_over() {
+        let world = Alone::start();
+        let n = AT_A_TIME + 60;
+        world.begin_records(n);
+        let transactions = world.transactions(OfNode { page: 50, ..OfNode::default() });
+        let list = |prefix: &str| world.store.list(prefix, "", false, 1_000).unwrap();
+        eventually("all are over", || list(OPEN).is_empty() && list(FINISHED).len() == n);
+        for (id, (record, _)) in list(FINISHED) {
+            let Stage::Finished(Verdict::Abort { reason, .. }) = &record.stage else {
+                panic!("{id}: {record:?}")
+            };
+            assert!(reason.contains("was lost before it had decided"), "{reason}");
+        }
+        drop(transactions);
+    }
 }

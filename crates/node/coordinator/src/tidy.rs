@@ -2,17 +2,18 @@
 //! the records' keyspace.
 //!
 //! Invariant: how long ago something ended is measured by revisions that this node has seen itself
-//! at times of its own clock; nobody else's clock can make a record be forgotten early.
+//! at times of its own clock; nobody else's clock can make a record be forgotten early. And none is
+//! forgotten while a branch that people have seen to is prepared, or might be.
 
 use crate::manager::name;
 use crate::service::Inner;
 use crate::store::Store;
 use quorate_mvcc::Revision;
 use quorate_replicated_log::Role;
-use quorate_resource_managers::Deadline;
-use quorate_transactions::Kind;
+use quorate_resource_managers::{Deadline, State};
 use quorate_transactions::records::{FINISHED, Kept};
-use std::collections::{BTreeMap, VecDeque};
+use quorate_transactions::{BranchRecord, BranchState, Kind, Record};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Weak;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -66,8 +67,15 @@ async fn forget(inner: &Inner, store: &Store, old: Revision) {
         };
         let Some((last, _)) = page.last() else { return };
         after.clone_from(last);
-        let due: Vec<(String, Kept)> =
+        let mut due: Vec<(String, Kept)> =
             page.into_iter().filter(|(_, (_, revision))| *revision <= old).collect();
+        let mut kept = BTreeSet::new();
+        for (id, (record, _)) in &due {
+            if comes_back(inner, id, record).await {
+                kept.insert(id.clone());
+            }
+        }
+        due.retain(|(id, _)| !kept.contains(id));
         let due = forgotten_outside(inner, due).await;
         if !due.is_empty()
             && let Err(error) = store.remove(&due).await
@@ -75,6 +83,28 @@ async fn forget(inner: &Inner, store: &Store, old: Revision) {
             return tracing::debug!(%error, "finished transactions are not removed yet");
         }
     }
+}
+
+/// Whether a branch that people have seen to may be prepared now: without its record nobody would
+/// know any more how its transaction ended, and a scan would roll it back. Others were proven to be
+/// over, and nothing but a participant that was set back undoes that.
+async fn comes_back(inner: &Inner, id: &str, record: &Record) -> bool {
+    let seen_to = |it: &&BranchRecord| {
+        it.kind != Kind::Keyspace && matches!(it.state, BranchState::Acknowledged(_))
+    };
+    for branch in record.branches.iter().filter(seen_to) {
+        let cluster = inner.node.cluster();
+        let named = name(cluster, id, record.asked, &branch.participant, &branch.name);
+        let (Ok(name), Ok(manager)) = (named, inner.manager(branch.kind, &branch.participant))
+        else {
+            return true;
+        };
+        match manager.inspect(&name, Deadline::within(FORGET_LIMIT)).await {
+            Ok(State::Applied(_) | State::RolledBack | State::Absent) => {}
+            Ok(State::Prepared) | Err(_) => return true,
+        }
+    }
+    false
 }
 
 /// Lets the participants outside forget these; those that are kept by none of them any more.
@@ -103,7 +133,7 @@ async fn forgotten_outside(inner: &Inner, due: Vec<(String, Kept)>) -> Vec<(Stri
             failed.push((kind, participant));
         }
     }
-    let kept = |record: &quorate_transactions::Record| {
+    let kept = |record: &Record| {
         record.branches.iter().any(|branch| {
             failed.iter().any(|(kind, name)| *kind == branch.kind && *name == branch.participant)
         })

@@ -33,6 +33,9 @@ pub struct NodeConfig {
     pub election_timeout: Duration,
     /// How its log is replicated; nothing: as the data directory says, Raft for a new one.
     pub protocol: Option<Protocol>,
+    /// Whether the records of transactions are decided on by one member alone, where this node is
+    /// the one that makes their keyspace.
+    pub one_vote_for_transactions: bool,
     /// A declared bound on clock drift between nodes, in parts per million: turns leader leases on.
     pub lease_clock_drift_ppm: Option<u32>,
     /// Limits of what the driver queues; among them how much log is kept for followers that lag.
@@ -62,6 +65,7 @@ impl NodeConfig {
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1_000),
             protocol: None,
+            one_vote_for_transactions: false,
             lease_clock_drift_ppm: None,
             limits: DriverLimits::default(),
             quota_bytes: 2 << 30,

@@ -44,6 +44,9 @@ pub(crate) struct Shared {
     pub run: u64,
     /// How the default keyspace and the directory are replicated.
     pub protocol: Protocol,
+    /// Whether one member alone decides on the records of transactions, if this node makes their
+    /// keyspace.
+    pub one_vote: bool,
     pub clock: OsClock,
     pub inbox: Arc<Inbox<HostedKeyspace>>,
     pub log: Arc<Mailbox<LogWork>>,

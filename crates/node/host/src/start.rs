@@ -218,6 +218,7 @@ fn share(
         node: config.me.id,
         run,
         protocol,
+        one_vote: config.one_vote_for_transactions,
         clock,
         inbox,
         log: Arc::new(Mailbox::new()),

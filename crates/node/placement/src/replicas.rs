@@ -27,6 +27,8 @@ pub struct Replicas<'a> {
     pub cluster: &'a [NodeId],
     /// How many replicas the group should have.
     pub wanted: usize,
+    /// How many of them vote at the most; the others follow as learners.
+    pub voting: usize,
     /// Where the directory says that they are.
     pub listed: &'a [NodeId],
     /// Who belongs to the group by its own log.
@@ -50,7 +52,7 @@ pub enum Step {
 
 /// What is to be done next, if anything. For the group's leader to ask.
 pub fn next_step(replicas: &Replicas<'_>) -> Option<Step> {
-    let Replicas { cluster, wanted, listed, members, load } = *replicas;
+    let Replicas { cluster, wanted, voting, listed, members, load } = *replicas;
     if members.is_joint() {
         return None;
     }
@@ -68,7 +70,10 @@ pub fn next_step(replicas: &Replicas<'_>) -> Option<Step> {
     if let Some(node) = keep.iter().find(|node| !members.contains(**node)) {
         return Some(Step::AddLearner(*node));
     }
-    if let Some(node) = keep.iter().find(|node| members.learners.contains(node)) {
+    let votes = keep.iter().filter(|node| members.voters.contains(node)).count();
+    if votes < voting
+        && let Some(node) = keep.iter().find(|node| members.learners.contains(node))
+    {
         return Some(Step::Promote(*node));
     }
     let all = members.voters.iter().chain(&members.learners);
@@ -98,6 +103,16 @@ mod tests {
 
     /// Steps until nothing is to be done, each carried out at once.
     fn settle(cluster: &[u64], wanted: usize, listed: &[u64], voters: &[u64]) -> Vec<Step> {
+        settle_with(usize::MAX, cluster, wanted, listed, voters)
+    }
+
+    fn settle_with(
+        voting: usize,
+        cluster: &[u64],
+        wanted: usize,
+        listed: &[u64],
+        voters: &[u64],
+    ) -> Vec<Step> {
         let (cluster, mut listed) = (nodes(cluster), nodes(listed));
         let mut members = Membership::of(nodes(voters));
         let (mut steps, load) = (Vec::new(), BTreeMap::new());
@@ -105,6 +120,7 @@ mod tests {
             let view = Replicas {
                 cluster: &cluster,
                 wanted,
+                voting,
                 listed: &listed,
                 members: &members,
                 load: &load,
@@ -158,6 +174,33 @@ mod tests {
     }
 
     #[test]
+    fn where_one_votes_the_others_follow() {
+        let steps = settle_with(1, &[1, 2, 3], 3, &[2], &[2]);
+        let (one, three) = (NodeId(1), NodeId(3));
+        assert_eq!(
+            steps,
+            [
+                Step::List(nodes(&[1, 2])),
+                Step::List(nodes(&[1, 2, 3])),
+                Step::AddLearner(one),
+                Step::AddLearner(three),
+            ]
+        );
+        // The vote passes to another before its node goes.
+        let steps = settle_with(1, &[1, 3], 2, &[1, 2, 3], &[2]);
+        assert_eq!(
+            steps,
+            [
+                Step::AddLearner(one),
+                Step::AddLearner(three),
+                Step::Promote(one),
+                Step::Remove(NodeId(2)),
+                Step::List(nodes(&[1, 3])),
+            ]
+        );
+    }
+
+    #[test]
     fn a_change_under_way_is_left_alone_and_the_last_replica_stays() {
         let mut members = Membership::of(nodes(&[1, 2]));
         members.outgoing = nodes(&[3]);
@@ -166,6 +209,7 @@ mod tests {
         let view = Replicas {
             cluster: &cluster,
             wanted: 1,
+            voting: 1,
             listed: &cluster,
             members: &members,
             load: &load,

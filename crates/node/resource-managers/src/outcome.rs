@@ -115,6 +115,8 @@ pub enum Heuristic {
     Committed,
     /// The participant says it was committed, but its record is not to be seen.
     Unproven,
+    /// People have seen to an alarm about it, and now it is prepared.
+    CameBack,
 }
 
 impl fmt::Display for Heuristic {
@@ -127,6 +129,10 @@ impl fmt::Display for Heuristic {
             Heuristic::Committed => "decided to roll back, but somebody committed the branch",
             Heuristic::Unproven => {
                 "the database reported a commit, but the fence row of the branch is not there"
+            }
+            Heuristic::CameBack => {
+                "decided to commit, and after its alarm was acknowledged the branch is prepared \
+                 again: commit it or roll it back at the database, by what was done about the alarm"
             }
         })
     }

@@ -1,6 +1,7 @@
 //! `quorate start`: one node, from its settings to its end.
 
 mod compaction;
+mod coordinator;
 mod identity;
 mod options;
 mod participants;
@@ -10,6 +11,7 @@ mod runtimes;
 mod settings;
 mod urls;
 
+pub use coordinator::Coordinator;
 pub use options::Arguments;
 
 use crate::exit::Failure;

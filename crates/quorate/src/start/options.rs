@@ -3,6 +3,7 @@
 //! Invariant: one list of options serves all three, so that they cannot come apart. A flag
 //! outranks its variable (clap sees to that), the variable outranks the file, the file the default.
 
+use super::coordinator::Coordinator;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -82,6 +83,10 @@ options! {
     participants: PathBuf, "participants", "QUORATE_PARTICIPANTS", None;
     /// `raft` or `paxos` [default: as the data directory or the cluster to be joined says, or raft]
     protocol: String, "protocol", "QUORATE_PROTOCOL", None;
+    /// `replicated` or `unreplicated`: who decides on the records of transactions, said by the
+    /// member that makes them. Unreplicated, transactions block while one member is away
+    coordinator: Coordinator, "coordinator", "QUORATE_COORDINATOR",
+        Some(Coordinator::Replicated);
     /// A leader is silent for at most this long, in milliseconds
     heartbeat_interval: u64, "heartbeat-interval", "QUORATE_HEARTBEAT_INTERVAL", Some(40);
     /// Followers wait one to one and a half times this for a leader, in milliseconds

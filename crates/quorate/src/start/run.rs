@@ -1,6 +1,7 @@
 //! A node's life: logs, listen, start, serve, stop.
 
 use super::compaction::{Compactor, Retention};
+use super::coordinator::Coordinator;
 use super::room::{Room, start_anew};
 use super::runtimes::{self, Beside};
 use super::settings::Settings;
@@ -88,6 +89,7 @@ async fn live(
     config.join = settings.join;
     config.listen_peers.clone_from(&settings.listen_peers);
     config.protocol = Some(place.protocol);
+    config.one_vote_for_transactions = settings.coordinator == Coordinator::Unreplicated;
     config.heartbeat = settings.heartbeat;
     config.election_timeout = settings.election_timeout;
     config.lease_clock_drift_ppm = settings.lease_clock_drift_ppm;

@@ -1,6 +1,7 @@
 //! Options, checked against each other and turned into what a node needs.
 
 use super::compaction::Retention;
+use super::coordinator::Coordinator;
 use super::options::Options;
 use super::urls;
 use quorate_replicated_log::Protocol;
@@ -25,6 +26,7 @@ pub struct Settings {
     pub join: bool,
     pub token: String,
     pub protocol: Option<Protocol>,
+    pub coordinator: Coordinator,
     pub heartbeat: Duration,
     pub election_timeout: Duration,
     pub snapshot_count: u64,
@@ -93,6 +95,7 @@ impl Settings {
             join: joins(&text(&options.initial_cluster_state))?,
             token: text(&options.initial_cluster_token),
             protocol,
+            coordinator: options.coordinator.unwrap_or_default(),
             heartbeat,
             election_timeout,
             snapshot_count: options.snapshot_count.unwrap_or_default().max(1),

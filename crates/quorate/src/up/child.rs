@@ -35,7 +35,7 @@ pub fn start(seat: &Seat, members: &str) -> Result<Running, Failure> {
         .arg(&seat.data_dir)
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--protocol", seat.protocol.name()])
+        .args(["--protocol", seat.protocol.name(), "--coordinator", seat.coordinator.name()])
         .args(["--initial-cluster", members, "--initial-cluster-state", "new"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -10,6 +10,7 @@ pub mod state;
 mod supervise;
 
 use crate::exit::Failure;
+use crate::start::Coordinator;
 use clap::Args;
 use quorate_replicated_log::Protocol;
 use std::path::PathBuf;
@@ -29,6 +30,10 @@ pub struct Arguments {
     /// `raft` or `paxos` [default: raft, or what the data was made for]
     #[arg(long, env = "QUORATE_PROTOCOL")]
     pub protocol: Option<Protocol>,
+    /// Who decides on the records of transactions [default: replicated, or as the data was made].
+    /// Unreplicated, transactions block while one member is away
+    #[arg(long, env = "QUORATE_COORDINATOR")]
+    pub coordinator: Option<Coordinator>,
     /// Start a node again when it dies
     #[arg(long)]
     pub restart: bool,

@@ -3,6 +3,7 @@
 
 use super::Arguments;
 use crate::exit::Failure;
+use crate::start::Coordinator;
 use quorate_replicated_log::Protocol;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
@@ -23,6 +24,9 @@ pub struct Plan {
     /// How the log is replicated.
     #[serde(with = "protocol_name", default)]
     pub protocol: Protocol,
+    /// Who decides on the records of transactions.
+    #[serde(default)]
+    pub coordinator: Coordinator,
 }
 
 /// A protocol is kept by its name.
@@ -44,6 +48,7 @@ mod protocol_name {
 pub struct Seat {
     pub name: String,
     pub protocol: Protocol,
+    pub coordinator: Coordinator,
     pub client: String,
     pub peer: String,
     pub data_dir: PathBuf,
@@ -83,6 +88,7 @@ impl Plan {
                     nodes: arguments.nodes.unwrap_or(DEFAULT_NODES),
                     port: arguments.port.unwrap_or(DEFAULT_PORT),
                     protocol: arguments.protocol.unwrap_or_default(),
+                    coordinator: arguments.coordinator.unwrap_or_default(),
                 };
                 // Ports are looked at first: a plan that cannot work should not be remembered.
                 plan.check_ports()?;
@@ -108,6 +114,8 @@ impl Plan {
         contradicts("port", arguments.port.map(|n| n.to_string()), plan.port.to_string())?;
         let wanted = arguments.protocol.map(|p| p.to_string());
         contradicts("protocol", wanted, plan.protocol.to_string())?;
+        let wanted = arguments.coordinator.map(|it| it.name().to_owned());
+        contradicts("coordinator", wanted, plan.coordinator.name().to_owned())?;
         plan.check_ports()?;
         Ok(plan)
     }
@@ -137,6 +145,7 @@ impl Plan {
             let name = format!("node{}", i + 1);
             Seat {
                 protocol: self.protocol,
+                coordinator: self.coordinator,
                 client: format!("127.0.0.1:{client}"),
                 peer: format!("127.0.0.1:{peer}"),
                 data_dir: data.join(&name),
@@ -153,7 +162,14 @@ mod tests {
     use super::*;
 
     fn arguments(data: &Path, nodes: Option<u16>, port: Option<u16>) -> Arguments {
-        Arguments { nodes, data: data.to_path_buf(), port, protocol: None, restart: false }
+        Arguments {
+            nodes,
+            data: data.to_path_buf(),
+            port,
+            protocol: None,
+            coordinator: None,
+            restart: false,
+        }
     }
 
     /// A port with free ones after it, as likely as not.
@@ -169,6 +185,16 @@ mod tests {
         assert_eq!(Plan::establish(&arguments(data.path(), None, None)).unwrap(), first);
         let other = Plan::establish(&arguments(data.path(), Some(3), None)).unwrap_err();
         assert!(other.to_string().contains("was made with 2"), "{other}");
+        let coordinator = Some(Coordinator::Unreplicated);
+        let other = Arguments { coordinator, ..arguments(data.path(), None, None) };
+        let other = Plan::establish(&other).unwrap_err();
+        assert!(other.to_string().contains("was made with replicated"), "{other}");
+    }
+
+    #[test]
+    fn a_plan_of_an_earlier_version_is_read() {
+        let plan: Plan = toml::from_str("nodes = 3\nport = 2379\n").unwrap();
+        assert_eq!((plan.protocol, plan.coordinator), Default::default());
     }
 
     #[test]
@@ -192,7 +218,13 @@ mod tests {
 
     #[test]
     fn every_node_has_two_ports() {
-        let seats = Plan { nodes: 2, port: 100, protocol: Protocol::Raft }.seats(Path::new("d"));
+        let plan = Plan {
+            nodes: 2,
+            port: 100,
+            protocol: Protocol::Raft,
+            coordinator: Coordinator::Replicated,
+        };
+        let seats = plan.seats(Path::new("d"));
         let addresses: Vec<_> = seats.iter().flat_map(|s| [&s.client, &s.peer]).collect();
         assert_eq!(addresses, ["127.0.0.1:100", "127.0.0.1:101", "127.0.0.1:102", "127.0.0.1:103"]);
     }

@@ -63,4 +63,36 @@ fn an_alarm_is_shown_until_somebody_acknowledges_it() {
     });
     let again = quorate(&world.cluster, &["txn", "acknowledge", "given-away"], "");
     assert!(again.err.contains("there is no alarm"), "{again:?}");
+    what_comes_back(&world);
+}
+
+/// Nobody asks for these transactions any more, and their records say that they are over: a scan
+/// alone meets their branches, which a restored service has reserved again.
+fn what_comes_back(world: &World) {
+    let alarms = || quorate(&world.cluster, &["txn", "alarms"], "").ok();
+    let ran = world.cluster.runtime.block_on(world.begin(0, "sold")).unwrap().unwrap();
+    assert_eq!(ran.transaction.unwrap().reason, "");
+    eventually("the room is sold", PATIENCE, || world.stage("sold") == Some(Stage::Confirmed));
+    eventually("it is over", PATIENCE, || world.shown("sold")["state"] == "committed");
+    world.set_stage("sold", Stage::Reserved);
+    world.set_stage("given-away", Stage::Reserved);
+
+    // It was proven to be committed: so it is once more.
+    eventually("the room is sold again", PATIENCE, || {
+        world.stage("sold") == Some(Stage::Confirmed)
+    });
+    // About this one people have done something: nothing is done, and they are told.
+    eventually("there is an alarm", PATIENCE, || alarms().contains("given-away"));
+    let told = alarms();
+    assert!(told.contains("is prepared again") && !told.contains("sold"), "{told}");
+    assert_eq!(world.stage("given-away"), Some(Stage::Reserved));
+    assert_eq!(world.shown("given-away")["state"], "committed");
+    // Who acknowledges it and leaves the branch as it is, is told again.
+    quorate(&world.cluster, &["txn", "acknowledge", "given-away"], "").ok();
+    eventually("there is an alarm again", PATIENCE, || alarms().contains("given-away"));
+    world.set_stage("given-away", Stage::Confirmed);
+    std::thread::sleep(Duration::from_secs(1));
+    quorate(&world.cluster, &["txn", "acknowledge", "given-away"], "").ok();
+    std::thread::sleep(Duration::from_secs(12));
+    assert_eq!(alarms(), "no alarms\n");
 }

@@ -33,7 +33,12 @@ const TABLE: &str = "CREATE TABLE account (id bigint PRIMARY KEY, balance bigint
 impl Banks {
     /// Nothing, where they are not installed.
     pub async fn open(test: &str) -> Option<Banks> {
-        let (postgres, mariadb) = match (Postgres::start(&[]), MariaDb::start(&[])) {
+        Banks::open_with(test, &[]).await
+    }
+
+    /// The same, with these settings of PostgreSQL.
+    pub async fn open_with(test: &str, settings: &[&str]) -> Option<Banks> {
+        let (postgres, mariadb) = match (Postgres::start(settings), MariaDb::start(&[])) {
             (Ok(postgres), Ok(mariadb)) => (postgres, mariadb),
             (Err(why), _) | (_, Err(why)) => {
                 missing(test, &why);
@@ -85,10 +90,15 @@ impl Banks {
 
     /// The file of participants, each with these settings beside what it needs.
     pub fn write_participants(&self, path: &Path, settings: &str) {
+        self.write_participants_with(path, PASSWORD, settings);
+    }
+
+    /// The same, with this password for PostgreSQL.
+    pub fn write_participants_with(&self, path: &Path, password: &str, settings: &str) {
         let (postgres, mariadb) = (self.postgres.port(), self.mariadb.port());
         let text = format!(
             "[[postgres]]\nname = 'bank'\nhost = '127.0.0.1'\nport = {postgres}\n\
-             user = 'postgres'\npassword = '{PASSWORD}'\ndatabase = 'bank'\n{settings}\
+             user = 'postgres'\npassword = '{password}'\ndatabase = 'bank'\n{settings}\
              [[mariadb]]\nname = 'shop'\nhost = '127.0.0.1'\nport = {mariadb}\nuser = 'root'\n\
              database = 'shop'\n{settings}"
         );
@@ -96,7 +106,7 @@ impl Banks {
     }
 }
 
-const ORDER: &str = r#"
+pub const ORDER: &str = r#"
     id = "order-1"
     [[branch]]
     name = "order"
@@ -263,31 +273,4 @@ fn a_keyspace_and_two_databases_end_alike_whoever_dies() {
     assert!(done > 20, "too little happened: {done}");
     let alarms = cluster.nodes.iter().any(|node| node.log().contains("ALARM"));
     assert!(!alarms, "nobody ended a branch by hand");
-}
-
-#[test]
-fn a_database_without_prepared_transactions_is_refused() {
-    let _turn = begin();
-    let server = match Postgres::start(&["max_prepared_transactions=0"]) {
-        Ok(server) => server,
-        Err(why) => return missing("a database without prepared transactions", &why),
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("participants.toml");
-    let text = format!(
-        "[[postgres]]\nname = 'bank'\nhost = '127.0.0.1'\nport = {}\nuser = 'postgres'\n\
-         password = '{PASSWORD}'\ndatabase = 'postgres'\n",
-        server.port()
-    );
-    std::fs::write(&file, text).unwrap();
-    let cluster = Cluster::start_with(1, &["--participants", file.to_str().unwrap()]);
-    eventually("the directory of keyspaces is there", PATIENCE, || {
-        quorate(&cluster, &["keyspace", "describe", "system"], "").code == Some(0)
-    });
-    let text = "id = 'x'\n[[branch]]\nname = 'a'\npostgres = 'bank'\n\
-                statements = [{ sql = 'SELECT 1' }]";
-    let refused = quorate(&cluster, &["txn", "run", "-"], text);
-    assert!(refused.err.contains("max_prepared_transactions"), "{refused:?}");
-    let absent = quorate(&cluster, &["txn", "show", "x"], "");
-    assert!(absent.err.contains("there is no transaction \"x\""), "{absent:?}");
 }

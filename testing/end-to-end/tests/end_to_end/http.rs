@@ -46,34 +46,53 @@ pub struct World {
 
 impl World {
     pub fn open(runtime: &tokio::runtime::Runtime) -> World {
+        World::open_with(runtime, "", &[])
+    }
+
+    /// The same, with these settings of the hotel and arguments of each node.
+    pub fn open_with(
+        runtime: &tokio::runtime::Runtime,
+        settings: &str,
+        arguments: &[&str],
+    ) -> World {
         let hotel = runtime.block_on(HotelServer::open(ROOMS));
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("participants.toml");
-        let text = format!("[[http]]\nname = 'hotel'\nurl = 'http://127.0.0.1:{}'\n", hotel.port);
+        let url = format!("http://127.0.0.1:{}", hotel.port);
+        let text = format!("[[http]]\nname = 'hotel'\nurl = '{url}'\n{settings}");
         std::fs::write(&file, text).unwrap();
-        let cluster = Cluster::start_with(3, &["--participants", file.to_str().unwrap()]);
+        let all = [&["--participants", file.to_str().unwrap()], arguments].concat();
+        let cluster = Cluster::start_with(3, &all);
         eventually("the directory of keyspaces is there", PATIENCE, || {
             quorate(&cluster, &["keyspace", "describe", "system"], "").code == Some(0)
         });
         World { hotel, cluster, _folder: folder }
     }
 
-    fn run(&self, text: &str) -> quorate_end_to_end::Ran {
+    pub fn run(&self, text: &str) -> quorate_end_to_end::Ran {
         quorate(&self.cluster, &["txn", "run", "-"], text)
     }
 
     /// Free rooms and sold ones.
-    fn rooms(&self) -> (u32, u32) {
+    pub fn rooms(&self) -> (u32, u32) {
         let hotel = self.hotel.hotel.lock();
         (hotel.free, hotel.sold)
     }
 
     /// What the barrier says of the room of a transaction.
-    fn stage(&self, id: &str) -> Option<Stage> {
+    pub fn stage(&self, id: &str) -> Option<Stage> {
         let hotel = self.hotel.hotel.lock();
         let ended = format!(":{id}");
         let mut all = hotel.barrier.iter();
         all.find(|((transaction, _), _)| transaction.ends_with(&ended)).map(|(_, stage)| *stage)
+    }
+
+    /// Somebody changes what the barrier says, behind everybody's back.
+    pub fn set_stage(&self, id: &str, to: Stage) {
+        let mut hotel = self.hotel.hotel.lock();
+        let ended = format!(":{id}");
+        let mut all = hotel.barrier.iter_mut();
+        *all.find(|((transaction, _), _)| transaction.ends_with(&ended)).unwrap().1 = to;
     }
 
     /// How often a phase of a transaction was asked for.
@@ -114,11 +133,16 @@ impl World {
             let ended = format!(":{id}");
             hotel.barrier.keys().find(|(name, _)| name.ends_with(&ended)).unwrap().clone()
         };
+        let of = format!("Quorate-Transaction: {transaction}\r\nQuorate-Branch: {branch}\r\n");
+        self.say("/quorate/confirm", "confirm", &of)
+    }
+
+    /// What the hotel says to somebody who asks it, with the headers that name the branch.
+    pub fn say(&self, path: &str, phase: &str, of: &str) -> String {
         let request = format!(
-            "POST /quorate/confirm HTTP/1.1\r\nHost: hotel\r\nConnection: close\r\n\
-             Content-Length: 0\r\nQuorate-Transaction: {transaction}\r\n\
-             Quorate-Branch: {branch}\r\nQuorate-Phase: confirm\r\nQuorate-Deadline-Ms: 1000\r\n\
-             Idempotency-Key: {transaction}:{branch}:confirm\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: hotel\r\nConnection: close\r\nContent-Length: 0\r\n\
+             {of}Quorate-Phase: {phase}\r\nQuorate-Deadline-Ms: 1000\r\n\
+             Idempotency-Key: somebody\r\n\r\n"
         );
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.hotel.port)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();

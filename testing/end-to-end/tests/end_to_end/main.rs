@@ -6,19 +6,24 @@
 
 mod alarms;
 mod bundles;
+mod cancel;
 mod command_line;
+mod coordinator;
 mod databases;
 mod etcdctl;
 mod faults;
 mod groups;
 mod http;
 mod keyspaces;
+mod limits;
 mod machine;
 mod membership;
 mod own_branches;
+mod own_http;
 mod relay;
 mod stock_clients;
 mod transactions;
+mod unfit;
 mod up;
 
 use quorate_end_to_end::{Cluster, Ran, binary, run};

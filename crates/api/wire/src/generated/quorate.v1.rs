@@ -1288,6 +1288,10 @@ pub struct Transaction {
     /// The transaction that carries it together with others, if one does.
     #[prost(string, tag = "11")]
     pub bundle: ::prost::alloc::string::String,
+    /// Why it may be further by now: the records did not answer, and this is how the member that was
+    /// asked knew it last. Empty: it is so.
+    #[prost(string, tag = "12")]
+    pub unconfirmed: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BranchStatus {
@@ -1312,6 +1316,10 @@ pub struct BranchStatus {
     /// What its coordinator waits for.
     #[prost(string, tag = "7")]
     pub waits_for: ::prost::alloc::string::String,
+    /// "yes", "no" or "read-only". Empty: it has not voted, or is rolled back since, and the record does
+    /// not say any more what its vote was.
+    #[prost(string, tag = "8")]
+    pub vote: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

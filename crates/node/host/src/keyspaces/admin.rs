@@ -1,7 +1,7 @@
 //! What operators ask: make, list, describe and drop keyspaces.
 
 use super::directory::{self, Directory};
-use super::record::{Phase, Record};
+use super::record::{ONE_VOTE, Phase, Record};
 use super::{MAX_KEYSPACES, SYSTEM, SYSTEM_NAME, TRANSACTIONS, name};
 use crate::handle::{DEFAULT, KEYSPACE, KeyspaceHandle, NodeHandle};
 use crate::hosted::{KeyspaceRefusal, Listed};
@@ -144,7 +144,10 @@ impl NodeHandle {
                 Err(KeyspaceRefusal::Elsewhere(_)) => return Err(AdminError::Unavailable),
                 Err(KeyspaceRefusal::NotYet) => sleep(LOOK).await,
                 Err(KeyspaceRefusal::Unknown) => {
-                    let voters = self.membership().voters.len().clamp(1, MAX_VOTERS);
+                    let voters = match self.shared().one_vote {
+                        true => 1,
+                        false => self.membership().voters.len().clamp(1, MAX_VOTERS),
+                    };
                     // An odd number; its leader adds the others.
                     let replicas = voters - usize::from(voters.is_multiple_of(2));
                     let name = TRANSACTIONS.to_owned();
@@ -214,11 +217,20 @@ impl NodeHandle {
             let why = format!("{wanted} replicas need {wanted} voters: the cluster has {voters}");
             AdminError::Impossible(why)
         })?;
+        let wanted = match new.name == TRANSACTIONS && self.shared().one_vote {
+            true => {
+                let at = chosen.first().copied().unwrap_or_default();
+                tracing::warn!(%at, "the records of transactions are not replicated: see \
+                    docs/transactions.md");
+                ONE_VOTE
+            }
+            false => new.replicas as u64,
+        };
         Ok(Record {
             name: new.name.clone(),
             protocol: new.protocol,
             phase: Phase::Founding,
-            wanted: new.replicas as u64,
+            wanted,
             founders: chosen.clone(),
             replicas: chosen,
         })
@@ -315,7 +327,10 @@ impl NodeHandle {
             name: record.name.clone(),
             group,
             protocol: hosted.as_ref().map_or(record.protocol, |it| it.consensus().protocol),
-            wanted: usize::try_from(record.wanted).unwrap_or(usize::MAX),
+            wanted: match record.has_one_vote() {
+                true => 1,
+                false => usize::try_from(record.wanted).unwrap_or(usize::MAX),
+            },
             replicas: record.replicas.clone(),
             serving: record.phase == Phase::Serving,
             leader: hosted.as_ref().map_or(NodeId::NONE, |it| it.consensus().leader),

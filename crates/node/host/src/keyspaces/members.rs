@@ -68,8 +68,14 @@ async fn step(
 ) {
     let members = keyspace.membership();
     let done = if keyspace.id() == SYSTEM {
-        let (wanted, listed) = (cluster.len(), &cluster);
-        let view = Replicas { cluster: &cluster, wanted, listed, members: &members, load: &load };
+        let view = Replicas {
+            cluster: &cluster,
+            wanted: cluster.len(),
+            voting: cluster.len(),
+            listed: &cluster,
+            members: &members,
+            load: &load,
+        };
         match next_step(&view) {
             Some(step) => change(&keyspace, step).await,
             None => return,
@@ -82,8 +88,14 @@ async fn step(
             true => cluster.len(),
             false => usize::try_from(record.wanted).unwrap_or(usize::MAX),
         };
-        let listed = &record.replicas;
-        let view = Replicas { cluster: &cluster, wanted, listed, members: &members, load: &load };
+        let view = Replicas {
+            cluster: &cluster,
+            wanted,
+            voting: if record.has_one_vote() { 1 } else { wanted },
+            listed: &record.replicas,
+            members: &members,
+            load: &load,
+        };
         let next = match (record.phase, next_step(&view)) {
             (Phase::Founding, _) if begun => Record { phase: Phase::Serving, ..record },
             (Phase::Founding, _) | (_, None) => return,

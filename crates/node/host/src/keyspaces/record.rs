@@ -2,9 +2,11 @@
 //!
 //! Format version 1: byte 1, the name, the protocol (a byte), the phase (a byte), the number of
 //! replicas wanted, then the founders and the nodes that have replicas, each a count and ids of
-//! eight bytes. Counts are varints. Under `group/` and the group's number, 16 hexadecimal digits;
-//! under `name/` and the name is that number, under `next` the first that was never given.
+//! eight bytes. Counts are varints. Of `transactions`, which has a replica on every member, zero
+//! wanted says that one of them votes. Under `group/` and the group's number, 16 hexadecimal
+//! digits; under `name/` and the name is that number, under `next` the first that was never given.
 
+use super::TRANSACTIONS;
 use bytes::Bytes;
 use quorate_base::codec::{DecodeError, Reader, Writer};
 use quorate_base::{GroupId, NodeId};
@@ -34,13 +36,16 @@ pub(crate) struct Record {
     pub name: String,
     pub protocol: Protocol,
     pub phase: Phase,
-    /// How many replicas it should have.
+    /// How many replicas it should have; [`ONE_VOTE`].
     pub wanted: u64,
     /// Who began it.
     pub founders: Vec<NodeId>,
     /// Who has a replica, or is about to.
     pub replicas: Vec<NodeId>,
 }
+
+/// Wanted replicas of `transactions`, where one member votes and the others follow.
+pub(crate) const ONE_VOTE: u64 = 0;
 
 /// The key of a group's record.
 pub(crate) fn key(group: GroupId) -> Bytes {
@@ -69,6 +74,11 @@ pub(crate) fn read_number(value: &[u8]) -> Option<u64> {
 }
 
 impl Record {
+    /// Whether one replica votes, however many there are.
+    pub fn has_one_vote(&self) -> bool {
+        self.name == TRANSACTIONS && self.wanted == ONE_VOTE
+    }
+
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::new();
         w.u8(VERSION).bytes(self.name.as_bytes()).u8(self.protocol.code());
@@ -115,7 +125,7 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_version_1() {
-        let record = Record {
+        let record = || Record {
             name: "ab".into(),
             protocol: Protocol::Paxos,
             phase: Phase::Serving,
@@ -123,16 +133,21 @@ mod tests {
             founders: vec![NodeId(1)],
             replicas: vec![NodeId(2), NodeId(258)],
         };
-        let bytes = record.encode();
+        let bytes = record().encode();
         let golden = [
             &[1, 2, b'a', b'b', 2, 2, 3, 1, 1, 0, 0, 0, 0, 0, 0, 0][..],
             &[2, 2, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0],
         ];
         assert_eq!(bytes, golden.concat());
-        assert_eq!(Record::decode(bytes.clone()), Ok(record));
+        assert_eq!(Record::decode(bytes.clone()), Ok(record()));
         for cut in 0..bytes.len() {
             assert!(Record::decode(bytes.slice(..cut)).is_err());
         }
+        let transactions = Record { name: TRANSACTIONS.into(), wanted: ONE_VOTE, ..record() };
+        assert!(transactions.has_one_vote());
+        assert!(!Record { wanted: 1, ..transactions.clone() }.has_one_vote());
+        assert!(!Record { wanted: ONE_VOTE, ..record() }.has_one_vote(), "of this one alone");
+        assert_eq!(Record::decode(transactions.encode()), Ok(transactions));
         assert_eq!(key(GroupId(17)), "group/0000000000000011");
         assert_eq!(group_of(&key(GroupId(u64::MAX))), Some(GroupId(u64::MAX)));
         assert_eq!(group_of(b"name/x"), None);

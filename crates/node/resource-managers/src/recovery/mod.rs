@@ -4,6 +4,8 @@
 //! branches, and an oracle for what was decided about their transactions: what was decided to
 //! commit is committed, what was decided otherwise is rolled back, what is undecided is left alone,
 //! and so is for a while what nobody knows: an application may have prepared it to hand it in.
+//! What is prepared again after its end was recorded is committed again if it was proven to be, and
+//! left to people if they have seen to it.
 //! Invariants: nothing is done to a branch without a decision about its transaction; a branch is
 //! over only when its manager has said so with a proof; an alarm stays until it is acknowledged.
 
@@ -18,8 +20,8 @@ pub use counts::Counts;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::manager::{Answer, ResourceManager};
-use crate::name::{BranchName, TransactionName};
-use crate::outcome::{Heuristic, InDoubt, Outcome};
+use crate::name::BranchName;
+use crate::outcome::{Doubt, Heuristic, InDoubt, Outcome, State};
 use alarms::Alarms;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
@@ -34,6 +36,12 @@ use tracing::{info, warn};
 pub enum Decision {
     /// To commit; the decision is durable.
     Commit,
+    /// To commit, and this branch was proven to be committed. Either it has ended since it was
+    /// found, or its participant has gone back to an earlier state: then it is committed again.
+    Committed,
+    /// To commit; the branch was once found to have ended otherwise, and people have seen to that.
+    /// What they have done nobody knows: if it is prepared now it is left to them, with an alarm.
+    SeenTo,
     /// To roll back; the decision is durable.
     Abort,
     /// Nothing was known of it, and now a record says that it is never to be committed.
@@ -47,12 +55,13 @@ pub enum Decision {
 /// Where there is no record of a transaction that is not under way, the oracle must make one before
 /// it answers [`Decision::Tombstoned`]: else a late decision to commit races the rollback.
 pub trait Oracle: Send + Sync {
-    /// What was decided; an error is taken for [`Decision::Undecided`]. Where nothing is known of
-    /// the transaction, that is [`Decision::Undecided`] too unless it is `orphaned`: its
-    /// application may yet hand the branch in.
+    /// What was decided about a branch's transaction; an error is taken for
+    /// [`Decision::Undecided`]. Where nothing is known of the transaction, that is
+    /// [`Decision::Undecided`] too unless the branch is `orphaned`: its application may yet hand it
+    /// in.
     fn decision<'a>(
         &'a self,
-        transaction: &'a TransactionName,
+        branch: &'a BranchName,
         orphaned: bool,
     ) -> Answer<'a, Result<Decision, String>>;
 
@@ -107,7 +116,7 @@ pub struct Scanned {
     pub committed: usize,
     /// Of these, rolled back now, and barred.
     pub rolled_back: usize,
-    /// Of these, left alone: there is no decision yet.
+    /// Of these, left alone: there is no decision yet, or it has ended since it was found.
     pub undecided: usize,
     /// Of these, met so lately that an application may yet hand them in, if nobody else has them.
     pub young: usize,
@@ -208,34 +217,47 @@ impl Recovery {
         orphaned
     }
 
-    /// Finishes one branch, once; nothing, if there is no decision.
+    /// Finishes one branch, once; nothing, if there is no decision, or nothing to be done.
     async fn finish(
         &self,
         manager: &dyn ResourceManager,
         found: &InDoubt,
         orphaned: bool,
     ) -> Option<Outcome> {
-        let transaction = found.branch.transaction();
-        let asked = Deadline::within(self.settings.call_limit);
-        let decision = match asked.bound(self.oracle.decision(transaction, orphaned)).await {
+        let (branch, limit) = (&found.branch, self.settings.call_limit);
+        let asked = Deadline::within(limit);
+        let decision = match asked.bound(self.oracle.decision(branch, orphaned)).await {
             Some(Ok(decision)) => decision,
             Some(Err(why)) => {
-                warn!("what was decided about {transaction} is not known: {why}");
+                warn!("what was decided about {} is not known: {why}", branch.transaction());
                 Decision::Undecided
             }
             None => Decision::Undecided,
         };
-        let commit = match decision {
-            Decision::Commit => true,
-            Decision::Abort | Decision::Tombstoned => false,
+        let outcome = match decision {
+            Decision::Commit => self.order(manager, branch, true).await,
+            Decision::Abort | Decision::Tombstoned => self.order(manager, branch, false).await,
             Decision::Undecided => return None,
+            // It was found before its record was read: only what is prepared now has come back.
+            Decision::Committed | Decision::SeenTo => {
+                match manager.inspect(branch, Deadline::within(limit)).await {
+                    Ok(State::Prepared) if decision == Decision::Committed => {
+                        self.order(manager, branch, true).await
+                    }
+                    Ok(State::Prepared) => {
+                        self.alarms.raise(branch, Heuristic::CameBack);
+                        Outcome::Heuristic(Heuristic::CameBack)
+                    }
+                    Ok(_) => return None,
+                    Err(error) => Outcome::Unknown(Doubt(error)),
+                }
+            }
         };
-        let outcome = self.order(manager, &found.branch, commit).await;
         match &outcome {
             Outcome::Applied(_) | Outcome::NotThere => {
-                info!("recovered {} at {}: {decision:?}", found.branch, manager.name());
+                info!("recovered {branch} at {}: {decision:?}", manager.name());
             }
-            Outcome::Heuristic(heuristic) => self.oracle.alarm(&found.branch, *heuristic),
+            Outcome::Heuristic(heuristic) => self.oracle.alarm(branch, *heuristic),
             Outcome::Unknown(_) => {}
         }
         Some(outcome)

@@ -2,7 +2,8 @@
 
 pub use crate::recovery_cases::{
     an_alarm_stays_until_it_is_acknowledged, recovery_finishes_what_was_decided_and_nothing_else,
-    recovery_waits_for_a_participant_that_is_away,
+    recovery_waits_for_a_participant_that_is_away, what_ends_during_a_scan_is_left_alone,
+    what_is_prepared_again_is_committed_or_left_to_people,
 };
 
 use crate::bank::{Bank, applied, prepare, refusal, soon, state};

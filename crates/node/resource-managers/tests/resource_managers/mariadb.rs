@@ -23,6 +23,8 @@ run_cases!(MariaDbBank:
     many_branches_share_few_connections,
     recovery_finishes_what_was_decided_and_nothing_else,
     recovery_waits_for_a_participant_that_is_away,
+    what_is_prepared_again_is_committed_or_left_to_people,
+    what_ends_during_a_scan_is_left_alone,
     an_alarm_stays_until_it_is_acknowledged,
 );
 

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use quorate_databases::Proxy;
 use quorate_resource_managers::{
     Answer, BranchName, Decision, Heuristic, Oracle, Outcome, Recovery, RecoverySettings, Refusal,
-    Scanned, State, TransactionName, Vote, fence,
+    ResourceManager, Scanned, State, TransactionName, Vote, fence,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,22 +13,26 @@ use std::time::{Duration, Instant};
 
 /// Decisions in memory; of a transaction that is not there it makes a tombstone.
 #[derive(Default)]
-pub struct Decisions(Mutex<BTreeMap<String, Decision>>);
+pub struct Decisions {
+    decisions: Mutex<BTreeMap<String, Decision>>,
+    alarms: Mutex<Vec<(BranchName, Heuristic)>>,
+}
 
 impl Decisions {
     /// Decides a transaction.
     pub fn decide(&self, txid: &str, decision: Decision) {
-        self.0.lock().insert(txid.to_owned(), decision);
+        self.decisions.lock().insert(txid.to_owned(), decision);
     }
 }
 
 impl Oracle for Decisions {
     fn decision<'a>(
         &'a self,
-        transaction: &'a TransactionName,
+        branch: &'a BranchName,
         orphaned: bool,
     ) -> Answer<'a, Result<Decision, String>> {
-        let mut decisions = self.0.lock();
+        let transaction = branch.transaction();
+        let mut decisions = self.decisions.lock();
         let known = decisions.get(transaction.txid()).copied();
         let decision = match known {
             Some(decision) => decision,
@@ -42,7 +46,7 @@ impl Oracle for Decisions {
     }
 
     fn alarm(&self, branch: &BranchName, heuristic: Heuristic) {
-        panic!("{branch}: {heuristic}, in a scan");
+        self.alarms.lock().push((branch.clone(), heuristic));
     }
 }
 
@@ -76,6 +80,7 @@ pub async fn recovery_finishes_what_was_decided_and_nothing_else(bank: impl Bank
     let scanned = recovery.scan(&*manager).await.unwrap();
     let expected = Scanned { found: 4, committed: 1, rolled_back: 2, undecided: 1, ..scanned };
     assert_eq!((scanned, scanned.unknown, scanned.heuristic), (expected, 0, 0));
+    assert_eq!(*decisions.alarms.lock(), []);
     assert_eq!((bank.balance(1).await, bank.balance(2).await), (105, 100));
     assert_eq!(bank.prepared().await, 2, "the foreign one, and the one without a decision");
     // A prepare that comes after the rollback is refused.
@@ -115,6 +120,71 @@ pub async fn recovery_waits_for_a_participant_that_is_away(bank: impl Bank) {
         () = watched => {}
     }
     assert_eq!((bank.balance(1).await, bank.prepared().await), (105, 0));
+}
+
+/// Prepared once more after the end was recorded, as in a database that was set back.
+pub async fn what_is_prepared_again_is_committed_or_left_to_people(bank: impl Bank) {
+    let decisions = Arc::new(Decisions::default());
+    for (txid, decision) in [("back", Decision::Committed), ("seen-to", Decision::SeenTo)] {
+        decisions.decide(txid, decision);
+    }
+    for (account, txid) in [(1, "back"), (2, "seen-to")] {
+        prepare(&*bank.manager(), &bank.branch(txid), &bank.add(account, 5)).await;
+    }
+    let manager = bank.manager();
+    let recovery = Recovery::new(vec![manager.clone()], decisions.clone(), quick());
+    let scanned = recovery.scan(&*manager).await.unwrap();
+    assert_eq!((scanned.found, scanned.committed, scanned.heuristic), (2, 1, 1), "{scanned:?}");
+    assert_eq!((bank.balance(1).await, bank.balance(2).await), (105, 100));
+    let (seen_to, alarm) = (bank.branch("seen-to"), Heuristic::CameBack);
+    assert_eq!(*decisions.alarms.lock(), [(seen_to.clone(), alarm)]);
+    assert_eq!(state(&*manager, &seen_to).await, State::Prepared);
+    // Whoever acknowledges that and leaves it so is told again.
+    assert!(recovery.acknowledge(&seen_to));
+    recovery.scan(&*manager).await.unwrap();
+    assert_eq!((recovery.alarms().len(), decisions.alarms.lock().len()), (1, 2));
+    let ended = Instant::now() + Duration::from_secs(5);
+    while !bank.try_run(&bank.by_hand(true, &seen_to)).await {
+        assert!(Instant::now() < ended, "the branch stays with its session");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let scanned = recovery.scan(&*manager).await.unwrap();
+    assert_eq!((scanned.found, decisions.alarms.lock().len()), (0, 2));
+    assert_eq!((bank.balance(2).await, bank.prepared().await), (105, 0));
+}
+
+/// Its coordinator ends the branch after the scan found it and before the record is read.
+struct Quick(Arc<dyn ResourceManager>);
+
+impl Oracle for Quick {
+    fn decision<'a>(
+        &'a self,
+        branch: &'a BranchName,
+        _orphaned: bool,
+    ) -> Answer<'a, Result<Decision, String>> {
+        Box::pin(async move {
+            applied(&self.0.commit(branch, soon()).await);
+            self.0.forget(std::slice::from_ref(branch), soon()).await.unwrap();
+            let seen_to = branch.transaction().txid() == "seen-to";
+            Ok(if seen_to { Decision::SeenTo } else { Decision::Committed })
+        })
+    }
+
+    fn alarm(&self, branch: &BranchName, heuristic: Heuristic) {
+        panic!("{branch}: {heuristic}, though it ended as decided");
+    }
+}
+
+pub async fn what_ends_during_a_scan_is_left_alone(bank: impl Bank) {
+    let manager = bank.manager();
+    for (account, txid) in [(1, "proven"), (2, "seen-to")] {
+        prepare(&*manager, &bank.branch(txid), &bank.add(account, 5)).await;
+    }
+    let quick_oracle = Arc::new(Quick(manager.clone()));
+    let recovery = Recovery::new(vec![manager.clone()], quick_oracle, quick());
+    let scanned = recovery.scan(&*manager).await.unwrap();
+    assert_eq!((scanned.found, scanned.undecided, scanned.heuristic), (2, 2, 0), "{scanned:?}");
+    assert_eq!((bank.balance(1).await, bank.balance(2).await), (105, 105));
 }
 
 pub async fn an_alarm_stays_until_it_is_acknowledged(bank: impl Bank) {

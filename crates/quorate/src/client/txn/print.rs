@@ -22,6 +22,17 @@ fn time(ms: u64) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 
+/// What the time is of when a transaction has changed last. While it is decided and not over, what
+/// it waits for is noted now and then.
+fn changed(it: &Transaction) -> &'static str {
+    match it.state() {
+        TransactionState::Committed | TransactionState::RolledBack => "finished",
+        TransactionState::Open | TransactionState::Committing | TransactionState::RollingBack => {
+            "changed"
+        }
+    }
+}
+
 /// What a branch is, in a word or two.
 fn branch_state(branch: &BranchStatus) -> String {
     match (branch.state.as_str(), branch.revision) {
@@ -40,6 +51,7 @@ pub(super) fn json(it: &Transaction) -> Value {
             "detail": branch.detail,
             "revision": branch.revision,
             "waits_for": branch.waits_for,
+            "vote": branch.vote,
         })
     };
     json!({
@@ -53,6 +65,7 @@ pub(super) fn json(it: &Transaction) -> Value {
         "began_ms": it.began_ms,
         "changed_ms": it.changed_ms,
         "bundle": it.bundle,
+        "unconfirmed": it.unconfirmed,
         "branches": it.branches.iter().map(branch).collect::<Value>(),
     })
 }
@@ -128,6 +141,9 @@ pub(super) fn alarms_json(all: &[Alarm]) -> Value {
 pub(super) fn one(it: &Transaction) {
     println!("transaction  {}", it.id);
     println!("state        {}", state(it));
+    if !it.unconfirmed.is_empty() {
+        println!("in doubt     as one member knew it last: {}", it.unconfirmed);
+    }
     if !it.reason.is_empty() {
         let guilty = match it.guilty_branch.as_str() {
             "" => String::new(),
@@ -136,7 +152,7 @@ pub(super) fn one(it: &Transaction) {
         println!("because      {}{guilty}", it.reason);
     }
     println!("began        {}", time(it.began_ms));
-    println!("changed      {}", time(it.changed_ms));
+    println!("{:<12} {}", changed(it), time(it.changed_ms));
     println!("coordinator  {:x}, epoch {}, {}", it.coordinator, it.epoch, it.protocol);
     if !it.bundle.is_empty() {
         println!("carried by   {}, with others", it.bundle);
@@ -145,14 +161,15 @@ pub(super) fn one(it: &Transaction) {
 }
 
 fn branches(it: &Transaction) -> Table {
-    let mut rows = table(&["branch", "participant", "state", "waits for, or why"]);
+    let mut rows = table(&["branch", "participant", "vote", "state", "waits for, or why"]);
     for branch in &it.branches {
         let why = match branch.detail.as_str() {
             "" => branch.waits_for.clone(),
             detail => detail.to_owned(),
         };
         let participant = format!("{} {}", branch.kind, branch.participant);
-        rows.add_row([branch.name.clone(), participant, branch_state(branch), why]);
+        let vote = branch.vote.clone();
+        rows.add_row([branch.name.clone(), participant, vote, branch_state(branch), why]);
     }
     rows
 }

@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 import time
 
+from processes import resident_mib
+
 NODES = 3
 
 
@@ -104,11 +106,7 @@ class Cluster:
 
     def resident_mib(self, i):
         """Resident memory of one node, shared file pages included, in MiB."""
-        with open(f"/proc/{self.processes[i].pid}/status") as status:
-            for line in status:
-                if line.startswith("VmRSS:"):
-                    return int(line.split()[1]) / 1024
-        return 0.0
+        return resident_mib(self.processes[i].pid)
 
     def kill(self, i, sig=signal.SIGKILL):
         self.processes[i].send_signal(sig)

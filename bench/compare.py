@@ -2,12 +2,15 @@
 """Quorate beside etcd: the same load, in turn, on the same machine; medians and ratios.
 
     bench/compare.py load --quorate target/release/quorate --etcd /usr/bin/etcd
+    bench/compare.py load --quorate target/release/quorate --protocol raft --protocol paxos
     bench/compare.py failover --quorate target/release/quorate --repetitions 50
     bench/compare.py memory --quorate target/release/quorate --etcd /usr/bin/etcd
     bench/compare.py calm --quorate target/release/quorate --minutes 10
 
 The load comes from `quorate bench`, or from another generator given with --generator that takes
 --workload, --endpoints, --conns, --clients, --seconds, --server-pids and prints one JSON object.
+
+Ratios are to etcd, if it is given, and else to the protocol that was named first.
 """
 
 import argparse
@@ -85,7 +88,11 @@ def generator(args, cluster, name, seconds):
 
 def clusters(args):
     """The clusters to compare: a name and how to make one."""
-    made = [("quorate", lambda: Cluster("quorate", args.quorate, ["start"], 24790))]
+    def quorate(name, *extra):
+        return name, lambda: Cluster(name, args.quorate, ["start"], 24790, extra)
+
+    made = [quorate(f"quorate-{it}", "--protocol", it) for it in reversed(args.protocol)]
+    made = made or [quorate("quorate")]
     if args.etcd:
         made.append(("etcd", lambda: Cluster("etcd", args.etcd, [], 23790)))
     return made
@@ -104,7 +111,7 @@ def load(args):
                     result = generator(args, cluster, name, args.seconds)
                     results.setdefault((name, kind), []).append(result)
                     print(
-                        f"# {kind:8} {name:9} {result['per_second']:9.0f}/s "
+                        f"# {kind:14} {name:9} {result['per_second']:9.0f}/s "
                         f"p50 {result['latency_ms']['p50']:.2f} "
                         f"p99 {result['latency_ms']['p99']:.2f} ms, "
                         f"{result['cpu_us']:.1f} us of server CPU, "
@@ -114,9 +121,10 @@ def load(args):
                     )
     print("| workload | server | per second | server CPU, us | p50 ms | p99 ms |")
     print("| --- | --- | --- | --- | --- | --- |")
+    kinds = [kind for kind, _ in clusters(args)]
     for name in names:
         row = {}
-        for kind, _ in clusters(args):
+        for kind in kinds:
             runs = results[(name, kind)]
 
             def median(get):
@@ -129,9 +137,10 @@ def load(args):
                 median(lambda r: r["latency_ms"]["p99"]),
             ]
             print(f"| {name} | {kind} | " + " | ".join(f"{v:.4g}" for v in row[kind]) + " |")
-        if len(row) == 2:
-            ratio = [q / e if e else float("nan") for q, e in zip(row["quorate"], row["etcd"])]
-            print(f"| {name} | ratio | " + " | ".join(f"{v:.2f}" for v in ratio) + " |")
+        *others, last = kinds
+        for kind in others:
+            ratio = [a / b if b else float("nan") for a, b in zip(row[kind], row[last])]
+            print(f"| {name} | {kind} / {last} | " + " | ".join(f"{v:.2f}" for v in ratio) + " |")
 
 
 def gaps(args, cluster, seconds):
@@ -223,6 +232,8 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["load", "failover", "memory", "calm"])
     parser.add_argument("--quorate", default="target/release/quorate")
+    parser.add_argument("--protocol", action="append", default=[], choices=["raft", "paxos"],
+                        help="Quorate's; given twice, both in turn [the default of `start`]")
     parser.add_argument("--etcd", help="an etcd server to compare with")
     parser.add_argument("--generator", help="another load generator's command")
     parser.add_argument("--workloads", help="comma-separated; all by default")

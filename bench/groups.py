@@ -9,44 +9,13 @@ anything. Prints one line per node, and how the leaders are spread.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from cluster import NODES, Cluster
-
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident_mib(pid):
-    with open(f"/proc/{pid}/status") as status:
-        for line in status:
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-    return 0.0
-
-
-def threads_cpu(pid):
-    """CPU seconds by name of thread."""
-    found = {}
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        try:
-            with open(f"/proc/{pid}/task/{tid}/stat") as stat:
-                head, tail = stat.read().rsplit(")", 1)
-        except FileNotFoundError:
-            continue
-        fields = tail.split()
-        name = head.split("(", 1)[1]
-        found[name] = found.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / TICKS
-    return found
+from processes import cpu_seconds, resident_mib, threads_cpu
 
 
 class Operator:

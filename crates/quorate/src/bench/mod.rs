@@ -16,6 +16,7 @@ use crate::output::Output;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
+use transfers::Place;
 
 /// What to do over and over.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
@@ -28,7 +29,8 @@ pub enum Workload {
     Txn,
     /// Write, while others watch all of it; counts what they are told
     Watch,
-    /// Write two random keys at once: with two `--across`, by a distributed transaction
+    /// Write two random keys at once: in two places (`--across`, `--postgres`, `--mariadb`) by a
+    /// distributed transaction
     Transfer,
     /// Make leases, which live on for their time
     Lease,
@@ -77,7 +79,18 @@ pub struct Arguments {
     /// Keyspaces to write to: two, or one to compare with (transfer)
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub across: Vec<String>,
-    /// How two keyspaces agree: `two-phase` or `paxos-commit` (transfer) [default: the servers']
+    /// A PostgreSQL database to write to, as the nodes' file of participants calls it: its table
+    /// `account (id, balance)` has the rows 0 to KEYS - 1 (transfer)
+    #[arg(long, value_name = "NAME")]
+    pub postgres: Option<String>,
+    /// The same, of MariaDB (transfer)
+    #[arg(long, value_name = "NAME")]
+    pub mariadb: Option<String>,
+    /// Wait until a transaction is carried out everywhere, not only decided (transfer)
+    #[arg(long)]
+    pub applied: bool,
+    /// How two places agree: `two-phase` or, keyspaces alone, `paxos-commit` (transfer)
+    /// [default: the servers']
     #[arg(long, default_value = "", hide_default_value = true, value_name = "PROTOCOL")]
     pub commit: String,
     /// Watchers (watch)
@@ -99,8 +112,11 @@ pub struct Arguments {
 
 /// Runs the load and prints what came of it.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    if arguments.workload == Workload::Transfer && !(1..=2).contains(&arguments.across.len()) {
-        return Err(Failure::Usage("transfer needs --across with one keyspace or two".to_owned()));
+    let places = Place::all(&arguments);
+    if arguments.workload == Workload::Transfer && !Place::make_transfers(&places) {
+        let what = "transfer needs two places, of --across, --postgres and --mariadb, or one \
+                    keyspace";
+        return Err(Failure::Usage(what.to_owned()));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let figures = runtime.block_on(load::run(&arguments))?;

@@ -1,23 +1,97 @@
-//! Transfers: two keys written at once, in one keyspace by a transaction of etcd's, in two by a
-//! distributed one.
+//! Transfers: two places written at once. Two keys of one keyspace by a transaction of etcd's; in
+//! two places, which are keyspaces or databases, by a distributed one.
+//!
+//! In a database an account is a row of the table `account (id bigint, balance bigint)`, which has
+//! to be there; one unit is taken at the first place and given at the second.
 
 use super::Arguments;
+use bytes::Bytes;
 use quorate_wire::etcdserverpb::kv_client::KvClient;
 use quorate_wire::etcdserverpb::request_op::Request as Op;
 use quorate_wire::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
 use quorate_wire::quorate::branch::Work;
+use quorate_wire::quorate::sql_parameter::Value;
 use quorate_wire::quorate::transactions_client::TransactionsClient;
-use quorate_wire::quorate::{Branch, KeyspaceWork, RunTransactionRequest, TransactionState};
+use quorate_wire::quorate::{
+    Branch, KeyspaceWork, RunTransactionRequest, SqlParameter, SqlStatement, SqlWork,
+    TransactionState,
+};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
+
+/// Where one half of a transfer takes place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    Keyspace(String),
+    Postgres(String),
+    MariaDb(String),
+}
+
+impl Place {
+    /// The places of these arguments, in their order: keyspaces, PostgreSQL, MariaDB.
+    pub fn all(arguments: &Arguments) -> Vec<Place> {
+        let mut all: Vec<Place> = arguments.across.iter().cloned().map(Place::Keyspace).collect();
+        all.extend(arguments.postgres.iter().cloned().map(Place::Postgres));
+        all.extend(arguments.mariadb.iter().cloned().map(Place::MariaDb));
+        all
+    }
+
+    /// Whether transfers can be made between these: two, or one keyspace.
+    pub fn make_transfers(places: &[Place]) -> bool {
+        matches!(places, [Place::Keyspace(_)] | [_, _])
+    }
+
+    /// What is done here: `change` is what becomes of the account's balance.
+    fn branch(&self, index: usize, account: u64, change: i64, value: &Bytes) -> Branch {
+        let sql = |participant: &str, sql: &str| {
+            let number = |n| SqlParameter { value: Some(Value::Integer(n)) };
+            let account = i64::try_from(account).unwrap_or(i64::MAX);
+            let statement = SqlStatement {
+                sql: sql.to_owned(),
+                parameters: vec![number(change), number(account)],
+                affects: Some(1),
+            };
+            let (participant, statements) = (participant.to_owned(), vec![statement]);
+            SqlWork { participant, statements, ..SqlWork::default() }
+        };
+        let work = match self {
+            Place::Keyspace(keyspace) => {
+                let success = vec![put(key(account), value)];
+                let txn = Some(TxnRequest { success, ..TxnRequest::default() });
+                let keyspace = keyspace.clone();
+                Work::Keyspace(KeyspaceWork { keyspace, txn, or_else: false })
+            }
+            Place::Postgres(name) => {
+                let text = "UPDATE account SET balance = balance + $1 WHERE id = $2";
+                Work::Postgres(sql(name, text))
+            }
+            Place::MariaDb(name) => {
+                let text = "UPDATE account SET balance = balance + ? WHERE id = ?";
+                Work::Mariadb(sql(name, text))
+            }
+        };
+        Branch { name: format!("b{index}"), work: Some(work) }
+    }
+}
+
+fn key(account: u64) -> Bytes {
+    super::workload::key(account).into()
+}
+
+fn put(key: Bytes, value: &Bytes) -> RequestOp {
+    let put = PutRequest { key, value: value.clone(), ..PutRequest::default() };
+    RequestOp { request: Some(Op::RequestPut(put)) }
+}
 
 /// A client of them.
 pub struct Transfers {
     kv: KvClient<Channel>,
     transactions: TransactionsClient<Channel>,
-    keyspaces: Vec<String>,
+    places: Vec<Place>,
     /// How they agree; empty, as the server likes.
     protocol: String,
+    /// Whether to wait until everything is carried out.
+    applied: bool,
     /// What its transactions' ids begin with: nobody else's do.
     name: String,
     count: u64,
@@ -25,57 +99,88 @@ pub struct Transfers {
 
 impl Transfers {
     pub fn new(channel: Channel, arguments: &Arguments, name: String) -> Transfers {
-        let (keyspaces, protocol) = (arguments.across.clone(), arguments.commit.clone());
         let (kv, transactions) = (KvClient::new(channel.clone()), TransactionsClient::new(channel));
-        Transfers { kv, transactions, keyspaces, protocol, name, count: 0 }
+        let (places, protocol) = (Place::all(arguments), arguments.commit.clone());
+        let applied = arguments.applied;
+        Transfers { kv, transactions, places, protocol, applied, name, count: 0 }
     }
 
-    /// Writes both keys.
-    pub async fn once(&mut self, keys: [Vec<u8>; 2], value: Vec<u8>) -> Result<(), Status> {
-        let value = bytes::Bytes::from(value);
-        let put = |key: Vec<u8>| {
-            let put = PutRequest { key: key.into(), value: value.clone(), ..Default::default() };
-            RequestOp { request: Some(Op::RequestPut(put)) }
-        };
-        let [first, second] = keys;
-        match &self.keyspaces[..] {
-            [from, to] => {
-                let half = |keyspace: &str, key| {
-                    let txn = TxnRequest { success: vec![put(key)], ..Default::default() };
-                    let keyspace = keyspace.to_owned();
-                    let work =
-                        KeyspaceWork { keyspace: keyspace.clone(), txn: Some(txn), or_else: false };
-                    Branch { name: keyspace, work: Some(Work::Keyspace(work)) }
+    /// Makes one between these accounts; in keyspaces they get this value.
+    pub async fn once(&mut self, [from, to]: [u64; 2], value: Vec<u8>) -> Result<(), Status> {
+        let value = Bytes::from(value);
+        match &self.places[..] {
+            [Place::Keyspace(keyspace)] => {
+                let keyspace = keyspace.parse();
+                let success = match from == to {
+                    true => vec![put(key(from), &value)],
+                    false => vec![put(key(from), &value), put(key(to), &value)],
                 };
+                let mut request = Request::new(TxnRequest { success, ..TxnRequest::default() });
+                if let Ok(keyspace) = keyspace {
+                    request.metadata_mut().insert("quorate-keyspace", keyspace);
+                }
+                self.kv.txn(request).await.map(drop)
+            }
+            places => {
+                let halves = places.iter().enumerate().zip([(from, -1), (to, 1)]);
+                let branches = halves.map(|((index, place), (account, change))| {
+                    place.branch(index, account, change, &value)
+                });
                 self.count += 1;
                 let request = RunTransactionRequest {
                     id: format!("{}-{}", self.name, self.count),
                     protocol: self.protocol.clone(),
-                    branches: vec![half(from, first), half(to, second)],
-                    ..Default::default()
+                    branches: branches.collect(),
+                    applied: self.applied,
+                    ..RunTransactionRequest::default()
                 };
                 let ran = self.transactions.run(request).await?.into_inner();
-                match ran.transaction.unwrap_or_default() {
-                    it if it.state() == TransactionState::RolledBack => {
-                        Err(Status::aborted(it.reason))
+                let told = ran.transaction.unwrap_or_default();
+                match told.state() {
+                    TransactionState::RolledBack | TransactionState::RollingBack => {
+                        Err(Status::aborted(told.reason))
                     }
-                    it if it.state() == TransactionState::RollingBack => {
-                        Err(Status::aborted(it.reason))
+                    TransactionState::Committing if self.applied => {
+                        Err(Status::deadline_exceeded("decided, but not carried out in time"))
                     }
                     _ => Ok(()),
                 }
             }
-            one => {
-                let success = match first == second {
-                    true => vec![put(first)],
-                    false => vec![put(first), put(second)],
-                };
-                let mut request = Request::new(TxnRequest { success, ..Default::default() });
-                if let Some(name) = one.first().and_then(|name| name.parse().ok()) {
-                    request.metadata_mut().insert("quorate-keyspace", name);
-                }
-                self.kv.txn(request).await.map(drop)
-            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_needs_two_places_or_one_keyspace() {
+        let keyspace = || Place::Keyspace("orders".to_owned());
+        let postgres = || Place::Postgres("bank".to_owned());
+        let mariadb = || Place::MariaDb("shop".to_owned());
+        assert!(Place::make_transfers(&[keyspace()]));
+        assert!(Place::make_transfers(&[keyspace(), keyspace()]));
+        assert!(Place::make_transfers(&[keyspace(), mariadb()]));
+        assert!(Place::make_transfers(&[postgres(), mariadb()]));
+        assert!(!Place::make_transfers(&[]));
+        assert!(!Place::make_transfers(&[postgres()]));
+        assert!(!Place::make_transfers(&[keyspace(), postgres(), mariadb()]));
+    }
+
+    #[test]
+    fn what_one_database_loses_the_other_gets() {
+        let change = |place: Place, change| {
+            let branch = place.branch(0, 7, change, &Bytes::new());
+            let (Some(Work::Postgres(work)) | Some(Work::Mariadb(work))) = branch.work else {
+                panic!("{branch:?}");
+            };
+            let numbers = work.statements[0].parameters.iter().map(|it| it.value.clone());
+            numbers.collect::<Vec<_>>()
+        };
+        let number = |n| Some(Value::Integer(n));
+        let taken = change(Place::Postgres("bank".to_owned()), -1);
+        let given = change(Place::MariaDb("shop".to_owned()), 1);
+        assert_eq!((taken, given), (vec![number(-1), number(7)], vec![number(1), number(7)]));
     }
 }

@@ -25,7 +25,8 @@ const PREPARED_AT_ONCE: u64 = 128;
 /// Where all keys of a benchmark are.
 pub const PREFIX: &str = "/bench/";
 
-fn key(number: u64) -> Vec<u8> {
+/// The key of this number.
+pub fn key(number: u64) -> Vec<u8> {
     format!("{PREFIX}{number:012}").into_bytes()
 }
 
@@ -65,8 +66,12 @@ impl Client {
         self.arguments.workload != Workload::Watch
     }
 
+    fn random_number(&mut self) -> u64 {
+        self.rng.next_u64() % self.arguments.keys
+    }
+
     fn random_key(&mut self) -> Vec<u8> {
-        key(self.rng.next_u64() % self.arguments.keys)
+        key(self.random_number())
     }
 
     /// A value that begins with the present, for watchers to tell how old it is.
@@ -90,8 +95,9 @@ impl Client {
                 self.kv.put(put(key, value)).await.map(drop)
             }
             Workload::Transfer => {
-                let (keys, value) = ([self.random_key(), self.random_key()], self.value());
-                self.transfers.once(keys, value).await
+                let accounts = [self.random_number(), self.random_number()];
+                let value = self.value();
+                self.transfers.once(accounts, value).await
             }
             Workload::Range => {
                 let serializable = self.arguments.serializable;

@@ -274,3 +274,37 @@ fn a_keyspace_and_two_databases_end_alike_whoever_dies() {
     let alarms = cluster.nodes.iter().any(|node| node.log().contains("ALARM"));
     assert!(!alarms, "nobody ended a branch by hand");
 }
+
+#[test]
+fn the_bench_moves_money_between_databases() {
+    let _turn = begin();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let test = "quorate bench transfer between databases";
+    let Some(banks) = runtime.block_on(Banks::open(test)) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("participants.toml");
+    banks.write_participants(&file, "");
+    let cluster = Cluster::start_with(1, &["--participants", file.to_str().unwrap()]);
+    eventually("the directory of keyspaces is there", PATIENCE, || {
+        quorate(&cluster, &["keyspace", "describe", "system"], "").code == Some(0)
+    });
+    let keys = format!("--keys={ACCOUNTS}");
+    let mut arguments = vec!["bench", "transfer", "--postgres=bank", "--mariadb=shop", &keys];
+    // One client, so that no two of them wait for each other's rows in both databases.
+    arguments.extend(["--clients=1", "--connections=1", "--duration=1s", "--warmup=0s"]);
+    arguments.extend(["--applied", "--output=json"]);
+    let figures: serde_json::Value =
+        serde_json::from_str(&quorate(&cluster, &arguments, "").ok()).unwrap();
+    let made = figures["operations"].as_i64().unwrap();
+    assert!(made > 0, "{figures}");
+    assert_eq!(figures["errors"].as_object().unwrap().len(), 0, "{figures}");
+    eventually("nothing is prepared in a database", PATIENCE, || {
+        runtime.block_on(banks.look()).1 == 0
+    });
+    assert_eq!(runtime.block_on(banks.look()).0, 2 * ACCOUNTS * BALANCE, "money was made, or lost");
+    let admin = runtime.block_on(banks.postgres_session("bank"));
+    let left = admin.query_one("SELECT sum(balance)::bigint FROM account", &[]);
+    let moved = ACCOUNTS * BALANCE - runtime.block_on(left).unwrap().get::<_, i64>(0);
+    // The one that the end of the window cut off may be among them.
+    assert!((made..=made + 1).contains(&moved), "{made} were told of, and {moved} were made");
+}

@@ -236,7 +236,8 @@ impl Raft {
         granted: bool,
         out: &mut Effects,
     ) {
-        if self.role != Role::Candidate {
+        // Nobody is asked before this replica's own vote is written: who answers sooner lies.
+        if self.role != Role::Candidate || !self.journal.is_done(self.promise_write) {
             return;
         }
         self.note_vote(from, granted);

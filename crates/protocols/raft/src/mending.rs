@@ -232,8 +232,9 @@ impl Raft {
         out: &mut Effects,
     ) {
         let is_led = ballot.round == self.promised.round && !self.leader.is_none();
-        if ballot.node != from || first == 0 || ballots.is_empty() || is_led {
-            return;
+        let ends = first.checked_add(ballots.len() as u64).is_some();
+        if ballot.node != from || first == 0 || ballots.is_empty() || is_led || !ends {
+            return; // No log is so long as the last: the peer lies.
         }
         if ballot.round > self.promised.round {
             self.follow(now, ballot.round, NodeId::NONE, out);

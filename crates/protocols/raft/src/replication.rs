@@ -107,7 +107,7 @@ impl Raft {
             .map_or(base, |position| position.index);
         let Some(progress) = self.followers.get_mut(from) else { return };
         let stale = match progress.mode {
-            Mode::Probe { .. } => previous + 1 != progress.next,
+            Mode::Probe { .. } => previous.checked_add(1) != Some(progress.next),
             Mode::Replicate => previous <= progress.matched || previous >= progress.next,
             Mode::Snapshot => true,
         };

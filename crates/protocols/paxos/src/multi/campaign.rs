@@ -143,7 +143,8 @@ impl MultiPaxos {
             let gives =
                 |to: NodeId| campaign.answers.iter().any(|it| it.node == to && it.next.is_some());
             let others = self.asked_by(&campaign).into_iter().filter(|to| !gives(*to));
-            others.for_each(|to| self.send(out, to, body.clone(), None));
+            let after = self.journal.gate_of(self.promise_write);
+            others.for_each(|to| self.send(out, to, body.clone(), after));
         }
         self.campaign = Some(campaign);
         self.ask_for_promises(now, out);
@@ -189,6 +190,10 @@ impl MultiPaxos {
     ) {
         if ballot != self.promised || self.role != Role::Candidate {
             return;
+        }
+        // Nobody is asked before the promise is written, and there is no last slot.
+        if !self.journal.is_done(self.promise_write) || promise.commit == Index::MAX {
+            return; // The peer lies.
         }
         let Some(mut campaign) = self.campaign.take() else { return };
         let known = campaign.memberships.len();

@@ -105,6 +105,9 @@ impl MultiPaxos {
     /// The disk lost entries that are still in memory: they are written again.
     pub(super) fn lost_on_disk(&mut self, range: &RangeInclusive<Index>) {
         let from = (*range.start()).max(self.slots.base().index + 1);
+        if from > *range.end() {
+            return;
+        }
         for run in self.slots.runs(from, *range.end()) {
             self.journal.accept_again(run);
         }

@@ -57,7 +57,7 @@ pub fn run(
     let mut replica = Replica::new(factory, lease);
     for seed in steps {
         let (protocol, ballot) = (replica.log.protocol(), replica.log.status().ballot);
-        let talk = Talk { protocol, ballot, asked: replica.witness.asked(ballot) };
+        let talk = Talk { protocol, ballot };
         let step = draw::step(&mut Rng::new(*seed), talk);
         told.push(format!("{step:?}"));
         replica.take(step)?;

@@ -28,9 +28,6 @@ pub(super) struct Talk {
     pub protocol: Protocol,
     /// The replica's own.
     pub ballot: Ballot,
-    /// It has asked for votes, or promises, of that ballot. Before that nobody grants any: a Raft
-    /// candidate asserts that its own vote is written first, and asks nobody before.
-    pub asked: bool,
 }
 
 pub(super) fn step(rng: &mut Rng, talk: Talk) -> Step {
@@ -160,7 +157,7 @@ fn common(rng: &mut Rng, talk: Talk) -> Body {
     match rng.below(11) {
         0 => Body::PreVote { last: position(rng) },
         1 | 2 => Body::PreVoteReply { granted: rng.below(3) > 0 },
-        3 => Body::VoteReply { granted: flag(rng) && talk.asked },
+        3 => Body::VoteReply { granted: flag(rng) },
         4 | 5 => {
             Body::Heartbeat { session: rng.below(4), commit: number(rng), probe: rng.below(4) }
         }
@@ -180,13 +177,12 @@ fn of_raft(rng: &mut Rng, talk: Talk) -> Body {
             Body::Append(Append { session, previous, entries, commit, probe })
         }
         5 => Body::Vote { last: position(rng), transfer: flag(rng) },
-        6 | 7 => Body::VoteReply { granted: rng.below(4) > 0 && talk.asked },
+        6 | 7 => Body::VoteReply { granted: rng.below(4) > 0 },
         8..11 => {
             let outcome = match flag(rng) {
                 true => AppendOutcome::Accepted { matched: number(rng) },
                 false => {
-                    let previous = number(rng).min(u64::MAX - 8);
-                    AppendOutcome::Rejected { previous, hint: position(rng) }
+                    AppendOutcome::Rejected { previous: number(rng), hint: position(rng) }
                 }
             };
             let (session, probe) = (rng.below(4), number(rng));
@@ -203,8 +199,7 @@ fn of_raft(rng: &mut Rng, talk: Talk) -> Body {
         14 => {
             let count = rng.below(4);
             let ballots = (0..count).map(|_| ballot(rng)).collect();
-            // The last indexes of all are left out: there is no log so long.
-            Body::Mend { first: number(rng).min(u64::MAX - 8), ballots }
+            Body::Mend { first: number(rng), ballots }
         }
         _ => {
             let first = number(rng);
@@ -228,7 +223,7 @@ fn of_paxos(rng: &mut Rng, talk: Talk) -> Body {
             let (count, before) = (rng.below(2), Ballot::new(rng.below(4), NodeId(2)));
             Body::Promise(Promise {
                 from,
-                commit: if flag(rng) { 0 } else { number(rng).min(u64::MAX - 8) },
+                commit: if flag(rng) { 0 } else { number(rng) },
                 entries: runs(rng, from.saturating_sub(1), Some(before)),
                 damaged: (0..count).map(|_| range(rng)).collect(),
                 next: (rng.below(4) == 0).then(|| slot(rng)),
@@ -268,10 +263,7 @@ fn ask(rng: &mut Rng) -> Input {
         6 => Input::Transfer { to: node },
         7 => Input::PeerLost { node },
         8 => Input::SnapshotSent { to: node, index: optional(rng) },
-        9 => {
-            let (one, other) = (number(rng), number(rng));
-            Input::Damaged { range: one.min(other)..=one.max(other) }
-        }
+        9 => Input::Damaged { range: range(rng) },
         10 => Input::Campaign,
         _ => {
             let next = if flag(rng) { Protocol::Raft } else { Protocol::Paxos };

@@ -47,7 +47,7 @@ pub fn an_outsider_disturbs_and_breaks_nothing(factory: Factory, seed: u64) -> u
 
 fn talk(cluster: &mut Cluster, rng: &mut Rng, id: u64) {
     let Some(status) = cluster.replica(id).map(|log| log.status()) else { return };
-    let talk = Talk { protocol: status.protocol, ballot: status.ballot, asked: true };
+    let talk = Talk { protocol: status.protocol, ballot: status.ballot };
     let Step::Hear(_, ballot, body) = draw::step(rng, talk) else { return };
     let leads = matches!(body, Body::Append(_) | Body::Accept(_) | Body::Heartbeat { .. });
     let gives = matches!(body, Body::Pulled { .. } | Body::Mended { .. });

@@ -30,11 +30,6 @@ impl Witness {
         self.highest.round
     }
 
-    /// Whether anybody was asked for votes, or promises, of this ballot.
-    pub fn asked(&self, ballot: Ballot) -> bool {
-        self.rounds.get(&ballot.round) == Some(&ME)
-    }
-
     /// It is told something: true or not, it may go by what leaders say of earlier ballots' values.
     pub fn tell(&mut self, ballot: Ballot, body: &Body) {
         let commit = match body {
@@ -56,9 +51,6 @@ impl Witness {
                 Ok(())
             }
             Body::VoteReply { granted: true } | Body::Promise(_) => self.promises(ballot, send.to),
-            // To wait is asked of others only when promises have come, which nobody gives who was
-            // not asked: no peer that keeps the rules hears of it before the promise is written.
-            Body::Prepare { from: Index::MAX, .. } => Ok(()),
             // Under Paxos a candidate's own promise; under Raft its own vote.
             Body::Prepare { .. } | Body::Vote { .. } => self.promises(ballot, ME),
             Body::Accept(accept) => self.proposes(ballot, &accept.entries),

@@ -191,9 +191,8 @@ impl MultiPaxos {
         if ballot != self.promised || self.role != Role::Candidate {
             return;
         }
-        // Nobody is asked before the promise is written, and there is no last slot.
-        if !self.journal.is_done(self.promise_write) || promise.commit == Index::MAX {
-            return; // The peer lies.
+        if promise.commit == Index::MAX {
+            return; // No log is so long: the peer lies.
         }
         let Some(mut campaign) = self.campaign.take() else { return };
         let known = campaign.memberships.len();
@@ -204,7 +203,9 @@ impl MultiPaxos {
         if self.is(Canary::IgnoreFoundMembers) {
             campaign.memberships.clear();
         }
-        let won = taken && self.is_won(&campaign);
+        // Nobody is asked before this one's own promise is written: who answers sooner lies.
+        let is_written = self.journal.is_done(self.promise_write);
+        let won = taken && is_written && self.is_won(&campaign);
         campaign.goes_on |= taken && more;
         self.campaign = Some(campaign);
         if won {

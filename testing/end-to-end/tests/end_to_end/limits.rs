@@ -35,7 +35,6 @@ fn what_is_beyond_a_limit_is_refused_before_anything_is_prepared() {
         ("bytes", in_default(&many(2, 525 << 10)), "bytes: a transaction has up to 1048576"),
         // It is not even read.
         ("many-bytes", in_default(&many(2, 900 << 10)), "message length too large"),
-        ("nothing", String::new(), "branch"),
     ] {
         let refused = world.run(&format!("id = {id:?}\n{text}"));
         assert!(refused.code == Some(1) && refused.err.contains(why), "{id}: {refused:?}");

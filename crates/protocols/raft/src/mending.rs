@@ -259,7 +259,7 @@ impl Raft {
     fn readable(&self, first: Index, ballots: &[Ballot]) -> (Vec<Entries>, bool) {
         let (mut run, mut runs, mut room) =
             (Vec::new(), Vec::new(), self.config.limits.append_bytes);
-        for (index, ballot) in (first..).zip(ballots) {
+        for (ballot, index) in ballots.iter().zip(first..) {
             let entry = self.log.get(index).or_else(|| self.lost.islands.get(&index));
             let Some(entry) = entry.filter(|entry| entry.ballot == *ballot) else {
                 runs.push(Entries::new(core::mem::take(&mut run)));

@@ -257,9 +257,10 @@ impl Branch {
                     seat.send(from, Body::Acknowledge(*proof), *write, out);
                 }
             }
-            State::ReadOnly { .. } => {
+            State::ReadOnly { write } => {
+                // Forgotten, its vote could still become another.
                 if durability.proves(&decision) {
-                    seat.send(from, Body::Acknowledge(Proof::Applied), None, out);
+                    seat.send(from, Body::Acknowledge(Proof::Applied), *write, out);
                 }
             }
             State::Forgotten => {}

@@ -64,8 +64,8 @@ pub fn message_leaves(world: &impl Witness, from: Address, message: &Message) ->
             breach(4, from, "has no record of having no record")
         }
         Body::Acknowledge(Proof::Applied) => {
-            let ended = records.iter().any(|record| matches!(record, Record::Decided { .. }));
-            let proven = ended || world.only_read(from);
+            let ends = |it: &Record| matches!(it, Record::Decided { .. } | Record::ReadOnly);
+            let proven = records.iter().any(ends) || world.only_read(from);
             if proven { None } else { breach(5, from, "proves what it may forget") }
         }
         _ => None,

@@ -377,8 +377,12 @@ impl World {
         })
     }
 
-    /// Who only reads refuses, where the votes are the decision.
+    /// Who only reads refuses, where the votes are the decision. What a late copy is answered is no
+    /// vote.
     fn note(&mut self, id: &str, vote: &Vote) {
+        if self.told.contains_key(id) {
+            return;
+        }
         let for_good = match vote {
             Vote::Yes | Vote::Done(_) => return,
             Vote::No { again, .. } => again.is_none(),
@@ -493,11 +497,12 @@ impl World {
         }
     }
 
-    /// Lets all arrive that is under way, where nothing fails and no time passes.
+    /// Lets all arrive that is under way, where nothing fails and no time passes. What copies of
+    /// prepares that came late have left is for the scan.
     pub fn calm(&mut self) {
         for _ in 0..100_000 {
             if !self.arrive() {
-                return;
+                return self.scan();
             }
         }
         panic!("it never ends");

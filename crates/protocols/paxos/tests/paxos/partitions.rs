@@ -1,5 +1,6 @@
 //! Writes go on wherever some node reaches a quorum in both directions: every partition of three
-//! nodes, every fortieth of five, and those that have a name. `quorate lab partitions` runs all.
+//! and of five nodes, and those that have a name. `quorate lab partitions` shows them, with as many
+//! seeds as one likes.
 
 use crate::paxos;
 use quorate_replicated_log::conformance::partitions::{every, named};
@@ -13,10 +14,10 @@ fn every_partition_of_three_nodes() {
 }
 
 #[test]
-fn many_partitions_of_five_nodes() {
+fn every_partition_of_five_nodes() {
     let cases = every(5);
     assert_eq!(cases.len(), 5 * 9_608);
-    for case in cases.iter().step_by(40) {
+    for case in cases {
         let outcome = case.run(paxos);
         assert!(outcome.is_kept(), "{}: {outcome:?}", case.name());
     }

@@ -15,8 +15,18 @@ use core::fmt::Write;
 use core::time::Duration;
 use quorate_base::NodeId;
 
-/// Four election timeouts, of the one and a half times that a replica waits at most.
-pub const PATIENCE: Duration = Duration::from_nanos(ELECTION_TIMEOUT.as_nanos() as u64 * 6);
+/// The longest election timeout that a replica may draw: one and a half times the setting.
+pub const LONGEST: Duration = Duration::from_nanos(ELECTION_TIMEOUT.as_nanos() as u64 * 3 / 2);
+
+/// Four of those.
+pub const PATIENCE: Duration = Duration::from_nanos(LONGEST.as_nanos() as u64 * 4);
+
+/// How many election timeouts a time is: of the longest that a replica may draw, and of the
+/// setting.
+pub fn in_timeouts(time: Duration) -> (f64, f64) {
+    let of = |timeout: Duration| time.as_secs_f64() / timeout.as_secs_f64();
+    (of(LONGEST), of(ELECTION_TIMEOUT))
+}
 
 /// Every pair of nodes is a bit, in this order: (1, 2), (1, 3) … (n, n - 1).
 fn links(nodes: u64) -> Vec<(u64, u64)> {
@@ -94,9 +104,14 @@ impl Partition {
         name
     }
 
-    /// Runs it.
+    /// Runs it with the draws of one seed, and the patience that is promised.
     pub fn run(&self, factory: Factory) -> Outcome {
-        let mut cluster = Cluster::new(factory, 1, self.nodes, self.nodes);
+        self.run_within(PATIENCE, factory, 1)
+    }
+
+    /// Runs it with the draws of this seed. Writes must go on within `patience`.
+    pub fn run_within(&self, patience: Duration, factory: Factory, seed: u64) -> Outcome {
+        let mut cluster = Cluster::new(factory, seed, self.nodes, self.nodes);
         self.elect(&mut cluster);
         self.write_some(&mut cluster);
         if let Some(node) = self.lagging {
@@ -115,10 +130,10 @@ impl Partition {
             cluster.crash(self.leader);
         }
         let promised = self.is_promised();
-        let served_after = serves(&mut cluster, if promised { PATIENCE } else { PATIENCE / 2 });
+        let served_after = serves(&mut cluster, if promised { patience } else { patience / 2 });
         cluster.cut.clear();
         cluster.start(self.leader);
-        let healed = serves(&mut cluster, PATIENCE).is_some();
+        let healed = serves(&mut cluster, patience).is_some();
         Outcome { promised, served_after, healed }
     }
 

@@ -75,7 +75,10 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
     let branches: Vec<_> = branches.collect::<Result<_, _>>().map_err(invalid)?;
     let protocol = match protocol.as_str() {
         "" => usual_protocol(&branches),
-        name => name.parse().map_err(|why| invalid(format!("protocol {name:?}: {why}")))?,
+        // Of those that have a name, the coordinator refuses what is not run between nodes.
+        name => name.parse().map_err(|_| {
+            invalid(format!("there is no protocol {name:?}: say two-phase or paxos-commit"))
+        })?,
     };
     Ok(Wanted { id: request.id, content, bytes, patience, protocol, branches })
 }

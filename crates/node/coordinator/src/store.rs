@@ -44,10 +44,10 @@ impl std::fmt::Display for StoreError {
         match self {
             StoreError::Away => f.write_str("the records cannot be reached from this node yet"),
             StoreError::Request(error) => {
-                write!(f, "the keyspace of the transactions' records did not answer: {error:?}")
+                write!(f, "the keyspace of the transactions' records did not answer: {error}")
             }
             StoreError::Refused(error) => {
-                write!(f, "the keyspace of the transactions' records refuses: {error:?}")
+                write!(f, "the keyspace of the transactions' records refuses: {error}")
             }
             StoreError::Look(error) => error.fmt(f),
         }

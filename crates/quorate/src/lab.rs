@@ -3,7 +3,7 @@
 mod commit;
 
 use crate::exit::Failure;
-use crate::output::{Output, print_json, table};
+use crate::output::{Output, print_json, say, table};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_base::Instant;
@@ -157,10 +157,10 @@ fn print(output: Output, rows: &[(Protocol, &String, Row)]) -> Result<(), Failur
             &format!("{:.1} election timeouts", row.worst()),
         ]);
     }
-    println!("{shown}");
+    say!("{shown}");
     for (protocol, _, row) in rows {
         for case in row.stalled.iter().take(10) {
-            println!("{protocol} stalled: {case}");
+            say!("{protocol} stalled: {case}");
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ mod print;
 
 use super::Connection;
 use crate::exit::Failure;
-use crate::output::{Output, print_json};
+use crate::output::{Output, print_json, say};
 use clap::{Args, Subcommand};
 use quorate_base::Rng;
 use quorate_client::Error;
@@ -89,7 +89,7 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
             match connection.output {
                 Output::Json => print_json(&listed.iter().map(print::json).collect()),
                 Output::Table => {
-                    println!("{}", print::list(&listed));
+                    say!("{}", print::list(&listed));
                     Ok(())
                 }
             }
@@ -171,7 +171,7 @@ fn cancelled(connection: &Connection, it: &Transaction) -> Result<(), Failure> {
     match it.state() {
         TransactionState::RolledBack | TransactionState::RollingBack => {
             if connection.output == Output::Table {
-                println!("OK, transaction {} is rolled back: {}", it.id, it.reason);
+                say!("OK, transaction {} is rolled back: {}", it.id, it.reason);
             }
             Ok(())
         }

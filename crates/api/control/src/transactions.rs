@@ -145,6 +145,23 @@ fn wire(report: &Report) -> pb::Transaction {
     }
 }
 
+/// What its branches answered: of one that commits alone. Where it does not, a branch may have
+/// answered before another one said no, and nothing of that was ever true.
+fn answers(report: Report) -> Vec<pb::BranchAnswer> {
+    if !report.record.stage.verdict().is_some_and(Verdict::commits) {
+        return Vec::new();
+    }
+    let revisions = report.record.branches.iter().map(|branch| match branch.state {
+        BranchState::Committed(revision) => revision,
+        _ => 0,
+    });
+    let answers = report.answers.into_iter().zip(revisions);
+    let answers = answers.map(|(answer, revision)| pb::BranchAnswer {
+        txn: answer.map(|answer| txn_response(revision, answer.outcome)),
+    });
+    answers.collect()
+}
+
 #[tonic::async_trait]
 impl Transactions for Service {
     async fn run(
@@ -163,16 +180,7 @@ impl Transactions for Service {
         }
         let report = self.node.run(wanted, applied).await.map_err(|error| status(&error))?;
         let transaction = Some(wire(&report));
-        let revisions = report.record.branches.iter().map(|branch| match branch.state {
-            BranchState::Committed(revision) => revision,
-            _ => 0,
-        });
-        let answers = report.answers.into_iter().zip(revisions);
-        let answers = answers.map(|(answer, revision)| pb::BranchAnswer {
-            txn: answer.map(|answer| txn_response(revision, answer.outcome)),
-        });
-        let answers = answers.collect();
-        Ok(Response::new(pb::RunTransactionResponse { transaction, answers }))
+        Ok(Response::new(pb::RunTransactionResponse { transaction, answers: answers(report) }))
     }
 
     async fn list(
@@ -259,5 +267,37 @@ impl Transactions for Service {
         let ended = self.node.acknowledge(&it.transaction, branch).await;
         let alarms = ended.map_err(|error| status(&error))?.into_iter().map(alarm).collect();
         Ok(Response::new(pb::AcknowledgeAlarmsResponse { alarms }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_base::GroupId;
+    use quorate_keyspace::branch::Done;
+    use quorate_keyspace::reply::TxnOutcome;
+    use quorate_transactions::{Owner, Record};
+
+    /// A transaction of one branch, which has answered, and stands like this.
+    fn answered(stage: Stage) -> Report {
+        let mut record = Record::void(Owner::default(), 0, "");
+        record.branches = vec![BranchRecord::keyspace("take", "stock", GroupId(7))];
+        record.branches[0].state = BranchState::Committed(3);
+        record.stage = stage;
+        let outcome = TxnOutcome { succeeded: true, responses: Vec::new() };
+        let answers = vec![Some(Done { revision: 3, outcome })];
+        Report { id: "t".to_owned(), record, bundle: None, answers }
+    }
+
+    #[test]
+    fn what_is_rolled_back_has_no_answers() {
+        for stage in [Stage::Decided, Stage::Finished] {
+            let committed = answers(answered(stage(Verdict::Commit)));
+            let txn = committed[0].txn.as_ref().unwrap();
+            assert_eq!((txn.succeeded, txn.header.unwrap().revision), (true, 3));
+            let refused = Verdict::Abort { branch: Some(0), reason: "no apples".to_owned() };
+            assert_eq!(answers(answered(stage(refused))), []);
+        }
+        assert_eq!(answers(answered(Stage::Open)), []);
     }
 }

@@ -1145,7 +1145,8 @@ pub struct RunTransactionResponse {
     #[prost(message, optional, tag = "1")]
     pub transaction: ::core::option::Option<Transaction>,
     /// What the keyspaces answered, in order of the branches, for whoever ran it first: what it read
-    /// was locked until the decision. Empty for other participants, and for who asks again.
+    /// was locked until the decision. Empty for other participants. There are none for who asks again,
+    /// and none where it does not commit.
     #[prost(message, repeated, tag = "2")]
     pub answers: ::prost::alloc::vec::Vec<BranchAnswer>,
 }

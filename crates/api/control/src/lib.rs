@@ -4,6 +4,7 @@
 //! Invariant: nothing is decided here; requests are checked, handed to the node, and its answers
 //! and refusals put into words.
 
+mod deadline;
 mod groups;
 mod keyspaces;
 mod protocol;

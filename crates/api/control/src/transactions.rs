@@ -1,6 +1,7 @@
 //! Running, listing and showing transactions.
 
-use crate::relay::{Relay, is_relayed};
+use crate::deadline;
+use crate::relay::{Doubt, Handed, Relay, is_relayed};
 use crate::work::branch;
 use prost::Message;
 use quorate_coordinator::{
@@ -20,6 +21,10 @@ use tonic::{Request, Response, Status};
 
 /// How long a transaction may stay undecided, where its client does not say.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client waits for a transaction at the most: the coordinator has a limit of its own.
+const LONGEST_RUN: Duration = Duration::from_secs(3_600);
+/// How long it waits for everything else, where it does not say.
+const LIMIT: Duration = Duration::from_secs(15);
 /// How many are listed, where nobody says.
 const LISTED: u32 = 100;
 /// How many are listed at the most.
@@ -169,16 +174,21 @@ impl Transactions for Service {
         request: Request<pb::RunTransactionRequest>,
     ) -> Result<Response<pb::RunTransactionResponse>, Status> {
         let relayed = is_relayed(&request);
+        let by = deadline::of(&request, LONGEST_RUN);
         let request = request.into_inner();
         let applied = request.applied;
         let asked = (!relayed).then(|| request.clone());
         let wanted = wanted(request, self.max_txn_ops)?;
-        if let Some(asked) = asked
-            && let Some(answer) = self.relay.ask(&asked, &wanted).await
-        {
-            return answer;
+        let mut doubt = Doubt::default();
+        if let Some(asked) = asked {
+            match self.relay.ask(&asked, &wanted, by).await {
+                Handed::Answered(answer) => return answer,
+                Handed::Here(begun) => doubt = begun,
+            }
         }
-        let report = self.node.run(wanted, applied).await.map_err(|error| status(&error))?;
+        let id = wanted.id.clone();
+        let ran = self.node.run(wanted, applied, by).await;
+        let report = ran.map_err(|error| doubt.told(&id, status(&error)))?;
         let transaction = Some(wire(&report));
         Ok(Response::new(pb::RunTransactionResponse { transaction, answers: answers(report) }))
     }
@@ -187,11 +197,12 @@ impl Transactions for Service {
         &self,
         request: Request<pb::ListTransactionsRequest>,
     ) -> Result<Response<pb::ListTransactionsResponse>, Status> {
+        let by = deadline::of(&request, LIMIT);
         let limit = match request.into_inner().limit {
             0 => LISTED,
             limit => limit.min(MOST_LISTED),
         };
-        let all = self.node.list(limit.into()).await.map_err(|error| status(&error))?;
+        let all = self.node.list(limit.into(), by).await.map_err(|error| status(&error))?;
         let transactions = all.iter().map(wire).collect();
         Ok(Response::new(pb::ListTransactionsResponse { transactions }))
     }
@@ -200,9 +211,10 @@ impl Transactions for Service {
         &self,
         request: Request<pb::ShowTransactionRequest>,
     ) -> Result<Response<pb::ShowTransactionResponse>, Status> {
+        let by = deadline::of(&request, LIMIT);
         let id = request.into_inner().id;
         check_known_id(&id).map_err(|why| invalid(why.to_string()))?;
-        match self.node.show(&id).await.map_err(|error| status(&error))? {
+        match self.node.show(&id, by).await.map_err(|error| status(&error))? {
             Some(report) => {
                 let transaction = Some(wire(&report));
                 Ok(Response::new(pb::ShowTransactionResponse { transaction }))
@@ -217,9 +229,10 @@ impl Transactions for Service {
         &self,
         request: Request<pb::CancelTransactionRequest>,
     ) -> Result<Response<pb::CancelTransactionResponse>, Status> {
+        let by = deadline::of(&request, LIMIT);
         let id = request.into_inner().id;
         check_known_id(&id).map_err(|why| invalid(why.to_string()))?;
-        let report = self.node.cancel(&id).await.map_err(|error| status(&error))?;
+        let report = self.node.cancel(&id, by).await.map_err(|error| status(&error))?;
         let transaction = Some(wire(&report));
         Ok(Response::new(pb::CancelTransactionResponse { transaction }))
     }
@@ -228,6 +241,7 @@ impl Transactions for Service {
         &self,
         request: Request<pb::NameBranchRequest>,
     ) -> Result<Response<pb::NameBranchResponse>, Status> {
+        let by = deadline::of(&request, LIMIT);
         let it = request.into_inner();
         let kind = match it.kind.as_str() {
             "postgres" => Kind::Postgres,
@@ -238,7 +252,7 @@ impl Transactions for Service {
                 return Err(invalid(format!("there is no kind of participant {other:?}: {why}")));
             }
         };
-        let named = self.node.name(&it.transaction, &it.branch, kind, &it.participant).await;
+        let named = self.node.name(&it.transaction, &it.branch, kind, &it.participant, by).await;
         let (own, hand_in) = named.map_err(|error| status(&error))?;
         Ok(Response::new(pb::NameBranchResponse {
             prepared: own.id,
@@ -250,9 +264,10 @@ impl Transactions for Service {
 
     async fn alarms(
         &self,
-        _request: Request<pb::ListAlarmsRequest>,
+        request: Request<pb::ListAlarmsRequest>,
     ) -> Result<Response<pb::ListAlarmsResponse>, Status> {
-        let all = self.node.alarms().await.map_err(|error| status(&error))?;
+        let by = deadline::of(&request, LIMIT);
+        let all = self.node.alarms(by).await.map_err(|error| status(&error))?;
         let alarms = all.into_iter().map(alarm).collect();
         Ok(Response::new(pb::ListAlarmsResponse { alarms }))
     }
@@ -261,10 +276,11 @@ impl Transactions for Service {
         &self,
         request: Request<pb::AcknowledgeAlarmsRequest>,
     ) -> Result<Response<pb::AcknowledgeAlarmsResponse>, Status> {
+        let by = deadline::of(&request, LIMIT);
         let it = request.into_inner();
         check_known_id(&it.transaction).map_err(|why| invalid(why.to_string()))?;
         let branch = (!it.branch.is_empty()).then_some(it.branch.as_str());
-        let ended = self.node.acknowledge(&it.transaction, branch).await;
+        let ended = self.node.acknowledge(&it.transaction, branch, by).await;
         let alarms = ended.map_err(|error| status(&error))?.into_iter().map(alarm).collect();
         Ok(Response::new(pb::AcknowledgeAlarmsResponse { alarms }))
     }

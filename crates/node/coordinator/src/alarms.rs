@@ -78,9 +78,10 @@ impl Transactions {
     ///
     /// # Errors
     /// [`RunError`]
-    pub async fn alarms(&self) -> Result<Vec<Alarm>, RunError> {
-        let store = self.store().await?;
-        store.0.read(READ_TIMEOUT).await.map_err(|e| store_error(StoreError::Request(e)))?;
+    pub async fn alarms(&self, by: Deadline) -> Result<Vec<Alarm>, RunError> {
+        let store = self.store(by).await?;
+        let read = store.0.read(READ_TIMEOUT.min(by.left())).await;
+        read.map_err(|e| store_error(StoreError::Request(e)))?;
         let open = store.list(OPEN, "", false, MOST).map_err(store_error)?;
         let mut all: Vec<Alarm> =
             open.iter().flat_map(|(id, (record, _))| in_record(id, record)).collect();
@@ -101,15 +102,16 @@ impl Transactions {
         &self,
         id: &str,
         branch: Option<&str>,
+        by: Deadline,
     ) -> Result<Vec<Alarm>, RunError> {
-        let store = self.store().await?;
-        let known = store.find(id, READ_TIMEOUT).await.map_err(store_error)?;
+        let store = self.store(by).await?;
+        let known = store.find(id, READ_TIMEOUT.min(by.left())).await.map_err(store_error)?;
         // An alarm about one that a bundle carries is about the bundle.
         let id = known.as_ref().map_or(id, |known| &known.id);
         let meant = |alarm: &Alarm| {
             alarm.transaction == id && branch.is_none_or(|branch| alarm.branch == branch)
         };
-        let mut ended = self.acknowledge_record(&store, id, meant).await?;
+        let mut ended = self.acknowledge_record(&store, (id, by), meant).await?;
         let beside = store.alarms(MOST).map_err(store_error)?.into_iter();
         let beside: Vec<(String, Alarm)> = beside.filter(|(_, alarm)| meant(alarm)).collect();
         if !beside.is_empty() {
@@ -141,13 +143,13 @@ impl Transactions {
     async fn acknowledge_record(
         &self,
         store: &Store,
-        id: &str,
+        (id, by): (&str, Deadline),
         meant: impl Fn(&Alarm) -> bool,
     ) -> Result<Vec<Alarm>, RunError> {
-        let (inner, deadline) = (&self.0, Deadline::within(LIMIT));
+        let (inner, deadline) = (&self.0, by.min(Deadline::within(LIMIT)));
         let mut ended = Vec::new();
         loop {
-            let kept = store.read(id, READ_TIMEOUT).await.map_err(store_error)?;
+            let kept = store.read(id, READ_TIMEOUT.min(by.left())).await.map_err(store_error)?;
             let Some((record, revision)) = kept else { return Ok(ended) };
             let alarms: Vec<Alarm> = in_record(id, &record).filter(&meant).collect();
             if alarms.is_empty() {

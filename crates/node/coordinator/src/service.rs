@@ -238,8 +238,8 @@ impl Transactions {
         &self.0.managers
     }
 
-    pub(crate) async fn store(&self) -> Result<Store, RunError> {
-        let made = self.0.node.transactions(STORE_TIMEOUT).await;
+    pub(crate) async fn store(&self, by: Deadline) -> Result<Store, RunError> {
+        let made = self.0.node.transactions(STORE_TIMEOUT.min(by.left())).await;
         made.map(Store).map_err(|error| match error {
             AdminError::Unavailable | AdminError::NotServing(_) => RunError::Unavailable(
                 "the records of transactions cannot be reached from this node at the moment"
@@ -249,13 +249,15 @@ impl Transactions {
         })
     }
 
-    /// The transactions that are not over, and up to `limit` of the latest that are.
+    /// The transactions that are not over, and up to `limit` of the latest that are. Here and
+    /// elsewhere: whoever asks is answered by the deadline, if only that there is no answer yet.
     ///
     /// # Errors
     /// [`RunError`]
-    pub async fn list(&self, limit: u64) -> Result<Vec<Report>, RunError> {
-        let store = self.store().await?;
-        store.0.read(READ_TIMEOUT).await.map_err(|e| store_error(StoreError::Request(e)))?;
+    pub async fn list(&self, limit: u64, by: Deadline) -> Result<Vec<Report>, RunError> {
+        let store = self.store(by).await?;
+        let read = store.0.read(READ_TIMEOUT.min(by.left())).await;
+        read.map_err(|e| store_error(StoreError::Request(e)))?;
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut all = Vec::new();
         for prefix in [OPEN, FINISHED] {
@@ -269,9 +271,9 @@ impl Transactions {
     ///
     /// # Errors
     /// [`RunError`]
-    pub async fn show(&self, id: &str) -> Result<Option<Report>, RunError> {
-        let store = self.store().await?;
-        let found = store.find(id, READ_TIMEOUT).await.map_err(store_error)?;
+    pub async fn show(&self, id: &str, by: Deadline) -> Result<Option<Report>, RunError> {
+        let store = self.store(by).await?;
+        let found = store.find(id, READ_TIMEOUT.min(by.left())).await.map_err(store_error)?;
         Ok(found.map(|known| Report::known(id, known)))
     }
 }

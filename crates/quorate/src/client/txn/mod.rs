@@ -17,6 +17,11 @@ use quorate_wire::quorate::{
 };
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a member may take longer than a transaction's patience, and a little more, so that we hear
+/// what it knows by then.
+const GRACE: Duration = Duration::from_secs(7);
 
 /// What to do.
 #[derive(Args, Debug)]
@@ -96,7 +101,10 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
         }
         Action::Cancel { id } => {
             let request = CancelTransactionRequest { id };
-            let told = connection.client()?.transaction_cancel(request).await?;
+            let mut config = connection.config()?;
+            // Another member would take it over, and wait for the same.
+            config.attempt_timeout = config.timeout;
+            let told = quorate_client::Client::new(config).transaction_cancel(request).await?;
             cancelled(&connection, &told.transaction.unwrap_or_default())
         }
         Action::Name(arguments) => name::run(&connection, arguments).await,
@@ -122,8 +130,8 @@ async fn transact(
     request: RunTransactionRequest,
 ) -> Result<(), Failure> {
     // A transaction's own patience is longer than a read's.
-    let patience = std::time::Duration::from_millis(request.patience_ms);
-    connection.timeout = connection.timeout.max(patience + std::time::Duration::from_secs(5));
+    let patience = Duration::from_millis(request.patience_ms);
+    connection.timeout = connection.timeout.max(patience + GRACE);
     let mut config = connection.config()?;
     // Another member is asked only when this one is gone: it would merely wait for the same.
     config.attempt_timeout = config.timeout;

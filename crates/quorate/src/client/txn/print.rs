@@ -8,7 +8,7 @@ use quorate_wire::quorate::{Alarm, BranchAnswer, BranchStatus, Transaction, Tran
 use serde_json::{Value, json};
 use std::time::{Duration, UNIX_EPOCH};
 
-fn state(it: &Transaction) -> &'static str {
+pub(super) fn state(it: &Transaction) -> &'static str {
     match it.state() {
         TransactionState::Open => "open",
         TransactionState::Committing => "committing",

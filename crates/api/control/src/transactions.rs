@@ -30,10 +30,14 @@ const LISTED: u32 = 100;
 /// How many are listed at the most.
 const MOST_LISTED: u32 = 10_000;
 
+/// Bytes of a message that is read at all. What is larger than a transaction may be is read, so that
+/// we can say so in our own words: the library has none of advice.
+const MOST_READ: usize = 4 * MAX_BYTES;
+
 /// The service for this node.
 pub(crate) fn service(node: Node, relay: Relay, max_txn_ops: usize) -> TransactionsServer<Service> {
     TransactionsServer::new(Service { node, relay, max_txn_ops })
-        .max_decoding_message_size(MAX_BYTES + (64 << 10))
+        .max_decoding_message_size(MOST_READ)
 }
 
 pub(crate) struct Service {
@@ -67,7 +71,10 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
         return Err(invalid(format!("{n} branches: a transaction has up to {MAX_BRANCHES}")));
     }
     if bytes > MAX_BYTES {
-        return Err(invalid(format!("{bytes} bytes: a transaction has up to {MAX_BYTES}")));
+        return Err(invalid(format!(
+            "{bytes} bytes: a transaction has up to {MAX_BYTES}; make several of it, or keep what is \
+             large elsewhere and put its name here"
+        )));
     }
     let patience = match request.patience_ms {
         0 => PATIENCE,

@@ -273,10 +273,13 @@ impl Transactions for Service {
         &self,
         request: Request<pb::ListAlarmsRequest>,
     ) -> Result<Response<pb::ListAlarmsResponse>, Status> {
-        let by = deadline::of(&request, LIMIT);
-        let all = self.node.alarms(by).await.map_err(|error| status(&error))?;
-        let alarms = all.into_iter().map(alarm).collect();
-        Ok(Response::new(pb::ListAlarmsResponse { alarms }))
+        let found = self
+            .node
+            .alarms(deadline::of(&request, LIMIT))
+            .await
+            .map_err(|error| status(&error))?;
+        let alarms = found.all.into_iter().map(alarm).collect();
+        Ok(Response::new(pb::ListAlarmsResponse { alarms, more: found.more }))
     }
 
     async fn acknowledge(

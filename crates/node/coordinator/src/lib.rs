@@ -44,6 +44,7 @@ mod takeover;
 mod tidy;
 mod writer;
 
+pub use alarms::Alarms;
 pub use error::RunError;
 pub use report::Report;
 pub use request::{Branch, BranchWork, MAX_BYTES, Request, usual_protocol};

@@ -1221,8 +1221,12 @@ pub struct NameBranchResponse {
 pub struct ListAlarmsRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListAlarmsResponse {
+    /// Up to 10,000.
     #[prost(message, repeated, tag = "1")]
     pub alarms: ::prost::alloc::vec::Vec<Alarm>,
+    /// There are more than these.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AcknowledgeAlarmsRequest {

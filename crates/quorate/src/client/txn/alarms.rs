@@ -8,6 +8,10 @@ use quorate_wire::quorate::{AcknowledgeAlarmsRequest, ListAlarmsRequest};
 
 pub(super) async fn list(connection: &Connection) -> Result<(), Failure> {
     let listed = connection.client()?.transaction_alarms(ListAlarmsRequest {}).await?;
+    if listed.more {
+        let n = listed.alarms.len();
+        eprintln!("These {n} are not all: see to some, acknowledge them, and ask again.");
+    }
     match connection.output {
         Output::Json => return print_json(&print::alarms_json(&listed.alarms)),
         Output::Table if listed.alarms.is_empty() => say!("no alarms"),

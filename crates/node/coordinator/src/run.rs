@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 const GRACE: Duration = Duration::from_secs(5);
 /// How often whoever waits for another node's transaction looks.
 const LOOK: Duration = Duration::from_millis(20);
-/// Transactions that one node drives at a time.
+/// Transactions that one node drives at a time, but for those that it has taken over.
 const MOST_LIVE: usize = 4_096;
 /// The least that an attempt is given to be decided.
 const LEAST: Duration = Duration::from_millis(50);
@@ -71,7 +71,8 @@ impl Transactions {
             sleep(LOOK).await;
             return Ok(None);
         }
-        if inner.live.len() >= MOST_LIVE {
+        // What was taken over may wait for participants that these here have nothing to do with.
+        if inner.live.len().saturating_sub(inner.taken.len()) >= MOST_LIVE {
             let why = format!("this node drives {MOST_LIVE} transactions already: try again");
             return Err(RunError::Unavailable(why));
         }

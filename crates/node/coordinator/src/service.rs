@@ -8,6 +8,7 @@ use crate::outbox::{self, Outboxes};
 use crate::report::Report;
 use crate::request::{Branch, BranchWork};
 use crate::store::{Store, StoreError};
+use crate::takeover::Taken;
 use crate::writer::{self, Writer};
 use crate::{orphans, takeover, tidy};
 use parking_lot::Mutex;
@@ -22,7 +23,6 @@ use quorate_transactions::{Carried, Kind, Moment, Owner, SuspicionSettings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::Semaphore;
 
 /// How long the records' keyspace may take to be there.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,8 +63,8 @@ pub(crate) struct Inner {
     pub writer: Writer,
     pub outboxes: Outboxes,
     pub recovery: Recovery,
-    /// Bounds what is taken over at a time.
-    pub taken: Arc<Semaphore>,
+    /// What is taken over.
+    pub taken: Taken,
     pub managers: Participants,
     /// When each was last found fit.
     fit: Mutex<BTreeMap<String, std::time::Instant>>,
@@ -210,7 +210,7 @@ impl Transactions {
                 writer: Writer::default(),
                 outboxes: Outboxes::default(),
                 recovery: Recovery::new(all, oracle, settings.recovery),
-                taken: takeover::permits(),
+                taken: Taken::new(),
                 managers,
                 fit: Mutex::default(),
                 start: tokio::time::Instant::now(),

@@ -7,10 +7,13 @@
 mod deadline;
 mod groups;
 mod keyspaces;
+mod measures;
 mod protocol;
 mod relay;
 mod transactions;
 mod work;
+
+pub use measures::measures;
 
 use crate::relay::Relay;
 use quorate_coordinator::Transactions;

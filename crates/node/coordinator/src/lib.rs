@@ -17,6 +17,7 @@
 //! | `own` | branches that applications prepare themselves |
 //! | `alarms` | what people have to see to |
 //! | `tidy` | forgets what ended long ago |
+//! | `counts` | what `/metrics` tells |
 //!
 //! Invariants: the record decides, whoever holds it, or votes that nobody can take back; nothing
 //! here is needed to be remembered when the node dies. Whatever is asked of a participant is asked
@@ -25,6 +26,7 @@
 mod alarms;
 mod bundles;
 mod cancel;
+mod counts;
 mod drive;
 mod error;
 mod keyspace;
@@ -45,6 +47,7 @@ mod tidy;
 mod writer;
 
 pub use alarms::Alarms;
+pub use counts::Counts;
 pub use error::RunError;
 pub use report::Report;
 pub use request::{Branch, BranchWork, MAX_BYTES, Request, usual_protocol};

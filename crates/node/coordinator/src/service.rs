@@ -1,8 +1,10 @@
 //! Transactions at this node: their participants, their records, and what clients ask about them.
 
 use crate::bundles::Bundles;
+use crate::counts::Counters;
 use crate::error::RunError;
 use crate::live::AllLive;
+use crate::open::Open;
 use crate::oracle::Records;
 use crate::outbox::{self, Outboxes};
 use crate::report::Report;
@@ -65,6 +67,9 @@ pub(crate) struct Inner {
     pub recovery: Recovery,
     /// What is taken over.
     pub taken: Taken,
+    /// The records of those that are not over, as far as they were heard of.
+    pub open: Mutex<Open>,
+    pub counters: Counters,
     pub managers: Participants,
     /// When each was last found fit.
     fit: Mutex<BTreeMap<String, std::time::Instant>>,
@@ -211,6 +216,8 @@ impl Transactions {
                 outboxes: Outboxes::default(),
                 recovery: Recovery::new(all, oracle, settings.recovery),
                 taken: Taken::new(),
+                open: Mutex::default(),
+                counters: Counters::default(),
                 managers,
                 fit: Mutex::default(),
                 start: tokio::time::Instant::now(),

@@ -3,7 +3,6 @@
 
 use crate::drive::Drive;
 use crate::live::Live;
-use crate::open::Open;
 use crate::service::Inner;
 use quorate_replicated_log::Role;
 use quorate_transactions::records::Kept;
@@ -29,20 +28,20 @@ const MOVES_FOR: Duration = Duration::from_secs(1);
 /// Does so as long as the node lives.
 pub(crate) async fn watch(inner: Weak<Inner>, settings: SuspicionSettings) {
     let mut suspicion = Suspicion::new(settings);
-    let mut open = Open::default();
     loop {
         sleep(PAUSE).await;
         let Some(inner) = inner.upgrade() else { return };
         if inner.node.has_ended() {
             return;
         }
-        look(&inner, &mut suspicion, &mut open);
+        look(&inner, &mut suspicion);
     }
 }
 
 /// Looks once.
-fn look(inner: &Arc<Inner>, suspicion: &mut Suspicion, open: &mut Open) {
+fn look(inner: &Arc<Inner>, suspicion: &mut Suspicion) {
     let Some(store) = inner.store() else { return };
+    let mut open = inner.open.lock();
     if let Err(error) = open.follow(&store) {
         return tracing::warn!(%error, "cannot look for lost transactions");
     }
@@ -152,6 +151,7 @@ pub(crate) fn take(
     let place = inner.taken.one()?;
     let live = Live::new(&id, record.clone());
     inner.live.add(&live).ok()?;
+    inner.counters.taken_over(&record);
     let owner = record.owner.node;
     tracing::info!(id, %owner, stage = ?record.stage, ?why, "taking a transaction over");
     let mut effects = Vec::new();

@@ -98,7 +98,7 @@ calls! {
         -> DescribeKeyspaceResponse, Repeatable;
     /// Runs a transaction. Under one id it is run once, however often it is asked for.
     transaction_run(TransactionsClient.run, RunTransactionRequest)
-        -> RunTransactionResponse, Repeatable;
+        -> RunTransactionResponse, Idempotent;
     /// Lists transactions.
     transaction_list(TransactionsClient.list, ListTransactionsRequest)
         -> ListTransactionsResponse, Repeatable;
@@ -107,7 +107,7 @@ calls! {
         -> ShowTransactionResponse, Repeatable;
     /// Rolls one back that is not decided yet.
     transaction_cancel(TransactionsClient.cancel, CancelTransactionRequest)
-        -> CancelTransactionResponse, Repeatable;
+        -> CancelTransactionResponse, Idempotent;
     /// What an application has to say to prepare a branch itself.
     transaction_name(TransactionsClient.name, NameBranchRequest)
         -> NameBranchResponse, Repeatable;

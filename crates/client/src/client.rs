@@ -5,15 +5,15 @@ use crate::config::Config;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::link::{Link, Named};
-use crate::retry::{Safety, Verdict, judge};
+use crate::retry::{Safety, Verdict, certainly_not_executed, judge};
 use quorate_base::Rng;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Status, TimeoutExpired};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -86,6 +86,13 @@ impl Client {
         Link::new(channel, self.named.clone())
     }
 
+    /// The same, for a call that is waited for until then. Members are told, so that they answer in
+    /// time with what they know by then.
+    fn link_until(&self, channel: Channel, until: Instant) -> Link {
+        let left = until.saturating_duration_since(Instant::now());
+        Link::new(channel, self.named.clone().within(left))
+    }
+
     /// The endpoints in use.
     pub fn endpoints(&self) -> Vec<Endpoint> {
         self.links().endpoints.clone()
@@ -126,6 +133,7 @@ impl Client {
     {
         let deadline = Instant::now() + self.config.timeout;
         let mut last = "no time to ask anybody".to_owned();
+        let mut may_be_done = false;
         for round in 0u32.. {
             let (endpoint, channel) = match self.channel(deadline).await {
                 Ok(found) => found,
@@ -138,18 +146,22 @@ impl Client {
                 }
             };
             let patience = match safety {
-                Safety::Repeatable => deadline.min(Instant::now() + self.config.attempt_timeout),
+                Safety::Repeatable | Safety::Idempotent => {
+                    deadline.min(Instant::now() + self.config.attempt_timeout)
+                }
                 Safety::Once => deadline,
             };
-            let status = match timeout_at(patience, attempt(self.link(channel))).await {
+            let link = self.link_until(channel, patience);
+            let status = match timeout_at(patience, attempt(link)).await {
                 Ok(Ok(response)) => {
                     self.answered(&endpoint);
                     return Ok(response.into_inner());
                 }
-                Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded("no answer in time"),
+                Ok(Err(status)) if !is_timeout(&status) => status,
+                Ok(Err(_)) | Err(_) => Status::deadline_exceeded("no answer in time"),
             };
             last = format!("{endpoint}: {}", describe(&status));
+            may_be_done |= safety == Safety::Idempotent && !certainly_not_executed(&status);
             match judge(&status, safety) {
                 Verdict::Final => {
                     self.answered(&endpoint);
@@ -165,7 +177,10 @@ impl Client {
                 break;
             }
         }
-        Err(Error::Unavailable { last })
+        match may_be_done {
+            true => Err(Error::Unknown { last }),
+            false => Err(Error::Unavailable { last }),
+        }
     }
 
     /// A connection to whoever's turn it is, or why there is none.
@@ -225,6 +240,11 @@ impl Client {
         sleep_until(until).await;
         true
     }
+}
+
+/// Whether the connection itself has noticed first that the time is up.
+fn is_timeout(status: &Status) -> bool {
+    std::error::Error::source(status).is_some_and(|source| source.is::<TimeoutExpired>())
 }
 
 fn describe(status: &Status) -> String {

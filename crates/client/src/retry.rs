@@ -11,6 +11,9 @@ use tonic::{Code, Status};
 pub enum Safety {
     /// It changes nothing, or the same thing again.
     Repeatable,
+    /// It changes something, once, however often it is executed. Whoever gets no answer does not
+    /// know whether it did.
+    Idempotent,
     /// It must not be executed twice.
     Once,
 }
@@ -30,6 +33,12 @@ pub(crate) enum Verdict {
 const NOT_EXECUTED: [&str; 3] =
     ["etcdserver: no leader", "etcdserver: too many requests", "etcdserver: unhealthy cluster"];
 
+/// Whether a status says that nothing was done, or, of a transaction, that it was not begun.
+pub(crate) fn certainly_not_executed(status: &Status) -> bool {
+    NOT_EXECUTED.contains(&status.message())
+        || (status.code() == Code::Unavailable && status.message().starts_with("quorate: "))
+}
+
 /// Judges the status an attempt ended with.
 pub(crate) fn judge(status: &Status, safety: Safety) -> Verdict {
     if NOT_EXECUTED.contains(&status.message()) {
@@ -43,7 +52,7 @@ pub(crate) fn judge(status: &Status, safety: Safety) -> Verdict {
     };
     match (unanswered, safety) {
         (false, _) => Verdict::Final,
-        (true, Safety::Repeatable) => Verdict::Again,
+        (true, Safety::Repeatable | Safety::Idempotent) => Verdict::Again,
         (true, Safety::Once) => Verdict::Unknown,
     }
 }

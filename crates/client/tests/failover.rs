@@ -1,7 +1,7 @@
 //! What the client does when members are gone, hang or refuse, against members made of scripts.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use quorate_client::{Client, Config, Error};
+use quorate_client::{Client, Config, Error, Safety};
 use quorate_wire::etcdserverpb::kv_server::{Kv, KvServer};
 use quorate_wire::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
@@ -161,4 +161,31 @@ async fn with_nobody_there_the_call_ends_in_time() {
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(4));
+}
+
+/// Calls that everybody may be asked for, and that are done once.
+async fn put_once(client: &Client) -> Result<PutResponse, Error> {
+    client
+        .call(Safety::Idempotent, |link| async move {
+            quorate_wire::etcdserverpb::kv_client::KvClient::new(link).put(put()).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn what_may_have_begun_somewhere_is_unknown_when_nobody_answers_in_time() {
+    let in_doubt = || Status::deadline_exceeded("quorate: the transaction \"t\" is in doubt");
+    let (first, a) = member(Script::Refuse(in_doubt)).await;
+    let mut short = Config::of([first.as_str()]).unwrap();
+    short.timeout = Duration::from_millis(500);
+    let error = put_once(&Client::new(short.clone())).await.unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    assert!(error.to_string().contains("is in doubt"), "{error}");
+    assert!(a.load(Ordering::SeqCst) > 1, "others are asked meanwhile");
+    // A member that could not run it says so, and nobody else was asked.
+    let away = || Status::unavailable("quorate: the records of transactions cannot be reached");
+    let (second, _) = member(Script::Refuse(away)).await;
+    short.endpoints = vec![second.parse().unwrap()];
+    let error = put_once(&Client::new(short)).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
 }

@@ -2,10 +2,10 @@
 
 use crate::client::{Connection, del, get, group, keyspace, members, put, status, txn, watch};
 use crate::exit::{CODES, Failure};
+use crate::output::print;
 use crate::{bench, lab, sim, start, up};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use std::io::Write;
 
 /// A cluster that keeps its keys while machines, disks and networks fail.
 #[derive(Parser, Debug)]
@@ -84,22 +84,16 @@ impl Cli {
             Command::Completions { shell } => {
                 let mut text = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut text);
-                print(&text)
+                print(&text);
+                Ok(())
             }
             Command::Man => {
                 let mut text = Vec::new();
                 clap_mangen::Man::new(Cli::command()).render(&mut text)?;
-                print(&text)
+                print(&text);
+                Ok(())
             }
         }
-    }
-}
-
-/// Prints, and takes a closed pipe (`quorate man | head`) for a reader who has seen enough.
-fn print(text: &[u8]) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
     }
 }
 

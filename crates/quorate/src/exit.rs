@@ -11,7 +11,8 @@ Exit codes:
   1  failed: the server refused, a node failed, a simulated run violated something
   2  the command line or the configuration is wrong
   3  no endpoint answered in time, or the cluster has no quorum
-  4  this machine does not let it: a port is taken, a data directory is locked or not ours";
+  4  this machine does not let it: a port is taken, a data directory is locked or not ours
+  5  a transaction is decided, but somebody ended a branch of it otherwise: see `quorate txn alarms`";
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub enum Failure {
     Unavailable(String),
     /// The machine does not let it.
     Machine(String),
+    /// A branch of the transaction ended against the decision.
+    Alarm(String),
 }
 
 impl Failure {
@@ -34,6 +37,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::Unavailable(_) => 3,
             Failure::Machine(_) => 4,
+            Failure::Alarm(_) => 5,
         })
     }
 }
@@ -44,7 +48,8 @@ impl fmt::Display for Failure {
             Failure::Failed(why)
             | Failure::Usage(why)
             | Failure::Unavailable(why)
-            | Failure::Machine(why) => f.write_str(why),
+            | Failure::Machine(why)
+            | Failure::Alarm(why) => f.write_str(why),
         }
     }
 }

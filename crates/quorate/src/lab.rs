@@ -3,7 +3,7 @@
 mod commit;
 
 use crate::exit::Failure;
-use crate::output::{Output, print_json, table};
+use crate::output::{Output, print_json, say, table};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_base::Instant;
@@ -164,13 +164,13 @@ fn print(output: Output, rows: &[(Protocol, &String, Row)]) -> Result<(), Failur
             &format!("{longest:.1} ({set:.1} as set)"),
         ]);
     }
-    println!("{shown}");
-    println!(
+    say!("{shown}");
+    say!(
         "waits are in election timeouts, of the longest that a node may draw (and of the setting)"
     );
     for (protocol, _, row) in rows {
         for case in row.stalled.iter().take(10) {
-            println!("{protocol} stalled: {case}");
+            say!("{protocol} stalled: {case}");
         }
     }
     Ok(())

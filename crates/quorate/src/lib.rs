@@ -4,6 +4,9 @@
 //! Invariant: nothing is decided here that a node's state depends on; every subcommand turns its
 //! arguments into a call of the crate that does the work, and its outcome into text and a code.
 
+// Everything is printed by `output`, which knows what a closed pipe means.
+#![deny(clippy::print_stdout)]
+
 use clap::Parser;
 use std::process::ExitCode;
 

@@ -7,6 +7,8 @@ use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use quorate_wire::mvccpb::KeyValue;
 use serde_json::{Value, json};
+use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// How to print.
 #[derive(Clone, Copy, PartialEq, Eq, Default, ValueEnum, Debug)]
@@ -26,9 +28,43 @@ pub fn table(header: &[&str]) -> Table {
     table
 }
 
+/// Whether whoever read standard output has closed it.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Prints to standard output, as everything of ours is printed. A closed pipe (`quorate man | head`)
+/// is a reader who has seen enough: what else there is to say is not said, and how the command ends
+/// is not changed by it. Elsewhere (a full disk) nobody would learn what the command has done.
+pub fn print(text: &[u8]) {
+    if CLOSED.load(Relaxed) {
+        return;
+    }
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => CLOSED.store(true, Relaxed),
+        Err(error) => {
+            eprintln!("error: cannot write to standard output: {error}");
+            std::process::exit(4);
+        }
+    }
+}
+
+/// Whether nobody reads standard output any more: a command without an end of its own ends then.
+pub fn is_closed() -> bool {
+    CLOSED.load(Relaxed)
+}
+
+/// Prints a line: see [`print`].
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::output::print(format!("{}\n", format_args!($($text)*)).as_bytes())
+    };
+}
+pub(crate) use say;
+
 /// Prints one JSON document on a line.
 pub fn print_json(value: &Value) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string(value)?);
+    say!("{}", serde_json::to_string(value)?);
     Ok(())
 }
 

@@ -1,13 +1,16 @@
 //! `quorate sim`: the simulator, for people.
 
 use crate::exit::Failure;
+use crate::output::{print, say};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_replicated_log::Protocol;
 use quorate_simulator::{Options, Report, Summary, run_many, run_traced};
-use std::io::Write;
 use std::ops::Range;
 use std::time::{Duration, Instant};
+
+/// Bytes of a trace that are printed at a time.
+const TRACE_PIECE: usize = 64 << 10;
 
 /// The arguments of `quorate sim`.
 #[derive(Args, Debug)]
@@ -73,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             failed += 1;
             bar.set_message(failed.to_string());
             // Above the bar, to standard output: these lines are the result.
-            bar.suspend(|| println!("{line}"));
+            bar.suspend(|| say!("{line}"));
         }
         true
     });
@@ -87,7 +90,7 @@ fn verdict(report: &Report) -> Option<String> {
 
 fn summarize(summary: &Summary, took: Duration) -> Result<(), Failure> {
     let speed = summary.virtual_time.as_secs_f64() / took.as_secs_f64().max(1e-9);
-    println!(
+    say!(
         "{} seeds, {} failed; {:.0} simulated seconds in {:.1} s ({speed:.0} times real time)",
         summary.runs,
         summary.failures.len(),
@@ -106,13 +109,16 @@ fn summarize(summary: &Summary, took: Duration) -> Result<(), Failure> {
 }
 
 fn traced(seed: u64, options: &Options) -> Result<(), Failure> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    // A closed pipe (`| head`) is a reader who has seen enough.
+    let mut text = String::new();
     let report = run_traced(seed, options, &mut |line| {
-        let _ = writeln!(out, "{line}");
+        text.push_str(line);
+        text.push('\n');
+        if text.len() >= TRACE_PIECE {
+            print(std::mem::take(&mut text).as_bytes());
+        }
     });
-    let _ = writeln!(out, "trace hash {:016x}", report.trace_hash);
-    let _ = out.flush();
+    print(text.as_bytes());
+    say!("trace hash {:016x}", report.trace_hash);
     match verdict(&report) {
         None => Ok(()),
         Some(line) => Err(Failure::Failed(line)),

@@ -1,5 +1,6 @@
 //! Making, listing, describing and dropping keyspaces.
 
+use crate::deadline::within;
 use crate::protocol;
 use quorate_base::GroupId;
 use quorate_coordinator::Transactions;
@@ -77,6 +78,7 @@ impl Keyspaces for Service {
         &self,
         request: Request<pb::CreateKeyspaceRequest>,
     ) -> Result<Response<pb::CreateKeyspaceResponse>, Status> {
+        let within = within(&request, TIMEOUT);
         let request = request.into_inner();
         let replicas = match usize::try_from(request.replicas).unwrap_or(usize::MAX) {
             0 if self.0.membership().voters.len() < REPLICAS => 1,
@@ -88,15 +90,15 @@ impl Keyspaces for Service {
             name => protocol::named(name)?,
         };
         let new = NewKeyspace { name: request.name, replicas, protocol };
-        let made = self.0.create_keyspace(&new, TIMEOUT).await.map_err(status)?;
+        let made = self.0.create_keyspace(&new, within).await.map_err(status)?;
         Ok(Response::new(pb::CreateKeyspaceResponse { keyspace: Some(wire(made)) }))
     }
 
     async fn list(
         &self,
-        _: Request<pb::ListKeyspacesRequest>,
+        request: Request<pb::ListKeyspacesRequest>,
     ) -> Result<Response<pb::ListKeyspacesResponse>, Status> {
-        let all = self.0.list_keyspaces(TIMEOUT).await.map_err(status)?;
+        let all = self.0.list_keyspaces(within(&request, TIMEOUT)).await.map_err(status)?;
         let keyspaces = all.into_iter().map(wire).collect();
         Ok(Response::new(pb::ListKeyspacesResponse { keyspaces }))
     }
@@ -105,8 +107,9 @@ impl Keyspaces for Service {
         &self,
         request: Request<pb::DescribeKeyspaceRequest>,
     ) -> Result<Response<pb::DescribeKeyspaceResponse>, Status> {
+        let within = within(&request, TIMEOUT);
         let name = request.into_inner().name;
-        let known = self.0.describe_keyspace(&name, TIMEOUT).await.map_err(status)?;
+        let known = self.0.describe_keyspace(&name, within).await.map_err(status)?;
         Ok(Response::new(pb::DescribeKeyspaceResponse { keyspace: Some(wire(known)) }))
     }
 
@@ -114,12 +117,13 @@ impl Keyspaces for Service {
         &self,
         request: Request<pb::DropKeyspaceRequest>,
     ) -> Result<Response<pb::DropKeyspaceResponse>, Status> {
+        let within = within(&request, TIMEOUT);
         let request = request.into_inner();
         let id = GroupId(request.id);
         if !request.force {
             self.guard(&request.name, id).await?;
         }
-        self.0.drop_keyspace(&request.name, id, TIMEOUT).await.map_err(status)?;
+        self.0.drop_keyspace(&request.name, id, within).await.map_err(status)?;
         Ok(Response::new(pb::DropKeyspaceResponse {}))
     }
 }

@@ -4,12 +4,16 @@
 //! Invariant: nothing is decided here; requests are checked, handed to the node, and its answers
 //! and refusals put into words.
 
+mod deadline;
 mod groups;
 mod keyspaces;
+mod measures;
 mod protocol;
 mod relay;
 mod transactions;
 mod work;
+
+pub use measures::measures;
 
 use crate::relay::Relay;
 use quorate_coordinator::Transactions;

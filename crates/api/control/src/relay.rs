@@ -5,19 +5,21 @@
 //!   members are asked for meets at one.
 //!
 //! Invariants: what was handed on is not handed on again. An id stands for one transaction wherever
-//! it is run, so that what the other does not answer is run here, if it can be.
+//! it is run, so that what the other does not answer is run here, if it can be. Where a member may
+//! have begun it, nobody's later refusal is told as if nothing was done: it is in doubt.
 
 use parking_lot::Mutex;
 use quorate_base::NodeId;
 use quorate_coordinator::{BranchWork, Request as Wanted};
 use quorate_host::{KeyspaceHandle, KeyspaceRefusal, NodeHandle};
+use quorate_resource_managers::Deadline;
 use quorate_wire::quorate::transactions_client::TransactionsClient;
 use quorate_wire::quorate::{RunTransactionRequest, RunTransactionResponse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, ConnectError, Request, Response, Status};
 
 /// The metadata entry of what was handed on.
 const RELAYED: &str = "quorate-relayed";
@@ -68,38 +70,117 @@ fn says_nothing(status: &Status) -> bool {
     )
 }
 
+/// Whether a member that answered this, which says nothing of the transaction, may have begun it all
+/// the same. Not, if it was not reached, or says itself that it could not.
+fn may_have_begun(status: &Status) -> bool {
+    let Some(source) = std::error::Error::source(status) else {
+        return !matches!(status.code(), Code::Unavailable | Code::Unimplemented);
+    };
+    let mut source = Some(source);
+    while let Some(cause) = source {
+        if cause.is::<ConnectError>() {
+            return false;
+        }
+        source = cause.source();
+    }
+    true
+}
+
+/// Whether a refusal holds wherever the transaction is run: it was never begun under this id.
+fn holds_everywhere(status: &Status) -> bool {
+    matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument | Code::DeadlineExceeded)
+}
+
+/// What is told of a transaction that another member may have begun, and that was refused since.
+fn in_doubt(id: &str, refused: &Status) -> Status {
+    let why = refused.message();
+    let why = why.strip_prefix("quorate: ").unwrap_or(why);
+    Status::deadline_exceeded(format!(
+        "quorate: the transaction {id:?} is in doubt, for a member that it was handed on to may \
+         have begun it: ask for it by `quorate txn show {id}`, or run it again under the same id \
+         ({why})"
+    ))
+}
+
+/// What came of handing it on.
+pub(crate) enum Handed {
+    /// Somebody answered.
+    Answered(Answer),
+    /// It is to be run here.
+    Here(Doubt),
+}
+
+/// Whether a member that it was handed on to may have begun it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Doubt(bool);
+
+impl Doubt {
+    fn heard(&mut self, status: &Status) {
+        self.0 |= may_have_begun(status);
+    }
+
+    /// What is told of the transaction of this id that was refused like this in the end.
+    pub fn told(self, id: &str, refused: Status) -> Status {
+        match self.0 && !holds_everywhere(&refused) {
+            true => in_doubt(id, &refused),
+            false => refused,
+        }
+    }
+}
+
 impl Relay {
     pub fn new(node: NodeHandle) -> Relay {
         Relay { node, ways: Mutex::default() }
     }
 
-    /// What another member says; nothing, if it is to be run here.
-    pub async fn ask(&self, request: &RunTransactionRequest, wanted: &Wanted) -> Option<Answer> {
-        let limit = wanted.patience + GRACE;
+    /// What another member says, or that it is to be run here.
+    pub async fn ask(
+        &self,
+        request: &RunTransactionRequest,
+        wanted: &Wanted,
+        by: Deadline,
+    ) -> Handed {
+        let by = by.min(Deadline::within(wanted.patience + GRACE));
+        let mut doubt = Doubt::default();
         match self.course(wanted) {
-            Course::Here => None,
+            Course::Here => Handed::Here(doubt),
             Course::Leader(leader, keyspace) => {
                 if self.rests(leader) {
-                    return None;
+                    return Handed::Here(doubt);
                 }
                 let answer = tokio::select! {
-                    answer = self.call(leader, request, limit) => answer,
+                    answer = self.call(leader, request, by.left()) => answer,
                     // Whoever it was may hang.
-                    _ = keyspace.leader_changed(leader) => return None,
+                    _ = keyspace.leader_changed(leader) => return Handed::Here(Doubt(true)),
                 };
-                Some(answer).filter(|answer| !answer.as_ref().is_err_and(says_nothing))
+                match answer {
+                    Err(status) if says_nothing(&status) => {
+                        doubt.heard(&status);
+                        Handed::Here(doubt)
+                    }
+                    answer => Handed::Answered(answer),
+                }
             }
             Course::Elsewhere(members) => {
                 let mut last = Status::unavailable(
                     "quorate: no member has a replica of each of the transaction's keyspaces",
                 );
                 for member in members {
-                    match self.call(member, request, limit).await {
-                        Err(status) if says_nothing(&status) => last = status,
-                        answer => return Some(answer),
+                    if by.left().is_zero() {
+                        break;
+                    }
+                    match self.call(member, request, by.left()).await {
+                        Err(status) if says_nothing(&status) => {
+                            doubt.heard(&status);
+                            last = status;
+                        }
+                        answer => {
+                            let told = |refused| doubt.told(&wanted.id, refused);
+                            return Handed::Answered(answer.map_err(told));
+                        }
                     }
                 }
-                Some(Err(last))
+                Handed::Answered(Err(doubt.told(&wanted.id, last)))
             }
         }
     }
@@ -201,5 +282,53 @@ impl Relay {
         let client = client.max_decoding_message_size(usize::MAX);
         ways.insert(member, Way { url, client: client.clone(), rests_until: None });
         Ok(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    /// What comes of handing something on to whoever listens there.
+    async fn asked(address: std::net::SocketAddr) -> Status {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let mut client = TransactionsClient::new(endpoint.connect_lazy());
+        client.run(RunTransactionRequest::default()).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn only_who_was_not_reached_or_says_so_has_certainly_not_begun_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // It dies over the request.
+        let dies = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 64]).await.unwrap();
+        });
+        let broken = asked(address).await;
+        dies.await.unwrap();
+        assert!(says_nothing(&broken) && may_have_begun(&broken), "{broken:?}");
+        // Nobody is there any more.
+        let away = asked(address).await;
+        assert!(says_nothing(&away) && !may_have_begun(&away), "{away:?}");
+        assert!(!may_have_begun(&Status::unavailable("quorate: 4096 are under way already")));
+        assert!(may_have_begun(&Status::internal("quorate: the node failed: its disk")));
+    }
+
+    #[test]
+    fn what_may_have_begun_is_in_doubt_whoever_refuses_it_later() {
+        let away = || Status::unavailable("quorate: m2: it has told no client address yet");
+        assert_eq!(Doubt(false).told("t", away()).code(), Code::Unavailable);
+        let told = Doubt(true).told("order-1", away());
+        assert_eq!(told.code(), Code::DeadlineExceeded);
+        let words = ["quorate: ", "\"order-1\" is in doubt", "same id", "(m2: it has told"];
+        assert!(words.iter().all(|word| told.message().contains(word)), "{told:?}");
+        assert_eq!(told.message().matches("quorate: ").count(), 1, "{told:?}");
+        let gone = Status::not_found("quorate: there is no keyspace \"stock\"");
+        assert_eq!(Doubt(true).told("t", gone).code(), Code::DeadlineExceeded);
+        let taken = Status::already_exists("quorate: there was another transaction of the id");
+        assert_eq!(Doubt(true).told("t", taken).code(), Code::AlreadyExists);
     }
 }

@@ -1,6 +1,7 @@
 //! Running, listing and showing transactions.
 
-use crate::relay::{Relay, is_relayed};
+use crate::deadline;
+use crate::relay::{Doubt, Handed, Relay, is_relayed};
 use crate::work::branch;
 use prost::Message;
 use quorate_coordinator::{
@@ -20,15 +21,23 @@ use tonic::{Request, Response, Status};
 
 /// How long a transaction may stay undecided, where its client does not say.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client waits for a transaction at the most: the coordinator has a limit of its own.
+const LONGEST_RUN: Duration = Duration::from_secs(3_600);
+/// How long it waits for everything else, where it does not say.
+const LIMIT: Duration = Duration::from_secs(15);
 /// How many are listed, where nobody says.
 const LISTED: u32 = 100;
 /// How many are listed at the most.
 const MOST_LISTED: u32 = 10_000;
 
+/// Bytes of a message that is read at all. What is larger than a transaction may be is read, so that
+/// we can say so in our own words: the library has none of advice.
+const MOST_READ: usize = 4 * MAX_BYTES;
+
 /// The service for this node.
 pub(crate) fn service(node: Node, relay: Relay, max_txn_ops: usize) -> TransactionsServer<Service> {
     TransactionsServer::new(Service { node, relay, max_txn_ops })
-        .max_decoding_message_size(MAX_BYTES + (64 << 10))
+        .max_decoding_message_size(MOST_READ)
 }
 
 pub(crate) struct Service {
@@ -62,7 +71,10 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
         return Err(invalid(format!("{n} branches: a transaction has up to {MAX_BRANCHES}")));
     }
     if bytes > MAX_BYTES {
-        return Err(invalid(format!("{bytes} bytes: a transaction has up to {MAX_BYTES}")));
+        return Err(invalid(format!(
+            "{bytes} bytes: a transaction has up to {MAX_BYTES}; make several of it, or keep what is \
+             large elsewhere and put its name here"
+        )));
     }
     let patience = match request.patience_ms {
         0 => PATIENCE,
@@ -75,7 +87,10 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
     let branches: Vec<_> = branches.collect::<Result<_, _>>().map_err(invalid)?;
     let protocol = match protocol.as_str() {
         "" => usual_protocol(&branches),
-        name => name.parse().map_err(|why| invalid(format!("protocol {name:?}: {why}")))?,
+        // Of those that have a name, the coordinator refuses what is not run between nodes.
+        name => name.parse().map_err(|_| {
+            invalid(format!("there is no protocol {name:?}: say two-phase or paxos-commit"))
+        })?,
     };
     Ok(Wanted { id: request.id, content, bytes, patience, protocol, branches })
 }
@@ -160,6 +175,23 @@ fn wire(report: &Report) -> pb::Transaction {
     }
 }
 
+/// What its branches answered: of one that commits alone. Where it does not, a branch may have
+/// answered before another one said no, and nothing of that was ever true.
+fn answers(report: Report) -> Vec<pb::BranchAnswer> {
+    if !report.record.stage.verdict().is_some_and(Verdict::commits) {
+        return Vec::new();
+    }
+    let revisions = report.record.branches.iter().map(|branch| match branch.state {
+        BranchState::Committed(revision) => revision,
+        _ => 0,
+    });
+    let answers = report.answers.into_iter().zip(revisions);
+    let answers = answers.map(|(answer, revision)| pb::BranchAnswer {
+        txn: answer.map(|answer| txn_response(revision, answer.outcome)),
+    });
+    answers.collect()
+}
+
 #[tonic::async_trait]
 impl Transactions for Service {
     async fn run(
@@ -167,38 +199,35 @@ impl Transactions for Service {
         request: Request<pb::RunTransactionRequest>,
     ) -> Result<Response<pb::RunTransactionResponse>, Status> {
         let relayed = is_relayed(&request);
+        let by = deadline::of(&request, LONGEST_RUN);
         let request = request.into_inner();
         let applied = request.applied;
         let asked = (!relayed).then(|| request.clone());
         let wanted = wanted(request, self.max_txn_ops)?;
-        if let Some(asked) = asked
-            && let Some(answer) = self.relay.ask(&asked, &wanted).await
-        {
-            return answer;
+        let mut doubt = Doubt::default();
+        if let Some(asked) = asked {
+            match self.relay.ask(&asked, &wanted, by).await {
+                Handed::Answered(answer) => return answer,
+                Handed::Here(begun) => doubt = begun,
+            }
         }
-        let report = self.node.run(wanted, applied).await.map_err(|error| status(&error))?;
+        let id = wanted.id.clone();
+        let ran = self.node.run(wanted, applied, by).await;
+        let report = ran.map_err(|error| doubt.told(&id, status(&error)))?;
         let transaction = Some(wire(&report));
-        let revisions = report.record.branches.iter().map(|branch| match branch.state {
-            BranchState::Committed(revision) => revision,
-            _ => 0,
-        });
-        let answers = report.answers.into_iter().zip(revisions);
-        let answers = answers.map(|(answer, revision)| pb::BranchAnswer {
-            txn: answer.map(|answer| txn_response(revision, answer.outcome)),
-        });
-        let answers = answers.collect();
-        Ok(Response::new(pb::RunTransactionResponse { transaction, answers }))
+        Ok(Response::new(pb::RunTransactionResponse { transaction, answers: answers(report) }))
     }
 
     async fn list(
         &self,
         request: Request<pb::ListTransactionsRequest>,
     ) -> Result<Response<pb::ListTransactionsResponse>, Status> {
+        let by = deadline::of(&request, LIMIT);
         let limit = match request.into_inner().limit {
             0 => LISTED,
             limit => limit.min(MOST_LISTED),
         };
-        let all = self.node.list(limit.into()).await.map_err(|error| status(&error))?;
+        let all = self.node.list(limit.into(), by).await.map_err(|error| status(&error))?;
         let transactions = all.iter().map(wire).collect();
         Ok(Response::new(pb::ListTransactionsResponse { transactions }))
     }
@@ -207,9 +236,10 @@ impl Transactions for Service {
         &self,
         request: Request<pb::ShowTransactionRequest>,
     ) -> Result<Response<pb::ShowTransactionResponse>, Status> {
+        let by = deadline::of(&request, LIMIT);
         let id = request.into_inner().id;
         check_known_id(&id).map_err(|why| invalid(why.to_string()))?;
-        match self.node.show(&id).await.map_err(|error| status(&error))? {
+        match self.node.show(&id, by).await.map_err(|error| status(&error))? {
             Some(report) => {
                 let transaction = Some(wire(&report));
                 Ok(Response::new(pb::ShowTransactionResponse { transaction }))
@@ -224,9 +254,10 @@ impl Transactions for Service {
         &self,
         request: Request<pb::CancelTransactionRequest>,
     ) -> Result<Response<pb::CancelTransactionResponse>, Status> {
+        let by = deadline::of(&request, LIMIT);
         let id = request.into_inner().id;
         check_known_id(&id).map_err(|why| invalid(why.to_string()))?;
-        let report = self.node.cancel(&id).await.map_err(|error| status(&error))?;
+        let report = self.node.cancel(&id, by).await.map_err(|error| status(&error))?;
         let transaction = Some(wire(&report));
         Ok(Response::new(pb::CancelTransactionResponse { transaction }))
     }
@@ -235,6 +266,7 @@ impl Transactions for Service {
         &self,
         request: Request<pb::NameBranchRequest>,
     ) -> Result<Response<pb::NameBranchResponse>, Status> {
+        let by = deadline::of(&request, LIMIT);
         let it = request.into_inner();
         let kind = match it.kind.as_str() {
             "postgres" => Kind::Postgres,
@@ -245,7 +277,7 @@ impl Transactions for Service {
                 return Err(invalid(format!("there is no kind of participant {other:?}: {why}")));
             }
         };
-        let named = self.node.name(&it.transaction, &it.branch, kind, &it.participant).await;
+        let named = self.node.name(&it.transaction, &it.branch, kind, &it.participant, by).await;
         let (own, hand_in) = named.map_err(|error| status(&error))?;
         Ok(Response::new(pb::NameBranchResponse {
             prepared: own.id,
@@ -257,22 +289,59 @@ impl Transactions for Service {
 
     async fn alarms(
         &self,
-        _request: Request<pb::ListAlarmsRequest>,
+        request: Request<pb::ListAlarmsRequest>,
     ) -> Result<Response<pb::ListAlarmsResponse>, Status> {
-        let all = self.node.alarms().await.map_err(|error| status(&error))?;
-        let alarms = all.into_iter().map(alarm).collect();
-        Ok(Response::new(pb::ListAlarmsResponse { alarms }))
+        let found = self
+            .node
+            .alarms(deadline::of(&request, LIMIT))
+            .await
+            .map_err(|error| status(&error))?;
+        let alarms = found.all.into_iter().map(alarm).collect();
+        Ok(Response::new(pb::ListAlarmsResponse { alarms, more: found.more }))
     }
 
     async fn acknowledge(
         &self,
         request: Request<pb::AcknowledgeAlarmsRequest>,
     ) -> Result<Response<pb::AcknowledgeAlarmsResponse>, Status> {
+        let by = deadline::of(&request, LIMIT);
         let it = request.into_inner();
         check_known_id(&it.transaction).map_err(|why| invalid(why.to_string()))?;
         let branch = (!it.branch.is_empty()).then_some(it.branch.as_str());
-        let ended = self.node.acknowledge(&it.transaction, branch).await;
+        let ended = self.node.acknowledge(&it.transaction, branch, by).await;
         let alarms = ended.map_err(|error| status(&error))?.into_iter().map(alarm).collect();
         Ok(Response::new(pb::AcknowledgeAlarmsResponse { alarms }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_base::GroupId;
+    use quorate_keyspace::branch::Done;
+    use quorate_keyspace::reply::TxnOutcome;
+    use quorate_transactions::{Owner, Record};
+
+    /// A transaction of one branch, which has answered, and stands like this.
+    fn answered(stage: Stage) -> Report {
+        let mut record = Record::void(Owner::default(), 0, "");
+        record.branches = vec![BranchRecord::keyspace("take", "stock", GroupId(7))];
+        record.branches[0].state = BranchState::Committed(3);
+        record.stage = stage;
+        let outcome = TxnOutcome { succeeded: true, responses: Vec::new() };
+        let answers = vec![Some(Done { revision: 3, outcome })];
+        Report { id: "t".to_owned(), record, bundle: None, answers }
+    }
+
+    #[test]
+    fn what_is_rolled_back_has_no_answers() {
+        for stage in [Stage::Decided, Stage::Finished] {
+            let committed = answers(answered(stage(Verdict::Commit)));
+            let txn = committed[0].txn.as_ref().unwrap();
+            assert_eq!((txn.succeeded, txn.header.unwrap().revision), (true, 3));
+            let refused = Verdict::Abort { branch: Some(0), reason: "no apples".to_owned() };
+            assert_eq!(answers(answered(stage(refused))), []);
+        }
+        assert_eq!(answers(answered(Stage::Open)), []);
     }
 }

@@ -38,5 +38,6 @@ mod watch;
 
 pub use backend::Backend;
 pub use errors::Refusal;
+pub use metrics::{Measure, Measures};
 pub use options::{Options, SERVER_VERSION};
 pub use serve::{Door, serve, serve_doors};

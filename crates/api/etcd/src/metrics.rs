@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tonic::Code;
 
@@ -120,11 +121,58 @@ impl Metrics {
     }
 }
 
+/// A figure that somebody else tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Measure {
+    /// What it is called; a counter without `_total`, which the encoder adds.
+    pub name: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    /// How much it is now.
+    pub value: u64,
+    /// Whether it only ever grows, while the node lives.
+    pub counts_up: bool,
+}
+
+/// Tells figures when somebody asks for them.
+#[derive(Clone)]
+pub struct Measures(Arc<dyn Fn() -> Vec<Measure> + Send + Sync>);
+
+impl Measures {
+    /// Told by this.
+    pub fn new(tell: impl Fn() -> Vec<Measure> + Send + Sync + 'static) -> Measures {
+        Measures(Arc::new(tell))
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        for Measure { name, help, value, counts_up } in (self.0)() {
+            if counts_up {
+                let counter: Counter = Counter::default();
+                counter.inc_by(value);
+                registry.register(name, help, counter);
+            } else {
+                let gauge: Gauge = Gauge::default();
+                gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+                registry.register(name, help, gauge);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Measures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Measures")
+    }
+}
+
 /// The text of `/metrics`.
 pub(crate) fn text<B: Backend>(node: &Node<B>) -> String {
     let mut registry = Registry::default();
     counters(&node.metrics, &mut registry);
     gauges(node, &mut registry);
+    if let Some(measures) = &node.options.measures {
+        measures.register(&mut registry);
+    }
     let mut text = String::new();
     // Writing into a string cannot fail.
     let _ = encode(&mut text, &registry);
@@ -215,7 +263,11 @@ fn gauges<B: Backend>(node: &Node<B>, registry: &mut Registry) {
         ("quorate_client_connections", "Open connections", node.metrics.connections.get()),
         ("quorate_raft_term", "The term", number(consensus.term)),
         ("quorate_leases", "Leases there are", number(reader.leases().len() as u64)),
-        ("quorate_alarms", "Alarms raised", number(reader.alarms().len() as u64)),
+        (
+            "quorate_alarms",
+            "Alarms about members' stores, which are full or corrupt",
+            number(reader.alarms().len() as u64),
+        ),
     ];
     for (name, help, value) in list {
         let gauge: Gauge = Gauge::default();

@@ -1,5 +1,6 @@
 //! What can be chosen about the API, and the limits it keeps.
 
+use crate::metrics::Measures;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tonic::service::Routes;
@@ -34,6 +35,8 @@ pub struct Options {
     pub recent_event_bytes: usize,
     /// Serves the paths of gRPC services that are not etcd's (`/quorate.`…).
     pub control: Option<Routes>,
+    /// What `/metrics` tells besides.
+    pub measures: Option<Measures>,
     /// Runtimes that serve connections in turn with the one that `serve` runs on.
     pub workers: Vec<Handle>,
 }
@@ -49,6 +52,7 @@ impl Default for Options {
             progress_notify_interval: Duration::from_secs(600),
             recent_event_bytes: 16 << 20,
             control: None,
+            measures: None,
             workers: Vec::new(),
         }
     }

@@ -9,8 +9,9 @@ use crate::service::{Inner, Transactions, kind_of, store_error};
 use crate::store::{Store, StoreError};
 use crate::takeover::{Why, take};
 use quorate_resource_managers::{BranchName, Deadline, Heuristic};
-use quorate_transactions::records::OPEN;
 use quorate_transactions::{Alarm, BranchState, Record};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -21,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The pause between two looks, and between two tries to write one down.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How many are listed.
-const MOST: u64 = 10_000;
+const MOST: usize = 10_000;
 
 impl Inner {
     /// Writes an alarm down, in the background, until that has succeeded.
@@ -68,28 +69,56 @@ fn in_record<'a>(id: &'a str, record: &'a Record) -> impl Iterator<Item = Alarm>
     })
 }
 
-/// Whether an alarm is the same as another, wherever each was met.
-fn is_same(a: &Alarm, b: &Alarm) -> bool {
-    (&a.transaction, &a.branch, &a.participant) == (&b.transaction, &b.branch, &b.participant)
+/// Alarms, each once, wherever it was met.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Alarms {
+    /// They: those in records first.
+    pub all: Vec<Alarm>,
+    /// Whether there are more than these.
+    pub more: bool,
+    known: BTreeSet<[String; 3]>,
+}
+
+impl Alarms {
+    /// Adds one, if there is room.
+    fn add(&mut self, alarm: Alarm) -> ControlFlow<()> {
+        let what = [&alarm.transaction, &alarm.branch, &alarm.participant].map(String::clone);
+        if self.known.contains(&what) {
+            return ControlFlow::Continue(());
+        }
+        if self.all.len() == MOST {
+            self.more = true;
+            return ControlFlow::Break(());
+        }
+        self.known.insert(what);
+        self.all.push(alarm);
+        ControlFlow::Continue(())
+    }
+
+    /// Adds those of a record that is not over.
+    pub(crate) fn of_record(&mut self, id: &str, record: &Record) -> ControlFlow<()> {
+        in_record(id, record).try_for_each(|alarm| self.add(alarm))
+    }
+
+    /// Adds those that are kept beside the records, as this node's replica has them.
+    pub(crate) fn kept_beside(&mut self, store: &Store) -> Result<(), StoreError> {
+        store.each_alarm(|_, alarm| self.add(alarm))
+    }
 }
 
 impl Transactions {
-    /// All alarms that nobody has acknowledged.
+    /// The alarms that nobody has acknowledged: up to 10,000 of them.
     ///
     /// # Errors
     /// [`RunError`]
-    pub async fn alarms(&self) -> Result<Vec<Alarm>, RunError> {
-        let store = self.store().await?;
-        store.0.read(READ_TIMEOUT).await.map_err(|e| store_error(StoreError::Request(e)))?;
-        let open = store.list(OPEN, "", false, MOST).map_err(store_error)?;
-        let mut all: Vec<Alarm> =
-            open.iter().flat_map(|(id, (record, _))| in_record(id, record)).collect();
-        for (_, alarm) in store.alarms(MOST).map_err(store_error)? {
-            if !all.iter().any(|known| is_same(known, &alarm)) {
-                all.push(alarm);
-            }
-        }
-        Ok(all)
+    pub async fn alarms(&self, by: Deadline) -> Result<Alarms, RunError> {
+        let store = self.store(by).await?;
+        let read = store.0.read(READ_TIMEOUT.min(by.left())).await;
+        read.map_err(|e| store_error(StoreError::Request(e)))?;
+        let mut found = Alarms::default();
+        store.each_open(|id, record| found.of_record(id, record)).map_err(store_error)?;
+        found.kept_beside(&store).map_err(store_error)?;
+        Ok(found)
     }
 
     /// Ends the alarms about a transaction, or about one branch of it, because people have seen to
@@ -101,26 +130,31 @@ impl Transactions {
         &self,
         id: &str,
         branch: Option<&str>,
+        by: Deadline,
     ) -> Result<Vec<Alarm>, RunError> {
-        let store = self.store().await?;
-        let known = store.find(id, READ_TIMEOUT).await.map_err(store_error)?;
+        let store = self.store(by).await?;
+        let known = store.find(id, READ_TIMEOUT.min(by.left())).await.map_err(store_error)?;
         // An alarm about one that a bundle carries is about the bundle.
         let id = known.as_ref().map_or(id, |known| &known.id);
         let meant = |alarm: &Alarm| {
             alarm.transaction == id && branch.is_none_or(|branch| alarm.branch == branch)
         };
-        let mut ended = self.acknowledge_record(&store, id, meant).await?;
-        let beside = store.alarms(MOST).map_err(store_error)?.into_iter();
-        let beside: Vec<(String, Alarm)> = beside.filter(|(_, alarm)| meant(alarm)).collect();
-        if !beside.is_empty() {
-            let names: Vec<String> = beside.iter().map(|(name, _)| name.clone()).collect();
-            store.remove_alarms(&names).await.map_err(store_error)?;
+        let mut ended = Alarms::default();
+        for alarm in self.acknowledge_record(&store, (id, by), meant).await? {
+            // A transaction has fewer branches than there is room.
+            let _ = ended.add(alarm);
         }
-        for (_, alarm) in beside {
-            if !ended.iter().any(|known| is_same(known, &alarm)) {
-                ended.push(alarm);
+        let mut beside = Vec::new();
+        let look = |name: String, alarm: Alarm| match meant(&alarm) {
+            true => {
+                beside.push(name);
+                ended.add(alarm)
             }
-        }
+            false => ControlFlow::Continue(()),
+        };
+        store.each_alarm(look).map_err(store_error)?;
+        store.remove_alarms(&beside).await.map_err(store_error)?;
+        let ended = ended.all;
         if ended.is_empty() {
             let about = branch.map(|name| format!(", branch {name:?}")).unwrap_or_default();
             let why = format!("there is no alarm about the transaction {id:?}{about}");
@@ -141,13 +175,13 @@ impl Transactions {
     async fn acknowledge_record(
         &self,
         store: &Store,
-        id: &str,
+        (id, by): (&str, Deadline),
         meant: impl Fn(&Alarm) -> bool,
     ) -> Result<Vec<Alarm>, RunError> {
-        let (inner, deadline) = (&self.0, Deadline::within(LIMIT));
+        let (inner, deadline) = (&self.0, by.min(Deadline::within(LIMIT)));
         let mut ended = Vec::new();
         loop {
-            let kept = store.read(id, READ_TIMEOUT).await.map_err(store_error)?;
+            let kept = store.read(id, READ_TIMEOUT.min(by.left())).await.map_err(store_error)?;
             let Some((record, revision)) = kept else { return Ok(ended) };
             let alarms: Vec<Alarm> = in_record(id, &record).filter(&meant).collect();
             if alarms.is_empty() {
@@ -173,5 +207,33 @@ impl Transactions {
             }
             sleep(PAUSE).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_transactions::Kind;
+
+    fn alarm(n: usize) -> Alarm {
+        Alarm {
+            transaction: format!("order-{n}"),
+            branch: "debit".to_owned(),
+            kind: Kind::Postgres,
+            participant: "bank".to_owned(),
+            what: "it is gone".to_owned(),
+            since_ms: n as u64,
+        }
+    }
+
+    #[test]
+    fn each_alarm_is_told_once_and_what_is_left_out_is_said() {
+        let mut found = Alarms::default();
+        assert!((0..MOST).all(|n| found.add(alarm(n)).is_continue()));
+        // The same, met elsewhere at another time.
+        assert!(found.add(Alarm { since_ms: 9, ..alarm(3) }).is_continue());
+        assert!(!found.more && found.all.len() == MOST);
+        assert!(found.add(alarm(MOST)).is_break());
+        assert!(found.more && found.all.len() == MOST);
     }
 }

@@ -24,12 +24,13 @@ impl Transactions {
     ///
     /// # Errors
     /// [`RunError`]; an unknown one, if there is none of this id.
-    pub async fn cancel(&self, id: &str) -> Result<Report, RunError> {
-        let (inner, deadline) = (&self.0, Deadline::within(LIMIT));
-        let store = self.store().await?;
+    pub async fn cancel(&self, id: &str, by: Deadline) -> Result<Report, RunError> {
+        let (inner, deadline) = (&self.0, by.min(Deadline::within(LIMIT)));
+        let store = self.store(by).await?;
         let mut carried = false;
         loop {
-            let known = match store.find(id, READ_TIMEOUT).await.map_err(store_error)? {
+            let limit = READ_TIMEOUT.min(by.left());
+            let known = match store.find(id, limit).await.map_err(store_error)? {
                 Some(known) => known,
                 // Its bundle was taken apart: it has no record of its own yet, and gets none.
                 None if carried => {

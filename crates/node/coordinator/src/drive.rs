@@ -120,7 +120,10 @@ impl Drive {
                 Effect::Settle { branch, commit, asked, epoch } => {
                     self.settle(branch, commit, (asked, epoch));
                 }
-                Effect::Decided => self.show(Progress::Decided),
+                Effect::Decided => {
+                    self.inner.counters.decided(self.coordinator.record());
+                    self.show(Progress::Decided);
+                }
                 Effect::Finished { forget } => {
                     self.forget = forget;
                     self.show(Progress::Applied);

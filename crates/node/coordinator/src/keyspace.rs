@@ -49,7 +49,7 @@ pub(crate) fn trouble(error: &RequestError) -> String {
     match error {
         RequestError::Unavailable => "its group has no leader at the moment".to_owned(),
         RequestError::DeadlineExceeded => "its group did not answer in time".to_owned(),
-        other => format!("its group did not answer: {other:?}"),
+        other => format!("its group did not answer: {other}"),
     }
 }
 
@@ -91,7 +91,7 @@ impl Participant<'_> {
                     }
                 }
                 Ok(Err(error)) => {
-                    let reason = format!("the keyspace refuses it: {error:?}");
+                    let reason = format!("the keyspace refuses it: {error}");
                     return Some(Vote::No { reason, again: None });
                 }
                 Err(what) => self.live.trouble(self.branch, &what),
@@ -124,7 +124,7 @@ impl Participant<'_> {
                     }
                     Err(what) => what,
                 },
-                Ok(Err(error)) => format!("its keyspace said {error:?}"),
+                Ok(Err(error)) => format!("its keyspace said: {error}"),
                 Err(what) if self.is_gone().await => return gone(commit, &what),
                 Err(what) => what,
             };
@@ -143,7 +143,7 @@ impl Participant<'_> {
                     Ok(found) => return found,
                     Err(what) => what,
                 },
-                Ok(Err(error)) => format!("its keyspace said {error:?}"),
+                Ok(Err(error)) => format!("its keyspace said: {error}"),
                 Err(_) if self.is_gone().await => {
                     return Found::No(Some("its keyspace was dropped".to_owned()));
                 }

@@ -18,6 +18,7 @@
 //! | `own` | branches that applications prepare themselves |
 //! | `alarms` | what people have to see to |
 //! | `tidy` | forgets what ended long ago |
+//! | `counts` | what `/metrics` tells |
 //!
 //! Invariants: the record decides, whoever holds it, or votes that nobody can take back; nothing
 //! here is needed to be remembered when the node dies. Whatever is asked of a participant is asked
@@ -28,6 +29,7 @@ mod alarms;
 mod alone;
 mod bundles;
 mod cancel;
+mod counts;
 mod drive;
 mod error;
 mod keyspace;
@@ -48,6 +50,8 @@ mod takeover;
 mod tidy;
 mod writer;
 
+pub use alarms::Alarms;
+pub use counts::Counts;
 pub use error::RunError;
 pub use report::Report;
 pub use request::{Branch, BranchWork, MAX_BYTES, Request, usual_protocol};

@@ -117,6 +117,12 @@ impl Open {
         self.ear.state.lock().records.keys().cloned().collect()
     }
 
+    /// All of them, as their bytes.
+    pub fn all(&self) -> Vec<(String, Bytes)> {
+        let state = self.ear.state.lock();
+        state.records.iter().map(|(id, (value, _))| (id.clone(), value.clone())).collect()
+    }
+
     /// One of them, if it is still open. A record that cannot be read is passed over.
     pub fn get(&self, id: &str) -> Option<Kept> {
         let (value, revision) = self.ear.state.lock().records.get(id).cloned()?;

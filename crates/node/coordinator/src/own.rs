@@ -49,6 +49,7 @@ impl Transactions {
         branch: &str,
         kind: rm::Kind,
         participant: &str,
+        by: Deadline,
     ) -> Result<(OwnBranch, Duration), RunError> {
         let inner = &self.0;
         quorate_transactions::check_id(transaction)
@@ -57,7 +58,7 @@ impl Transactions {
         let cluster = inner.node.cluster();
         let name = name(cluster, transaction, OWN_ATTEMPT, participant, branch)
             .map_err(|error| RunError::Invalid(error.to_string()))?;
-        inner.check(&*manager, Deadline::within(CHECK_LIMIT)).await?;
+        inner.check(&*manager, by.min(Deadline::within(CHECK_LIMIT))).await?;
         Ok((OwnBranch::new(kind, &name), manager.hand_in()))
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 const GRACE: Duration = Duration::from_secs(5);
 /// How often whoever waits for another node's transaction looks.
 const LOOK: Duration = Duration::from_millis(20);
-/// Transactions that one node drives at a time.
+/// Transactions that one node drives at a time, but for those that it has taken over.
 const MOST_LIVE: usize = 4_096;
 /// The least that an attempt is given to be decided.
 const LEAST: Duration = Duration::from_millis(50);
@@ -31,14 +31,19 @@ const LEAST: Duration = Duration::from_millis(50);
 impl Transactions {
     /// Runs a transaction, or tells how the one of this id and content ended that was run before.
     /// Answers once the decision is on record; with `applied`, once it is carried out everywhere,
-    /// or the time is up.
+    /// or the time is up. It goes on when whoever asked is not waited for any more.
     ///
     /// # Errors
     /// [`RunError`]
-    pub async fn run(&self, request: Request, applied: bool) -> Result<Report, RunError> {
+    pub async fn run(
+        &self,
+        request: Request,
+        applied: bool,
+        by: Deadline,
+    ) -> Result<Report, RunError> {
         request.check()?;
         let undecided = Deadline::within(request.patience);
-        let limit = Deadline::within(request.patience + GRACE);
+        let limit = by.min(Deadline::within(request.patience + GRACE));
         let mut company = request.may_ride();
         while !limit.left().is_zero() {
             let by = (undecided, limit);
@@ -66,15 +71,16 @@ impl Transactions {
             sleep(LOOK).await;
             return Ok(None);
         }
-        if inner.live.len() >= MOST_LIVE {
+        // What was taken over may wait for participants that these here have nothing to do with.
+        if inner.live.len().saturating_sub(inner.taken.len()) >= MOST_LIVE {
             let why = format!("this node drives {MOST_LIVE} transactions already: try again");
             return Err(RunError::Unavailable(why));
         }
-        let store = self.store().await?;
+        let store = self.store(limit).await?;
         if let Some(known) = store.look_for(&request.id).map_err(store_error)? {
             return self.wait_for_other(&store, request, known, limit).await;
         }
-        let branches = self.branches(request, undecided).await?;
+        let branches = self.branches(request, undecided.min(limit)).await?;
         let mut ticket = None;
         if std::mem::take(company) {
             let rode = timeout(limit.left(), ride(inner, request, &branches, undecided)).await;
@@ -88,7 +94,7 @@ impl Transactions {
                     return Ok(None);
                 }
                 Ride::Elsewhere => {
-                    let found = store.find(&request.id, READ_TIMEOUT).await;
+                    let found = store.find(&request.id, READ_TIMEOUT.min(limit.left())).await;
                     // It may have been committed, whatever keeps the records away.
                     if let Some(known) = found.map_err(|_| in_doubt(&request.id))? {
                         return self.wait_for_other(&store, request, known, limit).await;
@@ -155,8 +161,8 @@ impl Transactions {
         let record = live.record.lock().clone();
         match record.stage {
             Stage::Open if decided == Ok(Progress::Left) => {
-                let store = self.store().await?;
-                let found = store.find(&request.id, READ_TIMEOUT).await;
+                let store = self.store(limit).await.map_err(|_| in_doubt(&request.id))?;
+                let found = store.find(&request.id, READ_TIMEOUT.min(limit.left())).await;
                 match found.map_err(|_| in_doubt(&request.id))? {
                     Some(known) => self.wait_for_other(&store, request, known, limit).await,
                     None => Ok(None),

@@ -1,13 +1,16 @@
 //! Transactions at this node: their participants, their records, and what clients ask about them.
 
 use crate::bundles::Bundles;
+use crate::counts::Counters;
 use crate::error::RunError;
 use crate::live::AllLive;
+use crate::open::Open;
 use crate::oracle::Records;
 use crate::outbox::{self, Outboxes};
 use crate::report::Report;
 use crate::request::{Branch, BranchWork};
 use crate::store::{Store, StoreError};
+use crate::takeover::Taken;
 use crate::writer::{self, Writer};
 use crate::{orphans, takeover, tidy};
 use parking_lot::Mutex;
@@ -22,7 +25,6 @@ use quorate_transactions::{Carried, Kind, Moment, Owner, SuspicionSettings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::Semaphore;
 
 /// How long the records' keyspace may take to be there.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,8 +70,11 @@ pub(crate) struct Inner {
     pub writer: Writer,
     pub outboxes: Outboxes,
     pub recovery: Recovery,
-    /// Bounds what is taken over at a time.
-    pub taken: Arc<Semaphore>,
+    /// What is taken over.
+    pub taken: Taken,
+    /// The records of those that are not over, as far as they were heard of.
+    pub open: Mutex<Open>,
+    pub counters: Counters,
     pub managers: Participants,
     /// When each was last found fit.
     fit: Mutex<BTreeMap<String, std::time::Instant>>,
@@ -215,7 +220,9 @@ impl Transactions {
                 writer: Writer::default(),
                 outboxes: Outboxes::default(),
                 recovery: Recovery::new(all, oracle, settings.recovery),
-                taken: takeover::permits(),
+                taken: Taken::new(),
+                open: Mutex::new(Open::new(settings.page)),
+                counters: Counters::default(),
                 managers,
                 fit: Mutex::default(),
                 start: tokio::time::Instant::now(),
@@ -223,7 +230,7 @@ impl Transactions {
         });
         writer::start(&Arc::downgrade(&inner));
         tokio::spawn(outbox::watch(Arc::downgrade(&inner)));
-        tokio::spawn(takeover::watch(Arc::downgrade(&inner), settings.suspicion, settings.page));
+        tokio::spawn(takeover::watch(Arc::downgrade(&inner), settings.suspicion));
         tokio::spawn(orphans::watch(Arc::downgrade(&inner)));
         tokio::spawn(tidy::watch(Arc::downgrade(&inner), settings.retention));
         if !inner.managers.is_empty() {
@@ -243,8 +250,8 @@ impl Transactions {
         &self.0.managers
     }
 
-    pub(crate) async fn store(&self) -> Result<Store, RunError> {
-        let made = self.0.node.transactions(STORE_TIMEOUT).await;
+    pub(crate) async fn store(&self, by: Deadline) -> Result<Store, RunError> {
+        let made = self.0.node.transactions(STORE_TIMEOUT.min(by.left())).await;
         made.map(Store).map_err(|error| match error {
             AdminError::Unavailable | AdminError::NotServing(_) => RunError::Unavailable(
                 "the records of transactions cannot be reached from this node at the moment"
@@ -254,13 +261,15 @@ impl Transactions {
         })
     }
 
-    /// The transactions that are not over, and up to `limit` of the latest that are.
+    /// The transactions that are not over, and up to `limit` of the latest that are. Here and
+    /// elsewhere: whoever asks is answered by the deadline, if only that there is no answer yet.
     ///
     /// # Errors
     /// [`RunError`]
-    pub async fn list(&self, limit: u64) -> Result<Vec<Report>, RunError> {
-        let store = self.store().await?;
-        store.0.read(READ_TIMEOUT).await.map_err(|e| store_error(StoreError::Request(e)))?;
+    pub async fn list(&self, limit: u64, by: Deadline) -> Result<Vec<Report>, RunError> {
+        let store = self.store(by).await?;
+        let read = store.0.read(READ_TIMEOUT.min(by.left())).await;
+        read.map_err(|e| store_error(StoreError::Request(e)))?;
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut all = Vec::new();
         for prefix in [OPEN, FINISHED] {
@@ -275,9 +284,9 @@ impl Transactions {
     ///
     /// # Errors
     /// [`RunError`]
-    pub async fn show(&self, id: &str) -> Result<Option<Report>, RunError> {
-        let store = self.store().await?;
-        let (known, unconfirmed) = match store.find(id, CONFIRM_TIMEOUT).await {
+    pub async fn show(&self, id: &str, by: Deadline) -> Result<Option<Report>, RunError> {
+        let store = self.store(by).await?;
+        let (known, unconfirmed) = match store.find(id, CONFIRM_TIMEOUT.min(by.left())).await {
             Ok(known) => (known, String::new()),
             // A record that is there has its worth, for it only ever goes on. One that is not there
             // may be there elsewhere.

@@ -10,8 +10,9 @@ use quorate_keyspace::command::{Command, Delete, Operation, Put, Txn};
 use quorate_keyspace::reply::Outcome;
 use quorate_keyspace::{KeyspaceError, ReadError, codec};
 use quorate_mvcc::{KeyRange, Revision};
-use quorate_transactions::records::{self, Kept, Known, LookError, as_of, key};
+use quorate_transactions::records::{self, Kept, Known, LookError, OPEN, as_of, key};
 use quorate_transactions::{Alarm, Record, StoreRequest, Stored};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// How long one write may take before it is made again.
@@ -19,6 +20,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What alarms begin with that no open record tells of.
 pub(crate) const ALARM: &str = "a/";
+/// How many are read at a time, where all are looked at.
+const PAGE: u64 = 1_000;
 /// Records, and whom they carry, that are removed with one command.
 const MOST_REMOVED: usize = 500;
 
@@ -44,10 +47,10 @@ impl std::fmt::Display for StoreError {
         match self {
             StoreError::Away => f.write_str("the records cannot be reached from this node yet"),
             StoreError::Request(error) => {
-                write!(f, "the keyspace of the transactions' records did not answer: {error:?}")
+                write!(f, "the keyspace of the transactions' records did not answer: {error}")
             }
             StoreError::Refused(error) => {
-                write!(f, "the keyspace of the transactions' records refuses: {error:?}")
+                write!(f, "the keyspace of the transactions' records refuses: {error}")
             }
             StoreError::Look(error) => error.fmt(f),
         }
@@ -147,6 +150,23 @@ impl Store {
         Ok(records::list(self.0.reader(), prefix, after, false, limit)?)
     }
 
+    /// Shows every record that is open, as far as this node knows, until `look` has seen enough.
+    pub fn each_open(
+        &self,
+        mut look: impl FnMut(&str, &Record) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        each(
+            |after| self.list_raw(OPEN, after, PAGE),
+            |id, value| match Record::decode(value) {
+                Ok(record) => look(&id, &record),
+                Err(error) => {
+                    tracing::error!(id, %error, "cannot read a transaction's record");
+                    ControlFlow::Continue(())
+                }
+            },
+        )
+    }
+
     /// Removes finished records, each if it is still as of its revision, and forgets whom they
     /// carried.
     pub async fn remove(&self, finished: &[(String, Kept)]) -> Result<(), StoreError> {
@@ -175,17 +195,22 @@ impl Store {
         self.propose(&command, WRITE_TIMEOUT).await.map(drop)
     }
 
-    /// Up to `limit` alarms, as far as this node knows, with the names of their branches. What
-    /// cannot be read is told and passed over.
-    pub fn alarms(&self, limit: u64) -> Result<Vec<(String, Alarm)>, StoreError> {
-        let mut all = Vec::new();
-        for (name, value, _) in records::list(self.0.reader(), ALARM, "", false, limit)? {
-            match Alarm::decode(value) {
-                Ok(alarm) => all.push((name, alarm)),
-                Err(error) => tracing::error!(name, %error, "cannot read an alarm"),
-            }
-        }
-        Ok(all)
+    /// Shows every alarm that is kept beside the records, as far as this node knows, with the name
+    /// of its branch, until `look` has seen enough. What cannot be read is told and passed over.
+    pub fn each_alarm(
+        &self,
+        mut look: impl FnMut(String, Alarm) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        each(
+            |after| self.list_raw(ALARM, after, PAGE),
+            |name, value| match Alarm::decode(value) {
+                Ok(alarm) => look(name, alarm),
+                Err(error) => {
+                    tracing::error!(name, %error, "cannot read an alarm");
+                    ControlFlow::Continue(())
+                }
+            },
+        )
     }
 
     /// Removes alarms, by the names of their branches.
@@ -204,5 +229,51 @@ impl Store {
     /// Forgets the history of records before a revision.
     pub async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
         self.propose(&Command::Compact { revision }, WRITE_TIMEOUT).await.map(drop)
+    }
+}
+
+/// Shows everything there is, page by page, until `look` has seen enough.
+fn each(
+    page: impl Fn(&str) -> Result<Vec<(String, Bytes, Revision)>, StoreError>,
+    mut look: impl FnMut(String, Bytes) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let mut after = String::new();
+    loop {
+        let some = page(&after)?;
+        let Some((last, ..)) = some.last() else { return Ok(()) };
+        after.clone_from(last);
+        for (name, value, _) in some {
+            if look(name, value).is_break() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_pages_are_looked_at_until_enough_was_seen() {
+        let all: Vec<String> = (0..2_345).map(|n| format!("{n:05}")).collect();
+        let page = |after: &str| {
+            let rest = all.iter().filter(|name| name.as_str() > after).take(1_000);
+            Ok(rest.map(|name| (name.clone(), Bytes::new(), 1)).collect())
+        };
+        let mut seen = Vec::new();
+        let every = each(page, |name, _| {
+            seen.push(name);
+            ControlFlow::Continue(())
+        });
+        assert!(every.is_ok() && seen == all, "{} are seen", seen.len());
+        let mut n = 0;
+        let some = each(page, |_, _| {
+            n += 1;
+            if n < 1_500 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        assert!(some.is_ok() && n == 1_500);
+        let away = each(|_| Err(StoreError::Away), |_, _| ControlFlow::Continue(()));
+        assert!(matches!(away, Err(StoreError::Away)));
     }
 }

@@ -28,6 +28,7 @@ const FORGET_LIMIT: Duration = Duration::from_secs(10);
 /// Does so as long as the node lives, while it leads the records' group.
 pub(crate) async fn watch(inner: Weak<Inner>, retention: Duration) {
     let mut seen: VecDeque<(Instant, Revision)> = VecDeque::new();
+    let mut deaf = Deaf::default();
     loop {
         sleep(PAUSE.min(retention)).await;
         let Some(inner) = inner.upgrade() else { return };
@@ -47,7 +48,7 @@ pub(crate) async fn watch(inner: Weak<Inner>, retention: Duration) {
             old = seen.pop_front().map(|(_, revision)| revision);
         }
         if let Some(old) = old {
-            forget(&inner, &store, old).await;
+            forget(&inner, &store, old, &mut deaf).await;
         }
         if let Some(last) = last.filter(|last| *last > store.0.reader().compacted_revision())
             && let Err(error) = store.compact(last).await
@@ -57,8 +58,27 @@ pub(crate) async fn watch(inner: Weak<Inner>, retention: Duration) {
     }
 }
 
+/// A participant outside.
+type Participant = (Kind, String);
+
+/// Participants that did not forget what they were asked to. Each is warned of once, until it has
+/// forgotten something again: their records are kept, however long that takes.
+#[derive(Default)]
+struct Deaf(BTreeSet<Participant>);
+
+impl Deaf {
+    /// Whether that is news.
+    fn failed(&mut self, participant: &Participant) -> bool {
+        self.0.insert(participant.clone())
+    }
+
+    fn forgot(&mut self, participant: &Participant) {
+        self.0.remove(participant);
+    }
+}
+
 /// Forgets every record that has not changed since revision `old`.
-async fn forget(inner: &Inner, store: &Store, old: Revision) {
+async fn forget(inner: &Inner, store: &Store, old: Revision, deaf: &mut Deaf) {
     let mut after = String::new();
     loop {
         let page = match store.list(FINISHED, &after, false, PAGE) {
@@ -76,7 +96,7 @@ async fn forget(inner: &Inner, store: &Store, old: Revision) {
             }
         }
         due.retain(|(id, _)| !kept.contains(id));
-        let due = forgotten_outside(inner, due).await;
+        let due = forgotten_outside(inner, due, deaf).await;
         if !due.is_empty()
             && let Err(error) = store.remove(&due).await
         {
@@ -108,8 +128,12 @@ async fn comes_back(inner: &Inner, id: &str, record: &Record) -> bool {
 }
 
 /// Lets the participants outside forget these; those that are kept by none of them any more.
-async fn forgotten_outside(inner: &Inner, due: Vec<(String, Kept)>) -> Vec<(String, Kept)> {
-    let mut branches = BTreeMap::<(Kind, String), Vec<_>>::new();
+async fn forgotten_outside(
+    inner: &Inner,
+    due: Vec<(String, Kept)>,
+    deaf: &mut Deaf,
+) -> Vec<(String, Kept)> {
+    let mut branches = BTreeMap::<Participant, Vec<_>>::new();
     for (id, (record, _)) in &due {
         for branch in record.branches.iter().filter(|branch| branch.kind != Kind::Keyspace) {
             let (asked, cluster) = (record.asked, inner.node.cluster());
@@ -120,17 +144,27 @@ async fn forgotten_outside(inner: &Inner, due: Vec<(String, Kept)>) -> Vec<(Stri
         }
     }
     let mut failed = Vec::new();
-    for ((kind, participant), names) in branches {
-        let forgotten = match inner.manager(kind, &participant) {
+    for (participant, names) in branches {
+        let forgotten = match inner.manager(participant.0, &participant.1) {
             Ok(manager) => manager
                 .forget(&names, Deadline::within(FORGET_LIMIT))
                 .await
                 .map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        if let Err(error) = forgotten {
-            tracing::warn!(participant, %error, "it does not forget branches that are over");
-            failed.push((kind, participant));
+        match forgotten {
+            Ok(()) => deaf.forgot(&participant),
+            Err(error) => {
+                if deaf.failed(&participant) {
+                    let (kind, name) = (participant.0.name(), &participant.1);
+                    tracing::warn!(
+                        kind, name, %error,
+                        "a participant does not forget branches that are over: their records are \
+                         kept until it does, and this is said once (docs/in-doubt.md)"
+                    );
+                }
+                failed.push(participant);
+            }
         }
     }
     let kept = |record: &Record| {
@@ -139,4 +173,21 @@ async fn forgotten_outside(inner: &Inner, due: Vec<(String, Kept)>) -> Vec<(Stri
         })
     };
     due.into_iter().filter(|(_, (record, _))| !kept(record)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_participant_that_does_not_forget_is_news_once() {
+        let mut deaf = Deaf::default();
+        let (bank, shop) =
+            ((Kind::Postgres, "bank".to_owned()), (Kind::MariaDb, "bank".to_owned()));
+        assert!(deaf.failed(&bank) && deaf.failed(&shop));
+        assert!(!deaf.failed(&bank) && !deaf.failed(&shop));
+        deaf.forgot(&bank);
+        assert!(deaf.failed(&bank), "it was well in between");
+        assert!(!deaf.failed(&shop));
+    }
 }

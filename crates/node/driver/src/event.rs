@@ -6,6 +6,7 @@ use quorate_base::{Ballot, GroupId, Index, Instant, NodeId, RequestId};
 use quorate_replicated_log::{Base, Change, Entries, Epoch, Protocol, Role, StepDown};
 use quorate_service::{Applied, SnapshotChunk};
 use quorate_wal::{Batch, BatchId};
+use std::fmt;
 
 /// Names a client request on this node. The caller's to choose; answered exactly once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -134,6 +135,26 @@ pub enum RequestError {
     /// The node is stopping or its disk failed.
     Stopped,
 }
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RequestError::Unavailable => "no leader could be reached in time; nothing was done",
+            RequestError::DeadlineExceeded => "there was no answer in time; it may be done yet",
+            RequestError::TooManyRequests => "this node has too much under way; nothing was done",
+            RequestError::TooLarge => "it is larger than the limit; nothing was done",
+            RequestError::UnknownGroup => "its group is not on this node",
+            RequestError::ChangeInProgress => "a change of members is already under way",
+            RequestError::BadChange => "the change makes no sense",
+            RequestError::Outdated => "the members or the epoch changed meanwhile",
+            RequestError::NotReady => "the learner lacks too much of the log",
+            RequestError::TransferFailed => "leadership could not be handed over in time",
+            RequestError::Stopped => "the node is stopping, or its disk failed",
+        })
+    }
+}
+
+impl std::error::Error for RequestError {}
 
 /// Work for a group's service, done in order.
 #[derive(Debug)]

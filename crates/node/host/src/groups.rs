@@ -85,7 +85,7 @@ impl fmt::Display for SwitchError {
                  of epoch {}, which does nothing twice",
                 epoch.0
             ),
-            SwitchError::Failed(error) => write!(f, "the node refused: {error:?}"),
+            SwitchError::Failed(error) => write!(f, "the node refused: {error}"),
         }
     }
 }

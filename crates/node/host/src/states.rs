@@ -115,7 +115,7 @@ fn judged(error: quorate_mvcc::Error) -> ServiceError {
 fn alone(why: &str) -> String {
     format!(
         "{why}; no other replica is known to have it, so this node does not go on without: bring \
-         back its data directory, or make a new cluster of a snapshot"
+         back its data directory, as it was in a backup"
     )
 }
 

@@ -3,7 +3,7 @@
 use super::load::Figures;
 use super::{Arguments, Workload};
 use crate::exit::Failure;
-use crate::output::{Output, print_json, table};
+use crate::output::{Output, print_json, say, table};
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -67,9 +67,9 @@ pub fn print(arguments: &Arguments, figures: &Figures) -> Result<(), Failure> {
         row("this client's CPU", format!("{cpu:.2} s"));
     }
     row("failures", errors.to_string());
-    println!("{rows}");
+    say!("{rows}");
     for (text, n) in &figures.errors {
-        println!("{n} × {text}");
+        say!("{n} × {text}");
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::Connection;
 use super::range::Keys;
 use crate::exit::Failure;
-use crate::output::{Output, key_value, print_json, table, text};
+use crate::output::{Output, key_value, print_json, say, table, text};
 use clap::Args;
 use quorate_wire::etcdserverpb::DeleteRangeRequest;
 use serde_json::{Value, json};
@@ -35,8 +35,8 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
         for kv in &response.prev_kvs {
             rows.add_row([text(&kv.key), text(&kv.value), kv.mod_revision.to_string()]);
         }
-        println!("{rows}");
+        say!("{rows}");
     }
-    println!("{} deleted, revision {revision}", response.deleted);
+    say!("{} deleted, revision {revision}", response.deleted);
     Ok(())
 }

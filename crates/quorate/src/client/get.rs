@@ -3,11 +3,10 @@
 use super::Connection;
 use super::range::Keys;
 use crate::exit::Failure;
-use crate::output::{Output, key_value, print_json, table, text};
+use crate::output::{Output, key_value, print, print_json, say, table, text};
 use clap::Args;
 use quorate_wire::etcdserverpb::RangeRequest;
 use serde_json::{Value, json};
-use std::io::Write;
 
 /// What to read.
 #[derive(Args, Debug)]
@@ -56,15 +55,16 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
         );
     }
     if arguments.count_only {
-        println!("{}", response.count);
+        say!("{}", response.count);
         return Ok(());
     }
     if arguments.value_only {
-        let mut out = std::io::stdout().lock();
+        let mut all = Vec::new();
         for kv in &response.kvs {
-            out.write_all(&kv.value)?;
-            out.write_all(b"\n")?;
+            all.extend_from_slice(&kv.value);
+            all.push(b'\n');
         }
+        print(&all);
         return Ok(());
     }
     let mut rows = table(&["key", "value", "revision", "version", "lease"]);
@@ -74,12 +74,12 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
         rows.add_row([text(&kv.key), text(&kv.value), revision, kv.version.to_string(), lease]);
     }
     if !response.kvs.is_empty() {
-        println!("{rows}");
+        say!("{rows}");
     }
     match response.count {
-        1 => println!("1 key at revision {revision}"),
-        n if response.more => println!("{} of {n} keys at revision {revision}", response.kvs.len()),
-        n => println!("{n} keys at revision {revision}"),
+        1 => say!("1 key at revision {revision}"),
+        n if response.more => say!("{} of {n} keys at revision {revision}", response.kvs.len()),
+        n => say!("{n} keys at revision {revision}"),
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use super::Connection;
 use crate::exit::Failure;
-use crate::output::{Output, print_json, table};
+use crate::output::{Output, print_json, say, table};
 use clap::{Args, Subcommand};
 use quorate_client::{Client, Config, Error};
 use quorate_wire::quorate::{Group, ListGroupsRequest, SwitchGroupRequest};
@@ -60,7 +60,7 @@ pub(crate) async fn run(mut connection: Connection, arguments: Arguments) -> Res
                 return print_json(&as_json(&switched));
             }
             let Group { id, keyspace, protocol, epoch, .. } = switched;
-            println!("OK, group {id} (keyspace {keyspace}) is under {protocol}, in epoch {epoch}");
+            say!("OK, group {id} (keyspace {keyspace}) is under {protocol}, in epoch {epoch}");
             Ok(())
         }
     }
@@ -216,6 +216,6 @@ fn print(connection: &Connection, all: &[Group]) -> Result<(), Failure> {
             or_dash(group.commit_index.to_string()),
         ]);
     }
-    println!("{rows}");
+    say!("{rows}");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::Connection;
 use crate::exit::Failure;
-use crate::output::{Output, print_json, table};
+use crate::output::{Output, print_json, say, table};
 use clap::{Args, Subcommand};
 use quorate_wire::quorate::{
     CreateKeyspaceRequest, DescribeKeyspaceRequest, DropKeyspaceRequest, Keyspace,
@@ -67,7 +67,7 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
             match connection.output {
                 Output::Json => print_json(&json_of(&made)),
                 Output::Table => {
-                    println!("OK, keyspace {} (id {})", made.name, made.id);
+                    say!("OK, keyspace {} (id {})", made.name, made.id);
                     Ok(())
                 }
             }
@@ -91,7 +91,7 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
             }
             let id = id.unwrap_or(known.id);
             client.keyspace_drop(DropKeyspaceRequest { name: name.clone(), id, force }).await?;
-            println!("OK, keyspace {name} (id {id}) is dropped");
+            say!("OK, keyspace {name} (id {id}) is dropped");
             Ok(())
         }
     }
@@ -134,6 +134,6 @@ fn print(connection: &Connection, all: &[Keyspace]) -> Result<(), Failure> {
             known.keys.to_string(),
         ]);
     }
-    println!("{rows}");
+    say!("{rows}");
     Ok(())
 }

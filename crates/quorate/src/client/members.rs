@@ -2,7 +2,7 @@
 
 use super::Connection;
 use crate::exit::Failure;
-use crate::output::{Output, print_json, table};
+use crate::output::{Output, print_json, say, table};
 use clap::Args;
 use quorate_wire::etcdserverpb::MemberListRequest;
 use serde_json::{Value, json};
@@ -41,6 +41,6 @@ pub(crate) async fn run(connection: Connection, _: Arguments) -> Result<(), Fail
             if member.is_learner { "learner" } else { "voter" }.to_owned(),
         ]);
     }
-    println!("{rows}");
+    say!("{rows}");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::Connection;
 use crate::exit::Failure;
-use crate::output::{Output, key_value, print_json, text};
+use crate::output::{Output, key_value, print_json, say, text};
 use clap::Args;
 use quorate_wire::etcdserverpb::PutRequest;
 use serde_json::json;
@@ -49,9 +49,9 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
         let previous = response.prev_kv.as_ref().map(key_value);
         return print_json(&json!({ "revision": revision, "prev_kv": previous }));
     }
-    println!("OK, revision {revision}");
+    say!("OK, revision {revision}");
     if let Some(previous) = response.prev_kv {
-        println!("before: {} (revision {})", text(&previous.value), previous.mod_revision);
+        say!("before: {} (revision {})", text(&previous.value), previous.mod_revision);
     }
     Ok(())
 }

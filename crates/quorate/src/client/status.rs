@@ -2,7 +2,7 @@
 
 use super::Connection;
 use crate::exit::Failure;
-use crate::output::{Output, print_json, size, table};
+use crate::output::{Output, print_json, say, size, table};
 use clap::Args;
 use quorate_client::{Client, Endpoint};
 use quorate_wire::etcdserverpb::{StatusRequest, StatusResponse};
@@ -101,5 +101,5 @@ fn print_table(answers: &[(Endpoint, Asked)]) {
             }
         }
     }
-    println!("{rows}");
+    say!("{rows}");
 }

@@ -3,7 +3,7 @@
 use super::Connection;
 use super::range::Keys;
 use crate::exit::Failure;
-use crate::output::{Output, key_value, print_json, text};
+use crate::output::{Output, is_closed, key_value, print_json, say, text};
 use clap::Args;
 use quorate_wire::etcdserverpb::WatchCreateRequest;
 use quorate_wire::mvccpb::Event;
@@ -45,8 +45,8 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
         for event in &response.events {
             print(event, connection.output)?;
             left -= 1;
-            if left == 0 {
-                break;
+            if left == 0 || is_closed() {
+                return Ok(());
             }
         }
     }
@@ -67,6 +67,6 @@ fn print(event: &Event, output: Output) -> Result<(), Failure> {
     if let Some(previous) = &event.prev_kv {
         line += &format!("  (before: {})", text(&previous.value));
     }
-    println!("{line}");
+    say!("{line}");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `quorate lab commit`: which way of committing holds, which blocks, and which splits.
 
 use crate::exit::Failure;
-use crate::output::{Output, print_json, table};
+use crate::output::{Output, print_json, say, table};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_atomic_commit::Protocol;
@@ -160,9 +160,9 @@ fn print(
         let in_doubt = told.in_doubt.replace("participant ", "");
         shown.add_row([name, protocol.name(), during, &in_doubt, word(told.after)]);
     }
-    println!("{shown}");
-    println!("Four participants; \"while it lasts\" is about those that can reach each other.");
-    println!();
+    say!("{shown}");
+    say!("Four participants; \"while it lasts\" is about those that can reach each other.");
+    say!();
     let header =
         ["random faults, then", "protocol", "committed", "rolled back", "blocked", "SPLIT"];
     let mut shown = table(&header);
@@ -171,10 +171,10 @@ fn print(
         let protocol = row.protocol.name();
         shown.add_row([row.ending(), protocol, &committed, &rolled_back, &blocked, &split]);
     }
-    println!("{shown}");
+    say!("{shown}");
     for row in rows {
         if let Some(seed) = row.split {
-            println!("{} splits first at seed {seed}", row.protocol);
+            say!("{} splits first at seed {seed}", row.protocol);
         }
     }
     Ok(())

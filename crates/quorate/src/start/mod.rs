@@ -22,7 +22,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let options = arguments.resolved().map_err(Failure::Usage)?;
     if arguments.print_config {
         let text = toml::to_string(&options).map_err(|e| Failure::Usage(e.to_string()))?;
-        print!("{text}");
+        crate::output::print(text.as_bytes());
         return Ok(());
     }
     let settings = Settings::of(&options).map_err(Failure::Usage)?;

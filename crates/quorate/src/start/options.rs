@@ -123,7 +123,7 @@ options! {
     log_level: String, "log-level", "QUORATE_LOG_LEVEL", Some("info".into());
     /// `console` or `json`
     log_format: String, "log-format", "QUORATE_LOG_FORMAT", Some("console".into());
-    /// Threads that serve clients and peers [default: as many as cores, 2 to 8]
+    /// Threads that serve clients [default: half as many as cores, 1 to 8]
     worker_threads: usize, "worker-threads", "QUORATE_WORKER_THREADS", None;
 }
 

@@ -157,6 +157,7 @@ async fn serve_until_end(
         election_timeout: settings.election_timeout,
         progress_notify_interval: settings.progress_notify_interval,
         control: Some(quorate_control::routes(&handle, &transactions, settings.max_txn_ops)),
+        measures: Some(quorate_control::measures(&transactions)),
         workers,
         ..Options::default()
     };

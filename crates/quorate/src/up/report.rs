@@ -2,7 +2,7 @@
 
 use super::plan::Seat;
 use crate::client::status::role;
-use crate::output::table;
+use crate::output::{say, table};
 use quorate_client::{Client, Config};
 use quorate_wire::etcdserverpb::StatusRequest;
 use std::time::Duration;
@@ -39,5 +39,5 @@ pub fn print<'a>(nodes: impl Iterator<Item = (&'a Seat, Option<u32>, Option<&'st
         };
         rows.add_row([&seat.name, &pid, &seat.client, &seat.peer, role]);
     }
-    println!("{rows}");
+    say!("{rows}");
 }

@@ -6,6 +6,7 @@ use super::plan::{Lock, Plan, Seat, lock};
 use super::report;
 use super::state::State;
 use crate::exit::Failure;
+use crate::output::say;
 use std::future::{pending, poll_fn};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -71,8 +72,8 @@ impl Cluster {
         }
         self.print().await;
         let endpoints: Vec<&str> = self.nodes.iter().map(|(s, _)| s.client.as_str()).collect();
-        println!("endpoints: {}", endpoints.join(","));
-        println!("logs: {}/<node>.log; Ctrl-C stops the cluster", self.data().display());
+        say!("endpoints: {}", endpoints.join(","));
+        say!("logs: {}/<node>.log; Ctrl-C stops the cluster", self.data().display());
         loop {
             let (i, how) = tokio::select! {
                 died = self.next_death() => died,
@@ -145,12 +146,12 @@ impl Cluster {
     async fn after_death(&mut self, i: usize, how: &str) -> Result<(), Failure> {
         self.nodes[i].1 = None;
         let (name, log) = (self.nodes[i].0.name.clone(), self.nodes[i].0.log_file.clone());
-        println!("{name} died ({how}); its log is {}", log.display());
+        say!("{name} died ({how}); its log is {}", log.display());
         self.write_state()?;
         if self.arguments.restart {
             sleep(RESTART_PAUSE).await;
             let running = child::start(&self.nodes[i].0, &self.members)?;
-            println!("{name} is started again, pid {}", running.pid);
+            say!("{name} is started again, pid {}", running.pid);
             self.nodes[i].1 = Some(running);
             return self.write_state();
         }
@@ -179,7 +180,7 @@ impl Cluster {
     async fn stop(&mut self) {
         let running = || self.nodes.iter().filter(|(_, running)| running.is_some());
         if running().count() > 0 {
-            println!("stopping");
+            say!("stopping");
         }
         for running in self.nodes.iter().filter_map(|(_, running)| running.as_ref()) {
             running.ask_to_stop();

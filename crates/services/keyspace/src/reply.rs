@@ -4,6 +4,7 @@ use crate::branch::BranchOutcome;
 use crate::command::{Alarm, Member};
 use quorate_base::NodeId;
 use quorate_mvcc::{KeyValue, LeaseId, Revision};
+use std::fmt;
 
 /// The answer to a command, with the revision of the store right after it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,4 +136,30 @@ pub enum KeyspaceError {
     /// Nothing a keyspace can do: a key longer than the store takes, or a change of members that
     /// did not come with the log's own.
     Unsupported,
+}
+
+/// For our own callers; clients of etcd's API have etcd's texts.
+impl fmt::Display for KeyspaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeyspaceError::Compacted => "the revision asked for was compacted",
+            KeyspaceError::FutureRevision => "the revision asked for is yet to come",
+            KeyspaceError::KeyNotFound => "the key is not there",
+            KeyspaceError::LeaseNotFound => "the lease is not there",
+            KeyspaceError::LeaseExists => "the lease is there already",
+            KeyspaceError::LeaseTtlTooLarge => "the lease's time to live is too large",
+            KeyspaceError::NoSpace => {
+                "its storage quota is used up: delete and compact, or raise it"
+            }
+            KeyspaceError::Corrupt => "the data of its members disagrees",
+            KeyspaceError::MemberNotFound => "there is no such member",
+            KeyspaceError::MemberExists => "the member is there already",
+            KeyspaceError::PeerUrlExists => "another member has that peer address",
+            KeyspaceError::NotLearner => "the member is no learner",
+            KeyspaceError::TooManyLearners => "there are as many learners as allowed",
+            KeyspaceError::Locked => "it waited too long for keys that another branch has locked",
+            KeyspaceError::TooManyWaiting => "too many wait for locks there already",
+            KeyspaceError::Unsupported => "a keyspace cannot do that",
+        })
+    }
 }

@@ -5,9 +5,21 @@ use crate::http::World;
 use crate::{begin, quorate};
 use quorate_databases::Stage;
 use quorate_end_to_end::eventually;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a member's `/metrics` tells under this name.
+fn metric(address: &str, name: &str) -> u64 {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let told = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    told.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().unwrap()
+}
 
 #[test]
 fn an_alarm_is_shown_until_somebody_acknowledges_it() {
@@ -38,6 +50,16 @@ fn an_alarm_is_shown_until_somebody_acknowledges_it() {
         (&"committing".into(), &"heuristic".into())
     );
 
+    let told = |name: &str| -> Vec<u64> {
+        world.cluster.nodes.iter().map(|node| metric(&node.client, name)).collect()
+    };
+    eventually("every member tells of it", PATIENCE, || {
+        told("quorate_transactions_in_doubt") == [1; 3]
+            && told("quorate_transaction_alarms") == [1; 3]
+    });
+    assert_eq!(told("quorate_alarms"), [0; 3]);
+    assert_eq!(told("quorate_transactions_committed_total").iter().sum::<u64>(), 1);
+
     // Nobody forgets it: not even when all nodes die at once.
     world.cluster.nodes.iter_mut().for_each(quorate_end_to_end::Node::kill);
     world.cluster.nodes.iter_mut().for_each(quorate_end_to_end::Node::start_again);
@@ -50,6 +72,9 @@ fn an_alarm_is_shown_until_somebody_acknowledges_it() {
     assert!(told.contains("room") && told.contains("decided to commit"), "{told}");
     let other = quorate(&world.cluster, &["txn", "acknowledge", "another"], "");
     assert!(other.err.contains("there is no alarm about the transaction \"another\""), "{other:?}");
+    let taken = "quorate_transactions_taken_over_total";
+    let taken = world.cluster.nodes.iter().map(|node| metric(&node.client, taken)).sum::<u64>();
+    assert!(taken > 0, "its coordinator died");
     let branch = ["txn", "acknowledge", "given-away", "--branch", "order"];
     let branch = quorate(&world.cluster, &branch, "");
     assert!(branch.err.contains("there is no alarm"), "{branch:?}");

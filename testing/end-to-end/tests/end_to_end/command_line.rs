@@ -2,7 +2,7 @@
 
 use crate::begin;
 use quorate_end_to_end::{Cluster, Ran, binary, ports, run};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn quorate(cluster: &Cluster, arguments: &[&str]) -> Ran {
     run(Command::new(binary()).env("QUORATE_ENDPOINTS", cluster.endpoints()).args(arguments), "")
@@ -25,6 +25,41 @@ fn keys_members_and_status() {
     let status = q(&["status", "-o", "json"]).json();
     let leaders = status.as_array().unwrap().iter().filter(|row| row["role"] == "leader").count();
     assert_eq!((status.as_array().unwrap().len(), leaders), (3, 1));
+}
+
+/// Of commands of every kind, whose output nobody reads any more.
+#[test]
+fn a_reader_who_has_seen_enough_ends_a_command_quietly() {
+    let _turn = begin();
+    let cluster = Cluster::start(1);
+    let unread = |arguments: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(binary());
+        command.env("QUORATE_ENDPOINTS", cluster.endpoints()).args(arguments);
+        command.args(["--timeout", "30s"]).stdout(writer).stderr(Stdio::piped());
+        let ended = command.spawn().unwrap().wait_with_output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    assert_eq!(quorate(&cluster, &["put", "a", "1"]).code, Some(0));
+    for arguments in [
+        &["put", "a", "1"][..],
+        &["get", "a"],
+        &["get", "a", "--value-only"],
+        &["get", "a", "-o", "json"],
+        &["watch", "a", "--rev", "2"],
+        &["members"],
+        &["status"],
+        &["group", "list"],
+        &["keyspace", "list"],
+        &["txn", "list"],
+        &["txn", "alarms"],
+    ] {
+        assert_eq!(unread(arguments), (Some(0), String::new()), "{arguments:?}");
+    }
+    // What the command has found out is told by its code all the same.
+    let (code, why) = unread(&["get", "a", "--rev", "99"]);
+    assert!(code == Some(1) && why.contains("revision"), "{why}");
 }
 
 #[test]

@@ -115,6 +115,9 @@ fn transactions_from_the_command_line() {
     let three =
         txn(&format!("protocol = \"three-phase\"\n{}", ORDER.replace("order-1", "order-3")));
     assert!(three.err.contains("three-phase is not run"), "{three:?}");
+    let large = "x".repeat(1 << 20);
+    let large = txn(&ORDER.replace("order-1", "order-3").replace("\"4\"", &format!("{large:?}")));
+    assert!(large.code == Some(1) && large.err.contains("has up to 1048576"), "{}", large.err);
     let absent = q(&["txn", "show", "order-3"], "");
     assert!(absent.err.contains("there is no transaction \"order-3\""), "{absent:?}");
 

@@ -1149,7 +1149,8 @@ pub struct RunTransactionResponse {
     #[prost(message, optional, tag = "1")]
     pub transaction: ::core::option::Option<Transaction>,
     /// What the keyspaces answered, in order of the branches, for whoever ran it first: what it read
-    /// was locked until the decision. Empty for other participants, and for who asks again.
+    /// was locked until the decision. Empty for other participants. There are none for who asks again,
+    /// and none where it does not commit.
     #[prost(message, repeated, tag = "2")]
     pub answers: ::prost::alloc::vec::Vec<BranchAnswer>,
 }
@@ -1224,8 +1225,12 @@ pub struct NameBranchResponse {
 pub struct ListAlarmsRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListAlarmsResponse {
+    /// Up to 10,000.
     #[prost(message, repeated, tag = "1")]
     pub alarms: ::prost::alloc::vec::Vec<Alarm>,
+    /// There are more than these.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AcknowledgeAlarmsRequest {

@@ -89,7 +89,7 @@ impl fmt::Display for AdminError {
                  soon as most of its replicas' nodes run",
                 group.0
             ),
-            AdminError::Failed(error) => write!(f, "the directory did not answer: {error:?}"),
+            AdminError::Failed(error) => write!(f, "the directory did not answer: {error}"),
             AdminError::Internal(why) => write!(f, "the node failed: {why}"),
         }
     }

@@ -36,6 +36,8 @@ pub struct HttpParticipant {
     finishers: Pool<()>,
     /// Whether it was found to keep the contract.
     fit: AtomicBool,
+    /// Whether it was told that the service lists nothing.
+    listless: AtomicBool,
 }
 
 /// Connections are the client's own business; the pools count requests under way.
@@ -58,6 +60,7 @@ impl HttpParticipant {
             config,
             base,
             fit: AtomicBool::new(false),
+            listless: AtomicBool::new(false),
         })
     }
 
@@ -196,7 +199,17 @@ impl HttpParticipant {
         let answered = match self.finish(&probe, "reserved", deadline).await {
             // A participant need not have a list; its branches are then finished by the
             // coordinator's own record alone.
-            Err(Error::Refused { code, .. }) if code == "404" => return Ok(Vec::new()),
+            Err(Error::Refused { code, .. }) if code == "404" => {
+                if !self.listless.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        participant = %self.name,
+                        "the service does not know /quorate/reserved (404), so nobody sees what is \
+                         reserved there: what an application tries by itself and never hands in is \
+                         never cancelled. Let it list what is reserved (docs/resource-managers.md)"
+                    );
+                }
+                return Ok(Vec::new());
+            }
             answered => answered?,
         };
         if answered.said != Said::List {

@@ -35,7 +35,7 @@ impl Alarms {
             (alarm.heuristic, alarm.ended_as_decided) = (heuristic, false);
             return;
         }
-        error!("ALARM: {branch}: {heuristic}. docs/resource-managers.md says what to do");
+        error!("ALARM: {branch}: {heuristic}. docs/in-doubt.md says what to do");
         if alarms.len() < LIMIT {
             let alarm = Alarm {
                 branch: branch.clone(),

@@ -9,6 +9,7 @@ use quorate_resource_managers::{
     Work,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 fn participant(port: u16) -> HttpParticipant {
@@ -224,4 +225,41 @@ async fn what_may_yet_be_handed_in_is_left_alone_for_its_time() {
     let late = manager.adopt(&branch("own"), soon()).await;
     assert_eq!(late, Vote::No(Refusal::Over { applied: false }));
     assert_eq!(rooms(&server), (9, 0));
+}
+
+/// Counts what is warned of.
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_service_that_lists_nothing_is_warned_of_once() {
+    let warned = Arc::new(AtomicUsize::new(0));
+    let _heard = tracing::subscriber::set_default(Warnings(warned.clone()));
+    // Whatever it does, it does not know the path.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listless = participant(listener.local_addr().unwrap().port());
+    let task = tokio::spawn(async move { axum::serve(listener, axum::Router::new()).await });
+    assert_eq!(listless.scan(soon()).await.unwrap(), []);
+    assert_eq!(warned.load(Relaxed), 1);
+    assert_eq!(listless.scan(soon()).await.unwrap(), []);
+    assert_eq!(warned.load(Relaxed), 1, "it is known");
+    let hotel = HotelServer::open(1).await;
+    assert_eq!(participant(hotel.port).scan(soon()).await.unwrap(), []);
+    assert_eq!(warned.load(Relaxed), 1, "an empty list is a list");
+    task.abort();
 }

@@ -7,7 +7,7 @@ mod print;
 
 use super::Connection;
 use crate::exit::Failure;
-use crate::output::{Output, print_json};
+use crate::output::{Output, print_json, say};
 use clap::{Args, Subcommand};
 use quorate_base::Rng;
 use quorate_client::Error;
@@ -17,6 +17,11 @@ use quorate_wire::quorate::{
 };
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a member may take longer than a transaction's patience, and a little more, so that we hear
+/// what it knows by then.
+const GRACE: Duration = Duration::from_secs(7);
 
 /// What to do.
 #[derive(Args, Debug)]
@@ -89,14 +94,17 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
             match connection.output {
                 Output::Json => print_json(&listed.iter().map(print::json).collect()),
                 Output::Table => {
-                    println!("{}", print::list(&listed));
+                    say!("{}", print::list(&listed));
                     Ok(())
                 }
             }
         }
         Action::Cancel { id } => {
             let request = CancelTransactionRequest { id };
-            let told = connection.client()?.transaction_cancel(request).await?;
+            let mut config = connection.config()?;
+            // Another member would take it over, and wait for the same.
+            config.attempt_timeout = config.timeout;
+            let told = quorate_client::Client::new(config).transaction_cancel(request).await?;
             cancelled(&connection, &told.transaction.unwrap_or_default())
         }
         Action::Name(arguments) => name::run(&connection, arguments).await,
@@ -122,8 +130,8 @@ async fn transact(
     request: RunTransactionRequest,
 ) -> Result<(), Failure> {
     // A transaction's own patience is longer than a read's.
-    let patience = std::time::Duration::from_millis(request.patience_ms);
-    connection.timeout = connection.timeout.max(patience + std::time::Duration::from_secs(5));
+    let patience = Duration::from_millis(request.patience_ms);
+    connection.timeout = connection.timeout.max(patience + GRACE);
     let mut config = connection.config()?;
     // Another member is asked only when this one is gone: it would merely wait for the same.
     config.attempt_timeout = config.timeout;
@@ -144,23 +152,42 @@ fn told(connection: &Connection, response: &RunTransactionResponse) -> Result<()
     if connection.output == Output::Json {
         print_json(&print::ran(&it, &response.answers))?;
     }
-    match it.state() {
+    let outcome = match it.state() {
         TransactionState::RolledBack | TransactionState::RollingBack => {
             let guilty = match it.guilty_branch.as_str() {
                 "" => String::new(),
                 name => format!(" by branch {name}"),
             };
-            Err(Failure::Failed(format!(
-                "transaction {} is rolled back{guilty}: {}",
-                it.id, it.reason
-            )))
+            Err(format!("transaction {} is rolled back{guilty}: {}", it.id, it.reason))
         }
-        _ if connection.output == Output::Json => Ok(()),
-        _ => {
-            print::outcome(&it, &response.answers);
-            Ok(())
-        }
+        _ => Ok(()),
+    };
+    if outcome.is_ok() && connection.output == Output::Table {
+        print::outcome(&it, &response.answers);
     }
+    match (outcome, alarms(&it)) {
+        (Ok(()), None) => Ok(()),
+        (Err(why), None) => Err(Failure::Failed(why)),
+        (Ok(()), Some(alarms)) => Err(Failure::Alarm(alarms)),
+        (Err(why), Some(alarms)) => Err(Failure::Alarm(format!("{why}\n{alarms}"))),
+    }
+}
+
+/// What is told of branches that somebody ended against the decision.
+fn alarms(it: &Transaction) -> Option<String> {
+    let against = it.branches.iter().filter(|branch| branch.state == "heuristic");
+    let told: Vec<String> = against
+        .map(|it| format!("branch {} ({} {}): {}", it.name, it.kind, it.participant, it.detail))
+        .collect();
+    (!told.is_empty()).then(|| {
+        format!(
+            "ALARM: of transaction {}, which is {}, somebody ended a branch otherwise: {}. \
+             docs/in-doubt.md says what to do",
+            it.id,
+            print::state(it),
+            told.join("; ")
+        )
+    })
 }
 
 /// How a transaction is decided that was to be cancelled.
@@ -171,9 +198,9 @@ fn cancelled(connection: &Connection, it: &Transaction) -> Result<(), Failure> {
     match it.state() {
         TransactionState::RolledBack | TransactionState::RollingBack => {
             if connection.output == Output::Table {
-                println!("OK, transaction {} is rolled back: {}", it.id, it.reason);
+                say!("OK, transaction {} is rolled back: {}", it.id, it.reason);
             }
-            Ok(())
+            alarms(it).map_or(Ok(()), |alarms| Err(Failure::Alarm(alarms)))
         }
         _ => Err(Failure::Failed(format!(
             "transaction {} is not cancelled: it was decided before, to commit",
@@ -189,4 +216,43 @@ fn fresh_id() -> String {
     let nanos = time.map_or(0, |time| time.as_nanos());
     let mut rng = Rng::new(seed ^ u64::from(std::process::id()).rotate_left(32));
     format!("t-{:x}-{:016x}", nanos / 1_000_000, rng.next_u64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_wire::quorate::BranchStatus;
+
+    #[test]
+    fn a_branch_that_ended_against_the_decision_is_told_by_a_code_of_its_own() {
+        let connection = Connection {
+            endpoints: Vec::new(),
+            keyspace: None,
+            timeout: Duration::from_secs(1),
+            output: Output::Table,
+        };
+        let code = |state: TransactionState, branch: &str| {
+            let branch = BranchStatus {
+                name: "debit".to_owned(),
+                kind: "postgres".to_owned(),
+                participant: "bank".to_owned(),
+                state: branch.to_owned(),
+                detail: "decided to commit, but it is not there".to_owned(),
+                ..BranchStatus::default()
+            };
+            let mut it = Transaction { id: "order-1".to_owned(), ..Transaction::default() };
+            it.set_state(state);
+            it.branches = vec![branch];
+            told(&connection, &RunTransactionResponse { transaction: Some(it), answers: vec![] })
+        };
+        assert!(code(TransactionState::Committed, "committed").is_ok());
+        // People have seen to it.
+        assert!(code(TransactionState::Committed, "acknowledged").is_ok());
+        for state in [TransactionState::Committing, TransactionState::RollingBack] {
+            let Err(Failure::Alarm(why)) = code(state, "heuristic") else { panic!("{state:?}") };
+            assert!(why.contains("branch debit (postgres bank): decided to commit"), "{why}");
+        }
+        let refused = code(TransactionState::RolledBack, "refused");
+        assert!(matches!(refused, Err(Failure::Failed(_))), "{refused:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::super::Connection;
 use crate::exit::Failure;
-use crate::output::{Output, print_json};
+use crate::output::{Output, print_json, say};
 use clap::Args;
 use quorate_wire::quorate::NameBranchRequest;
 use serde_json::json;
@@ -57,15 +57,15 @@ pub(super) async fn run(connection: &Connection, arguments: Arguments) -> Result
         }));
     }
     for statement in &it.before {
-        println!("{statement}{end}");
+        say!("{statement}{end}");
     }
     if !it.after.is_empty() {
-        println!("-- your own statements");
+        say!("-- your own statements");
     }
     for statement in &it.after {
-        println!("{statement};");
+        say!("{statement};");
     }
     let hand_in = humantime::format_duration(Duration::from_millis(it.hand_in_ms));
-    println!("-- then, within {hand_in}, a branch with: prepared = {:?}", it.prepared);
+    say!("-- then, within {hand_in}, a branch with: prepared = {:?}", it.prepared);
     Ok(())
 }

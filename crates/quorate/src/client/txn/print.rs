@@ -1,6 +1,6 @@
 //! Transactions for people and for programs.
 
-use crate::output::{key_value, table, text};
+use crate::output::{key_value, say, table, text};
 use comfy_table::Table;
 use quorate_wire::etcdserverpb::TxnResponse;
 use quorate_wire::etcdserverpb::response_op::Response as Done;
@@ -8,7 +8,7 @@ use quorate_wire::quorate::{Alarm, BranchAnswer, BranchStatus, Transaction, Tran
 use serde_json::{Value, json};
 use std::time::{Duration, UNIX_EPOCH};
 
-fn state(it: &Transaction) -> &'static str {
+pub(super) fn state(it: &Transaction) -> &'static str {
     match it.state() {
         TransactionState::Open => "open",
         TransactionState::Committing => "committing",
@@ -139,25 +139,25 @@ pub(super) fn alarms_json(all: &[Alarm]) -> Value {
 }
 
 pub(super) fn one(it: &Transaction) {
-    println!("transaction  {}", it.id);
-    println!("state        {}", state(it));
+    say!("transaction  {}", it.id);
+    say!("state        {}", state(it));
     if !it.unconfirmed.is_empty() {
-        println!("in doubt     as one member knew it last: {}", it.unconfirmed);
+        say!("in doubt     as one member knew it last: {}", it.unconfirmed);
     }
     if !it.reason.is_empty() {
         let guilty = match it.guilty_branch.as_str() {
             "" => String::new(),
             name => format!(" (branch {name})"),
         };
-        println!("because      {}{guilty}", it.reason);
+        say!("because      {}{guilty}", it.reason);
     }
-    println!("began        {}", time(it.began_ms));
-    println!("{:<12} {}", changed(it), time(it.changed_ms));
-    println!("coordinator  {:x}, epoch {}, {}", it.coordinator, it.epoch, it.protocol);
+    say!("began        {}", time(it.began_ms));
+    say!("{:<12} {}", changed(it), time(it.changed_ms));
+    say!("coordinator  {:x}, epoch {}, {}", it.coordinator, it.epoch, it.protocol);
     if !it.bundle.is_empty() {
-        println!("carried by   {}, with others", it.bundle);
+        say!("carried by   {}, with others", it.bundle);
     }
-    println!("{}", branches(it));
+    say!("{}", branches(it));
 }
 
 fn branches(it: &Transaction) -> Table {
@@ -177,16 +177,16 @@ fn branches(it: &Transaction) -> Table {
 /// The outcome of a run that committed, or is still on its way.
 pub(super) fn outcome(it: &Transaction, answers: &[BranchAnswer]) {
     match it.state() {
-        TransactionState::Committed => println!("OK, transaction {} is committed", it.id),
-        _ => println!("transaction {} is {}", it.id, state(it)),
+        TransactionState::Committed => say!("OK, transaction {} is committed", it.id),
+        _ => say!("transaction {} is {}", it.id, state(it)),
     }
     for (index, branch) in it.branches.iter().enumerate() {
-        println!("{}: {} {}", branch.name, branch.participant, branch_state(branch));
+        say!("{}: {} {}", branch.name, branch.participant, branch_state(branch));
         let answer = answers.get(index).and_then(|answer| answer.txn.as_ref());
         for response in answer.iter().flat_map(|answer| &answer.responses) {
             if let Some(Done::ResponseRange(range)) = &response.response {
                 for kv in &range.kvs {
-                    println!("  {} = {}", text(&kv.key), text(&kv.value));
+                    say!("  {} = {}", text(&kv.key), text(&kv.value));
                 }
             }
         }

@@ -146,14 +146,14 @@ fn optional(rng: &mut Rng) -> Option<u64> {
 
 fn body(rng: &mut Rng, talk: Talk) -> Body {
     match (rng.below(20), talk.protocol) {
-        (0..8, _) => common(rng, talk),
+        (0..8, _) => common(rng),
         (19, Protocol::Raft) | (8..19, Protocol::Paxos) => of_paxos(rng, talk),
-        (8..20, _) => of_raft(rng, talk),
+        (8..20, _) => of_raft(rng),
         _ => Body::TimeoutNow,
     }
 }
 
-fn common(rng: &mut Rng, talk: Talk) -> Body {
+fn common(rng: &mut Rng) -> Body {
     match rng.below(11) {
         0 => Body::PreVote { last: position(rng) },
         1 | 2 => Body::PreVoteReply { granted: rng.below(3) > 0 },
@@ -168,7 +168,7 @@ fn common(rng: &mut Rng, talk: Talk) -> Body {
     }
 }
 
-fn of_raft(rng: &mut Rng, talk: Talk) -> Body {
+fn of_raft(rng: &mut Rng) -> Body {
     match rng.below(16) {
         0..5 => {
             let previous = position(rng);

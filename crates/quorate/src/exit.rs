@@ -12,7 +12,7 @@ Exit codes:
   2  the command line or the configuration is wrong
   3  no endpoint answered in time, or the cluster has no quorum
   4  this machine does not let it: a port is taken, a data directory is locked or not ours
-  5  a transaction is decided, but somebody ended a branch of it otherwise: see `quorate txn alarms`";
+  5  a transaction is decided, but a branch of it ended otherwise: see `quorate txn alarms`";
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]

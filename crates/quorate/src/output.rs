@@ -31,9 +31,10 @@ pub fn table(header: &[&str]) -> Table {
 /// Whether whoever read standard output has closed it.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Prints to standard output, as everything of ours is printed. A closed pipe (`quorate man | head`)
-/// is a reader who has seen enough: what else there is to say is not said, and how the command ends
-/// is not changed by it. Elsewhere (a full disk) nobody would learn what the command has done.
+/// Prints to standard output, as everything of ours is printed. A closed pipe (`quorate man |
+/// head`) is a reader who has seen enough: what else there is to say is not said, and how the
+/// command ends is not changed by it. Elsewhere (a full disk) nobody would learn what the command
+/// has done.
 pub fn print(text: &[u8]) {
     if CLOSED.load(Relaxed) {
         return;

@@ -70,8 +70,8 @@ fn says_nothing(status: &Status) -> bool {
     )
 }
 
-/// Whether a member that answered this, which says nothing of the transaction, may have begun it all
-/// the same. Not, if it was not reached, or says itself that it could not.
+/// Whether a member that answered this, which says nothing of the transaction, may have begun it
+/// all the same. Not, if it was not reached, or says itself that it could not.
 fn may_have_begun(status: &Status) -> bool {
     let Some(source) = std::error::Error::source(status) else {
         return !matches!(status.code(), Code::Unavailable | Code::Unimplemented);

@@ -30,8 +30,8 @@ const LISTED: u32 = 100;
 /// How many are listed at the most.
 const MOST_LISTED: u32 = 10_000;
 
-/// Bytes of a message that is read at all. What is larger than a transaction may be is read, so that
-/// we can say so in our own words: the library has none of advice.
+/// Bytes of a message that is read at all. What is larger than a transaction may be is read, so
+/// that we can say so in our own words: the library has none of advice.
 const MOST_READ: usize = 4 * MAX_BYTES;
 
 /// The service for this node.
@@ -72,8 +72,8 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
     }
     if bytes > MAX_BYTES {
         return Err(invalid(format!(
-            "{bytes} bytes: a transaction has up to {MAX_BYTES}; make several of it, or keep what is \
-             large elsewhere and put its name here"
+            "{bytes} bytes: a transaction has up to {MAX_BYTES}; make several of it, or keep what \
+             is large elsewhere and put its name here"
         )));
     }
     let patience = match request.patience_ms {

@@ -20,9 +20,9 @@ use tokio::time::{sleep, timeout};
 const PAUSE: Duration = Duration::from_millis(50);
 /// How many transactions this node takes over at a time.
 const AT_A_TIME: usize = 256;
-/// One that is not over after so long waits for somebody, and does not count any more: others, whose
-/// participants are there, must not wait with it. What waits costs little more than its record,
-/// which every member has in memory anyway.
+/// One that is not over after so long waits for somebody, and does not count any more: others,
+/// whose participants are there, must not wait with it. What waits costs little more than its
+/// record, which every member has in memory anyway.
 const MOVES_FOR: Duration = Duration::from_secs(1);
 
 /// Does so as long as the node lives.

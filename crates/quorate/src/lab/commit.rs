@@ -162,7 +162,7 @@ fn print(
     }
     say!("{shown}");
     say!("Four participants; \"while it lasts\" is about those that can reach each other.");
-    say!();
+    say!("");
     let header =
         ["random faults, then", "protocol", "committed", "rolled back", "blocked", "SPLIT"];
     let mut shown = table(&header);

@@ -105,7 +105,7 @@ fn in_doubt(id: &str, refused: &Status) -> Status {
 /// What came of handing it on.
 pub(crate) enum Handed {
     /// Somebody answered.
-    Answered(Answer),
+    Answered(Box<Answer>),
     /// It is to be run here.
     Here(Doubt),
 }
@@ -158,7 +158,7 @@ impl Relay {
                         doubt.heard(&status);
                         Handed::Here(doubt)
                     }
-                    answer => Handed::Answered(answer),
+                    answer => Handed::Answered(Box::new(answer)),
                 }
             }
             Course::Elsewhere(members) => {
@@ -176,11 +176,11 @@ impl Relay {
                         }
                         answer => {
                             let told = |refused| doubt.told(&wanted.id, refused);
-                            return Handed::Answered(answer.map_err(told));
+                            return Handed::Answered(Box::new(answer.map_err(told)));
                         }
                     }
                 }
-                Handed::Answered(Err(doubt.told(&wanted.id, last)))
+                Handed::Answered(Box::new(Err(doubt.told(&wanted.id, last))))
             }
         }
     }

@@ -207,7 +207,7 @@ impl Transactions for Service {
         let mut doubt = Doubt::default();
         if let Some(asked) = asked {
             match self.relay.ask(&asked, &wanted, by).await {
-                Handed::Answered(answer) => return answer,
+                Handed::Answered(answer) => return *answer,
                 Handed::Here(begun) => doubt = begun,
             }
         }

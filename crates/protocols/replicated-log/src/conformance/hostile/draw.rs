@@ -181,9 +181,7 @@ fn of_raft(rng: &mut Rng) -> Body {
         8..11 => {
             let outcome = match flag(rng) {
                 true => AppendOutcome::Accepted { matched: number(rng) },
-                false => {
-                    AppendOutcome::Rejected { previous: number(rng), hint: position(rng) }
-                }
+                false => AppendOutcome::Rejected { previous: number(rng), hint: position(rng) },
             };
             let (session, probe) = (rng.below(4), number(rng));
             Body::AppendReply(AppendReply { session, probe, outcome })

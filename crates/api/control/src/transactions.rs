@@ -330,7 +330,7 @@ mod tests {
         record.stage = stage;
         let outcome = TxnOutcome { succeeded: true, responses: Vec::new() };
         let answers = vec![Some(Done { revision: 3, outcome })];
-        Report { id: "t".to_owned(), record, bundle: None, answers }
+        Report { answers, ..Report::of("t", record) }
     }
 
     #[test]

@@ -330,7 +330,8 @@ mod tests {
         record.stage = stage;
         let outcome = TxnOutcome { succeeded: true, responses: Vec::new() };
         let answers = vec![Some(Done { revision: 3, outcome })];
-        Report { answers, ..Report::of("t", record) }
+        let (id, unconfirmed) = ("t".to_owned(), String::new());
+        Report { id, record, bundle: None, answers, unconfirmed }
     }
 
     #[test]

@@ -1,32 +1,51 @@
 //! Writes go on wherever some node reaches a quorum in both directions: every partition of three
-//! and of five nodes, and those that have a name. `quorate lab partitions` shows them, with as many
-//! seeds as one likes.
+//! and of five nodes, and those that have a name, with the draws of one seed for those of five and
+//! of several for the others. `quorate lab partitions` shows them, with as many as one likes.
 
 use crate::raft;
-use quorate_replicated_log::conformance::partitions::{every, named};
+use quorate_replicated_log::conformance::partitions::{
+    PATIENCE, Partition, every, in_timeouts, named,
+};
+use std::time::Duration;
+
+/// Runs all with the draws of so many seeds: the longest time without a write of each seed.
+fn waits(cases: &[Partition], seeds: u64) -> Vec<Duration> {
+    let wait = |seed| {
+        let served = cases.iter().map(|case| {
+            let outcome = case.run_within(PATIENCE, raft, seed);
+            assert!(outcome.is_kept(), "{}, seed {seed}: {outcome:?}", case.name());
+            outcome.served_after.filter(|_| outcome.promised).unwrap_or_default()
+        });
+        served.max().unwrap_or_default()
+    };
+    (1..=seeds).map(wait).collect()
+}
+
+/// Variable `QUORATE_PARTITION_SEEDS`, or this.
+fn seeds(usual: u64) -> u64 {
+    let set = std::env::var("QUORATE_PARTITION_SEEDS").ok();
+    set.and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
 
 #[test]
 fn every_partition_of_three_nodes() {
-    for case in every(3) {
-        let outcome = case.run(raft);
-        assert!(outcome.is_kept(), "{}: {outcome:?}", case.name());
-    }
+    let mut waits = waits(&every(3), seeds(20));
+    println!("{:?}", waits.iter().map(|wait| in_timeouts(*wait)).collect::<Vec<_>>());
+    waits.dedup();
+    assert!(waits.len() > 1, "seeds draw other timeouts");
 }
 
 #[test]
 fn every_partition_of_five_nodes() {
     let cases = every(5);
     assert_eq!(cases.len(), 5 * 9_608);
-    for case in cases {
-        let outcome = case.run(raft);
-        assert!(outcome.is_kept(), "{}: {outcome:?}", case.name());
-    }
+    let waits = waits(&cases, seeds(1));
+    println!("{:?}", waits.iter().map(|wait| in_timeouts(*wait)).collect::<Vec<_>>());
 }
 
 #[test]
 fn partitions_with_a_name() {
     for (name, case) in named() {
-        let outcome = case.run(raft);
-        assert!(outcome.is_kept(), "{name}: {outcome:?}");
+        println!("{name}: {:?}", waits(&[case], seeds(20)).into_iter().max());
     }
 }

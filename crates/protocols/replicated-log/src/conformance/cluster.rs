@@ -92,6 +92,8 @@ impl Node {
 /// A cluster under test. Nodes are numbered from 1.
 pub struct Cluster {
     factory: Factory,
+    /// Sets the replicas' own draws apart from those of other clusters.
+    draws: u64,
     /// Leases are on, with this bound declared.
     lease_clock_drift_ppm: Option<u32>,
     /// Virtual time.
@@ -130,7 +132,13 @@ pub(super) const ELECTION_TIMEOUT: Duration = Duration::from_millis(100);
 impl Cluster {
     /// `nodes` replicas, of which the first `voters` vote and the rest wait to be added.
     pub fn new(factory: Factory, seed: u64, nodes: u64, voters: u64) -> Self {
-        Self::build(factory, seed, nodes, voters, None, 0)
+        Self::build(factory, seed, nodes, voters, None, 0).started(0)
+    }
+
+    /// `nodes` voters, whose election timeouts are drawn otherwise for each `draws`; zero draws
+    /// them as in all other clusters.
+    pub fn drawing(factory: Factory, draws: u64, nodes: u64) -> Self {
+        Self::build(factory, 1, nodes, nodes, None, 0).started(draws)
     }
 
     /// The same with leases, a declared bound on the drift of clocks, and clocks that drift by up
@@ -142,7 +150,7 @@ impl Cluster {
         declared_ppm: u32,
         real_ppm: u32,
     ) -> Self {
-        Self::build(factory, seed, nodes, voters, Some(declared_ppm), real_ppm)
+        Self::build(factory, seed, nodes, voters, Some(declared_ppm), real_ppm).started(0)
     }
 
     fn build(
@@ -179,8 +187,9 @@ impl Cluster {
                 next_due: None,
             }
         };
-        let mut cluster = Cluster {
+        Cluster {
             factory,
+            draws: 0,
             lease_clock_drift_ppm,
             now: Instant::ZERO,
             rng: Rng::new(seed),
@@ -200,11 +209,15 @@ impl Cluster {
             reads: BTreeMap::new(),
             ready: 0,
             next_id: 0,
-        };
-        for id in 1..=nodes {
-            cluster.start(id);
         }
-        cluster
+    }
+
+    fn started(mut self, draws: u64) -> Self {
+        self.draws = draws;
+        for id in 1..=self.len() {
+            self.start(id);
+        }
+        self
     }
 
     fn node(&mut self, id: u64) -> &mut Node {
@@ -267,7 +280,7 @@ impl Cluster {
     /// Starts a node that does not run.
     pub fn start(&mut self, id: u64) {
         let (now, factory) = (self.now, self.factory);
-        let lease_clock_drift_ppm = self.lease_clock_drift_ppm;
+        let (draws, lease_clock_drift_ppm) = (self.draws, self.lease_clock_drift_ppm);
         let node = self.node(id);
         if node.log.is_some() {
             return;
@@ -285,7 +298,7 @@ impl Cluster {
             election_timeout: ELECTION_TIMEOUT,
             patience: ELECTION_TIMEOUT,
             lease_clock_drift_ppm,
-            seed: id * 1_000 + node.run,
+            seed: (draws << 32) ^ (id * 1_000 + node.run),
             limits: Limits { inflight_messages: 8, append_bytes: 400, ..Limits::default() },
         };
         node.started_at = node.applied.position.index;

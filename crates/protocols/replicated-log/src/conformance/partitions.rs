@@ -104,14 +104,14 @@ impl Partition {
         name
     }
 
-    /// Runs it with the draws of one seed, and the patience that is promised.
+    /// Runs it with the draws of the first seed, and the patience that is promised.
     pub fn run(&self, factory: Factory) -> Outcome {
         self.run_within(PATIENCE, factory, 1)
     }
 
-    /// Runs it with the draws of this seed. Writes must go on within `patience`.
+    /// Runs it with the draws of this seed, from 1. Writes must go on within `patience`.
     pub fn run_within(&self, patience: Duration, factory: Factory, seed: u64) -> Outcome {
-        let mut cluster = Cluster::new(factory, seed, self.nodes, self.nodes);
+        let mut cluster = Cluster::drawing(factory, seed - 1, self.nodes);
         self.elect(&mut cluster);
         self.write_some(&mut cluster);
         if let Some(node) = self.lagging {

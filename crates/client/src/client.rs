@@ -133,12 +133,15 @@ impl Client {
     {
         let deadline = Instant::now() + self.config.timeout;
         let mut last = "no time to ask anybody".to_owned();
-        let mut may_be_done = false;
+        // What a member has said of the call says more than that another one is away, or silent.
+        let (mut told, mut may_be_done) = (false, false);
         for round in 0u32.. {
             let (endpoint, channel) = match self.channel(deadline).await {
                 Ok(found) => found,
                 Err(why) => {
-                    last = why;
+                    if !told {
+                        last = why;
+                    }
                     if !self.pause(round, deadline).await {
                         break;
                     }
@@ -152,15 +155,18 @@ impl Client {
                 Safety::Once => deadline,
             };
             let link = self.link_until(channel, patience);
-            let status = match timeout_at(patience, attempt(link)).await {
+            let (status, says) = match timeout_at(patience, attempt(link)).await {
                 Ok(Ok(response)) => {
                     self.answered(&endpoint);
                     return Ok(response.into_inner());
                 }
-                Ok(Err(status)) if !is_timeout(&status) => status,
-                Ok(Err(_)) | Err(_) => Status::deadline_exceeded("no answer in time"),
+                Ok(Err(status)) if !is_timeout(&status) => {
+                    let says = std::error::Error::source(&status).is_none();
+                    (status, says)
+                }
+                _ => (Status::deadline_exceeded("no answer in time"), false),
             };
-            last = format!("{endpoint}: {}", describe(&status));
+            let failure = format!("{endpoint}: {}", describe(&status));
             may_be_done |= safety == Safety::Idempotent && !certainly_not_executed(&status);
             match judge(&status, safety) {
                 Verdict::Final => {
@@ -169,9 +175,12 @@ impl Client {
                 }
                 Verdict::Unknown => {
                     self.failed(&endpoint);
-                    return Err(Error::Unknown { last });
+                    return Err(Error::Unknown { last: failure });
                 }
                 Verdict::Again => self.failed(&endpoint),
+            }
+            if says || !told {
+                (last, told) = (failure, says);
             }
             if !self.pause(round, deadline).await {
                 break;

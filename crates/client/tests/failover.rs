@@ -186,6 +186,10 @@ async fn what_may_have_begun_somewhere_is_unknown_when_nobody_answers_in_time() 
     let away = || Status::unavailable("quorate: the records of transactions cannot be reached");
     let (second, _) = member(Script::Refuse(away)).await;
     short.endpoints = vec![second.parse().unwrap()];
-    let error = put_once(&Client::new(short)).await.unwrap_err();
+    let error = put_once(&Client::new(short.clone())).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    // That another member is away is no news beside it.
+    short.endpoints.push(nobody().await.parse().unwrap());
+    let error = put_once(&Client::new(short)).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be reached"), "{error}");
 }

@@ -115,9 +115,6 @@ fn transactions_from_the_command_line() {
     let three =
         txn(&format!("protocol = \"three-phase\"\n{}", ORDER.replace("order-1", "order-3")));
     assert!(three.err.contains("three-phase is not run"), "{three:?}");
-    let large = "x".repeat(1 << 20);
-    let large = txn(&ORDER.replace("order-1", "order-3").replace("\"4\"", &format!("{large:?}")));
-    assert!(large.code == Some(1) && large.err.contains("has up to 1048576"), "{}", large.err);
     let absent = q(&["txn", "show", "order-3"], "");
     assert!(absent.err.contains("there is no transaction \"order-3\""), "{absent:?}");
 
@@ -137,6 +134,31 @@ fn transactions_from_the_command_line() {
     assert!(hidden.err.contains("the cluster's own"), "{hidden:?}");
     let kept = q(&["keyspace", "drop", "transactions", "--yes"], "");
     assert!(kept.code == Some(1), "{kept:?}");
+}
+
+#[test]
+fn a_member_says_why_before_its_client_gives_up() {
+    let _turn = begin();
+    let mut cluster = Cluster::start(3);
+    quorate(&cluster, &["txn", "list"], "").ok();
+    cluster.nodes[0].kill();
+    cluster.nodes[1].kill();
+    let told = |arguments: &[&str], input: &str| {
+        let mut command = std::process::Command::new(quorate_end_to_end::binary());
+        command.env("QUORATE_ENDPOINTS", cluster.endpoints());
+        let ran = quorate_end_to_end::run(command.args(arguments), input);
+        assert_eq!(ran.code, Some(3), "{ran:?}");
+        ran.err
+    };
+    let listed = told(&["txn", "list"], "");
+    assert!(listed.contains("quorate: the ") && listed.contains("records"), "{listed}");
+    let one = "id = 'one'\npatience = '300ms'\n[[branch]]\nname = 'a'\nkeyspace = 'default'\n\
+               then = [{ put = 'k', value = 'v' }]";
+    let ran = told(&["txn", "run", "-", "--timeout", "1s"], one);
+    assert!(ran.contains("\"one\" is in doubt"), "{ran}");
+    let large = one.replace("'v'", &format!("'{}'", "v".repeat(1 << 20)));
+    let large = quorate(&cluster, &["txn", "run", "-"], &large);
+    assert!(large.code == Some(1) && large.err.contains("has up to 1048576"), "{}", large.err);
 }
 
 pub(crate) fn put(key: String, value: String) -> RequestOp {

@@ -64,6 +64,24 @@ const ORDER: &str = r#"
     then = [{ get = "apples" }, { put = "apples", value = "4" }]
 "#;
 
+fn refused_before_anything_is_prepared(cluster: &Cluster) {
+    let txn = |text: &str| quorate(cluster, &["txn", "run", "-"], text);
+    let unknown = txn(&ORDER.replace("order-1", "order-3").replace("\"stock\"", "\"stocks\""));
+    assert!(unknown.err.contains("there is no keyspace \"stocks\""), "{unknown:?}");
+    let twice = txn(&ORDER.replace("order-1", "order-3").replace("\"stock\"", "\"orders\""));
+    assert!(twice.err.contains("\"orders\" is named by two branches"), "{twice:?}");
+    let own = txn(&ORDER.replace("order-1", "order-3").replace("\"stock\"", "\"system\""));
+    assert!(own.err.contains("is the cluster's own"), "{own:?}");
+    let database = "[[branch]]\nname = 'a'\npostgres = 'bank'\nstatements = [{ sql = 'SELECT 1' }]";
+    let database = txn(database);
+    assert!(database.err.contains("no participant postgres = \"bank\""), "{database:?}");
+    let three =
+        txn(&format!("protocol = \"three-phase\"\n{}", ORDER.replace("order-1", "order-3")));
+    assert!(three.err.contains("three-phase is not run"), "{three:?}");
+    let absent = quorate(cluster, &["txn", "show", "order-3"], "");
+    assert!(absent.err.contains("there is no transaction \"order-3\""), "{absent:?}");
+}
+
 #[test]
 fn transactions_from_the_command_line() {
     let _turn = begin();
@@ -102,21 +120,7 @@ fn transactions_from_the_command_line() {
     let again = txn(&ORDER.replace("order-1", "order-2").replace("order/1", "order/2"));
     assert!(again.err.contains(why), "{again:?}");
 
-    // Refused before anything is prepared.
-    let unknown = txn(&ORDER.replace("order-1", "order-3").replace("\"stock\"", "\"stocks\""));
-    assert!(unknown.err.contains("there is no keyspace \"stocks\""), "{unknown:?}");
-    let twice = txn(&ORDER.replace("order-1", "order-3").replace("\"stock\"", "\"orders\""));
-    assert!(twice.err.contains("\"orders\" is named by two branches"), "{twice:?}");
-    let own = txn(&ORDER.replace("order-1", "order-3").replace("\"stock\"", "\"system\""));
-    assert!(own.err.contains("is the cluster's own"), "{own:?}");
-    let database = "[[branch]]\nname = 'a'\npostgres = 'bank'\nstatements = [{ sql = 'SELECT 1' }]";
-    let database = txn(database);
-    assert!(database.err.contains("no participant postgres = \"bank\""), "{database:?}");
-    let three =
-        txn(&format!("protocol = \"three-phase\"\n{}", ORDER.replace("order-1", "order-3")));
-    assert!(three.err.contains("three-phase is not run"), "{three:?}");
-    let absent = q(&["txn", "show", "order-3"], "");
-    assert!(absent.err.contains("there is no transaction \"order-3\""), "{absent:?}");
+    refused_before_anything_is_prepared(&cluster);
 
     // One keyspace: one phase.
     let one = "id = 'one'\n[[branch]]\nname = 'a'\nkeyspace = 'orders'\n\

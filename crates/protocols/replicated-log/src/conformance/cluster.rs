@@ -127,7 +127,7 @@ pub struct Cluster {
 }
 
 /// The election timeout of every replica.
-pub(super) const ELECTION_TIMEOUT: Duration = Duration::from_millis(100);
+pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Cluster {
     /// `nodes` replicas, of which the first `voters` vote and the rest wait to be added.

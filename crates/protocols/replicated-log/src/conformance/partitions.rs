@@ -5,7 +5,8 @@
 //! cluster serves. Where nobody reaches a quorum nothing is demanded but safety, which the cluster
 //! checks at every step. The named cases are those of *Omni-Paxos* (Ng, Haridi and Carbone, 2023).
 
-use super::cluster::{Cluster, ELECTION_TIMEOUT, Factory};
+pub use super::cluster::ELECTION_TIMEOUT;
+use super::cluster::{Cluster, Factory};
 use crate::{Input, Role};
 use alloc::collections::BTreeSet;
 use alloc::string::String;
@@ -20,13 +21,6 @@ pub const LONGEST: Duration = Duration::from_nanos(ELECTION_TIMEOUT.as_nanos() a
 
 /// Four of those.
 pub const PATIENCE: Duration = Duration::from_nanos(LONGEST.as_nanos() as u64 * 4);
-
-/// How many election timeouts a time is: of the longest that a replica may draw, and of the
-/// setting.
-pub fn in_timeouts(time: Duration) -> (f64, f64) {
-    let of = |timeout: Duration| time.as_secs_f64() / timeout.as_secs_f64();
-    (of(LONGEST), of(ELECTION_TIMEOUT))
-}
 
 /// Every pair of nodes is a bit, in this order: (1, 2), (1, 3) … (n, n - 1).
 fn links(nodes: u64) -> Vec<(u64, u64)> {

@@ -141,8 +141,11 @@ impl NodeHandle {
         loop {
             match self.keyspace(TRANSACTIONS) {
                 Ok(found) => return Ok(found),
-                Err(KeyspaceRefusal::Elsewhere(_)) => return Err(AdminError::Unavailable),
-                Err(KeyspaceRefusal::NotYet) => sleep(LOOK).await,
+                // Every voter gets one: this one may have been asked before its own is there.
+                Err(KeyspaceRefusal::Elsewhere(_)) if !self.membership().is_voter(self.node()) => {
+                    return Err(AdminError::Unavailable);
+                }
+                Err(KeyspaceRefusal::Elsewhere(_) | KeyspaceRefusal::NotYet) => sleep(LOOK).await,
                 Err(KeyspaceRefusal::Unknown) => {
                     let voters = match self.shared().one_vote {
                         true => 1,

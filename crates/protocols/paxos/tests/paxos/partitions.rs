@@ -3,9 +3,7 @@
 //! of several for the others. `quorate lab partitions` shows them, with as many as one likes.
 
 use crate::paxos;
-use quorate_replicated_log::conformance::partitions::{
-    PATIENCE, Partition, every, in_timeouts, named,
-};
+use quorate_replicated_log::conformance::partitions::{PATIENCE, Partition, every, named};
 use std::time::Duration;
 
 /// Runs all with the draws of so many seeds: the longest time without a write of each seed.
@@ -30,7 +28,7 @@ fn seeds(usual: u64) -> u64 {
 #[test]
 fn every_partition_of_three_nodes() {
     let mut waits = waits(&every(3), seeds(20));
-    println!("{:?}", waits.iter().map(|wait| in_timeouts(*wait)).collect::<Vec<_>>());
+    println!("{waits:?}");
     waits.dedup();
     assert!(waits.len() > 1, "seeds draw other timeouts");
 }
@@ -40,7 +38,7 @@ fn every_partition_of_five_nodes() {
     let cases = every(5);
     assert_eq!(cases.len(), 5 * 9_608);
     let waits = waits(&cases, seeds(1));
-    println!("{:?}", waits.iter().map(|wait| in_timeouts(*wait)).collect::<Vec<_>>());
+    println!("{waits:?}");
 }
 
 #[test]

@@ -15,18 +15,14 @@ use core::fmt::Write;
 use core::time::Duration;
 use quorate_base::NodeId;
 
-/// The longest election timeout that a replica may draw: one and a half times the setting.
-pub const LONGEST: Duration = Duration::from_nanos(ELECTION_TIMEOUT.as_nanos() as u64 * 3 / 2);
+/// The election timeout of every replica, as it is set.
+pub const SETTING: Duration = ELECTION_TIMEOUT;
+
+/// The longest that a replica may draw: one and a half times the setting.
+pub const LONGEST: Duration = Duration::from_nanos(SETTING.as_nanos() as u64 * 3 / 2);
 
 /// Four of those.
 pub const PATIENCE: Duration = Duration::from_nanos(LONGEST.as_nanos() as u64 * 4);
-
-/// How many election timeouts a time is: of the longest that a replica may draw, and of the
-/// setting.
-pub fn in_timeouts(time: Duration) -> (f64, f64) {
-    let of = |timeout: Duration| time.as_secs_f64() / timeout.as_secs_f64();
-    (of(LONGEST), of(ELECTION_TIMEOUT))
-}
 
 /// Every pair of nodes is a bit, in this order: (1, 2), (1, 3) … (n, n - 1).
 fn links(nodes: u64) -> Vec<(u64, u64)> {

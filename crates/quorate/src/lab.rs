@@ -11,7 +11,7 @@ use quorate_paxos::MultiPaxos;
 use quorate_raft::Raft;
 use quorate_replicated_log::conformance::Factory;
 use quorate_replicated_log::conformance::partitions::{
-    ELECTION_TIMEOUT, LONGEST, Outcome, PATIENCE, Partition, every, named,
+    LONGEST, Outcome, PATIENCE, Partition, SETTING, every, named,
 };
 use quorate_replicated_log::{Config, Protocol, Recovered, ReplicatedLog};
 use serde_json::json;
@@ -62,6 +62,13 @@ fn factory(protocol: Protocol) -> Factory {
         Protocol::Raft => raft,
         Protocol::Paxos => paxos,
     }
+}
+
+/// How many election timeouts a time is: of the longest that a replica may draw, and of the
+/// setting.
+fn in_timeouts(time: Duration) -> (f64, f64) {
+    let of = |timeout: Duration| time.as_secs_f64() / timeout.as_secs_f64();
+    (of(LONGEST), of(SETTING))
 }
 
 /// What came of a class of cases.
@@ -133,13 +140,6 @@ fn run_partitions(arguments: &Partitions, patience: Duration) -> Result<(), Fail
         0 => Ok(()),
         _ => Err(Failure::Failed(format!("writes did not go on in {stalled} cases"))),
     }
-}
-
-/// How many election timeouts a time is: of the longest that a replica may draw, and of the
-/// setting.
-fn in_timeouts(time: Duration) -> (f64, f64) {
-    let of = |timeout: Duration| time.as_secs_f64() / timeout.as_secs_f64();
-    (of(LONGEST), of(ELECTION_TIMEOUT))
 }
 
 fn print(output: Output, rows: &[(Protocol, &String, Row)]) -> Result<(), Failure> {

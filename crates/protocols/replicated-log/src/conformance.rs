@@ -9,6 +9,7 @@
 mod alone;
 mod cluster;
 pub mod cost;
+mod counts;
 pub mod damage;
 mod disk;
 pub mod elections;
@@ -23,7 +24,8 @@ pub mod transcripts;
 mod words;
 
 pub use alone::Alone;
-pub use cluster::{Cluster, Counts, Factory};
+pub use cluster::{Cluster, Factory};
+pub use counts::Counts;
 pub use disk::Disk;
 pub use schedule::{
     random_schedule, random_schedule_with_clocks, random_schedule_with_leases,

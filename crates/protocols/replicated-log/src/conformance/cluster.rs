@@ -1,5 +1,6 @@
 //! Replicas, a network and a clock, all in one place and all determined by a seed.
 
+use super::counts::Counts;
 use super::disk::Disk;
 use crate::{
     Base, Body, Config, Effects, Entry, Epoch, Event, Input, Limits, Membership, Message, Payload,
@@ -15,33 +16,6 @@ use quorate_base::{Ballot, Index, Instant, NodeId, Rng};
 
 /// Makes a replica of the engine under test.
 pub type Factory = fn(Config, Instant, crate::Recovered) -> Box<dyn ReplicatedLog>;
-
-/// What was counted since the last time it was reset.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Counts {
-    /// Append messages.
-    pub appends: u64,
-    /// Answers to them.
-    pub append_replies: u64,
-    /// Messages that only tell the commit index.
-    pub commit_notices: u64,
-    /// Heartbeats that want an answer, and those answers.
-    pub heartbeats: u64,
-    /// Votes and pre-votes, and their answers; of these:
-    pub votes: u64,
-    /// Pre-votes and their answers.
-    pub pre_votes: u64,
-    /// Questions about another's log: Paxos' phase 1a, Raft's pulls.
-    pub questions: u64,
-    /// Answers to them.
-    pub answers: u64,
-    /// Phase 1a that only asks to wait.
-    pub waits: u64,
-    /// Read index requests and their answers.
-    pub read_indexes: u64,
-    /// Writes.
-    pub writes: u64,
-}
 
 enum Parcel {
     Message(Message),
@@ -127,7 +101,7 @@ pub struct Cluster {
 }
 
 /// The election timeout of every replica.
-pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(100);
+pub(super) const ELECTION_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Cluster {
     /// `nodes` replicas, of which the first `voters` vote and the rest wait to be added.
@@ -482,21 +456,7 @@ impl Cluster {
     }
 
     fn transmit(&mut self, from: u64, send: Send) {
-        match &send.message.body {
-            Body::Append(_) | Body::Accept(_) => self.counts.appends += 1,
-            Body::AppendReply(_) | Body::Accepted(_) => self.counts.append_replies += 1,
-            Body::Heartbeat { probe: 0, .. } => self.counts.commit_notices += 1,
-            Body::Heartbeat { .. } | Body::HeartbeatReply { .. } => self.counts.heartbeats += 1,
-            Body::ReadIndex { .. } | Body::ReadIndexReply { .. } => self.counts.read_indexes += 1,
-            _ => self.counts.votes += 1,
-        }
-        match &send.message.body {
-            Body::PreVote { .. } | Body::PreVoteReply { .. } => self.counts.pre_votes += 1,
-            Body::Prepare { from: Index::MAX, .. } => self.counts.waits += 1,
-            Body::Prepare { .. } | Body::Pull { .. } => self.counts.questions += 1,
-            Body::Promise(_) | Body::Pulled { .. } => self.counts.answers += 1,
-            _ => {}
-        }
+        self.counts.note(&send.message.body);
         if self.rng.chance_ppm(self.loss_ppm) {
             return;
         }

@@ -3,7 +3,8 @@
 //!
 //! A message takes 1 ms here and a write half of that, so that times tell delays and writes apart.
 
-use super::cluster::{Cluster, Counts, Factory};
+use super::cluster::{Cluster, Factory};
+use super::counts::Counts;
 use crate::Role;
 use core::time::Duration;
 

@@ -1,8 +1,9 @@
 //! What an election costs whose winner has something to learn first, L bytes in p parts of at most
 //! A (`append_bytes`), as `docs/raft-and-paxos.md` says. Each engine has a formula of its own.
 
-use super::cluster::{Cluster, Counts, ELECTION_TIMEOUT, Factory};
+use super::cluster::{Cluster, ELECTION_TIMEOUT, Factory};
 use super::cost::{MESSAGE, WRITE, settled, time_until};
+use super::counts::Counts;
 use alloc::vec::Vec;
 use core::time::Duration;
 

@@ -5,8 +5,7 @@
 //! cluster serves. Where nobody reaches a quorum nothing is demanded but safety, which the cluster
 //! checks at every step. The named cases are those of *Omni-Paxos* (Ng, Haridi and Carbone, 2023).
 
-pub use super::cluster::ELECTION_TIMEOUT;
-use super::cluster::{Cluster, Factory};
+use super::cluster::{Cluster, ELECTION_TIMEOUT, Factory};
 use crate::{Input, Role};
 use alloc::collections::BTreeSet;
 use alloc::string::String;
@@ -16,8 +15,11 @@ use core::fmt::Write;
 use core::time::Duration;
 use quorate_base::NodeId;
 
-/// The longest election timeout that a replica may draw: one and a half times the setting.
-pub const LONGEST: Duration = Duration::from_nanos(ELECTION_TIMEOUT.as_nanos() as u64 * 3 / 2);
+/// The election timeout of every replica, as it is set.
+pub const SETTING: Duration = ELECTION_TIMEOUT;
+
+/// The longest that a replica may draw: one and a half times the setting.
+pub const LONGEST: Duration = Duration::from_nanos(SETTING.as_nanos() as u64 * 3 / 2);
 
 /// Four of those.
 pub const PATIENCE: Duration = Duration::from_nanos(LONGEST.as_nanos() as u64 * 4);

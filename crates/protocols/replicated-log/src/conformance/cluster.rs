@@ -3,7 +3,7 @@
 use super::counts::Counts;
 use super::disk::Disk;
 use crate::{
-    Base, Body, Config, Effects, Entry, Epoch, Event, Input, Limits, Membership, Message, Payload,
+    Base, Config, Effects, Entry, Epoch, Event, Input, Limits, Membership, Message, Payload,
     ProposalId, Protocol, ReadId, ReplicatedLog, Role, Send, Write, WriteId,
 };
 use alloc::boxed::Box;

@@ -251,19 +251,35 @@ impl<'a> Scan<'a> {
         if self.next_header(i, end, number).is_some() || self.later_segment_has_blocks(i, number) {
             return true;
         }
-        let sectors = &self.segments[i].bytes[at as usize..end as usize];
+        let bytes = &self.segments[i].bytes;
+        let sectors = &bytes[at as usize..end as usize];
         let unwritten =
             sectors.chunks(SECTOR_BYTES).enumerate().any(|(s, sector)| {
                 match read_stamp(sector, at + (s * SECTOR_BYTES) as u64) {
                     Stamp::Zero => true,
-                    Stamp::Of(low) => low != block.header.number as u32,
-                    Stamp::Bad => false,
+                    Stamp::Of(low) => low != number as u32,
+                    Stamp::Bad => self.is_left_over(i, sector, number),
                 }
             });
         // The first block of a run promises nothing; but what it repeats of a segment that is to be
         // given up may be nowhere else by now.
         let promises_nothing = block.header.is_opening() && block.header.rows == 1;
         !unwritten && !promises_nothing
+    }
+
+    /// Whether a sector of the block of this number is what an earlier block wrote, stamped for
+    /// another place of the file: its write went astray when the file was last used, or sooner.
+    fn is_left_over(&self, i: usize, sector: &[u8], number: u64) -> bool {
+        let Segment { sequence, bytes } = &self.segments[i];
+        let first = header_at(bytes, *sequence, FIRST_BLOCK, self.canary);
+        let first = first.map_or(number, |(header, _)| header.number);
+        let Some(low) = sector.first_chunk::<4>().map(|low| u32::from_le_bytes(*low)) else {
+            return false;
+        };
+        // By chance a stamp fits hardly ever, though every place of the file is tried.
+        let mut places = (0..bytes.len() as u64).step_by(SECTOR_BYTES);
+        (low.wrapping_sub(first as u32) as i32) < 0
+            && places.any(|place| read_stamp(sector, place) == Stamp::Of(low))
     }
 
     /// Where the next block after a bad place begins, if one later `than` this is in this segment.

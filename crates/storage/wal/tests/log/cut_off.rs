@@ -187,3 +187,57 @@ fn a_log_of_which_only_an_unfinished_block_is_left_does_not_open_empty() {
         Err(error) => assert!(matches!(error, WalError::Damaged { .. }), "{error}"),
     }
 }
+
+/// A sector at `place` as the block of this number left it, if its write went astray.
+fn astray(number: u32, place: u64) -> Vec<u8> {
+    let low = number.to_le_bytes();
+    let check = crc32c::crc32c_append(crc32c::crc32c(&low), &place.to_le_bytes());
+    let mut sector = vec![0x5a; 512];
+    sector[..4].copy_from_slice(&low);
+    sector[4..8].copy_from_slice(&check.to_le_bytes());
+    sector
+}
+
+/// A file is used anew, and in it lies a block of before whose write went astray. Where the last
+/// block, which lost its power, did not replace it, that proves that it was not finished.
+#[test]
+fn what_went_astray_in_an_earlier_use_of_the_file_proves_what_is_torn() {
+    const NEXT: &str = "0000000000000002.log";
+    let (mut wal, _) = open(MemoryDisk::new());
+    put(&mut wal, 1, vec![(1, Write { reset: Some(Box::new(base(0, 0))), ..nothing() })]);
+    let (mut entry, mut fits) = (0, true);
+    while fits {
+        entry += 1;
+        put(&mut wal, 1 + entry, vec![(1, entries(entry, 1, 1, 40))]);
+        fits = wal.stats().bytes + 2 * (PAGE as u64) < WalOptions::small().segment_bytes;
+    }
+    for _ in 0..3 {
+        entry += 1;
+        put(&mut wal, 1 + entry, vec![(1, entries(entry, 1, 1, 1_500))]);
+    }
+    let mut disk = wal.into_disk();
+    disk.crash();
+    let whole = disk.content(NEXT).unwrap().to_vec();
+    let last = end(&whole) - PAGE;
+    assert!(last > 3 * PAGE, "there is a block before it");
+    let number = u32::from_le_bytes(*whole[last..].first_chunk().unwrap());
+    let mut found = |number: u32| {
+        let mut left = whole.clone();
+        // All but the header and what repeats it at the end.
+        let sectors = (1..PAGE / 512 - 1).map(|sector| last + sector * 512);
+        sectors.for_each(|at| {
+            left[at..at + 512].copy_from_slice(&astray(number, (at - 3 * PAGE) as u64));
+        });
+        disk.put(NEXT, left);
+        try_open(disk.clone()).map(|(_, found)| found)
+    };
+    let torn = found(3).unwrap();
+    assert_eq!(torn.groups[&GroupId(1)].end(), entry - 1);
+    assert_eq!(damaged(&torn), [] as [Index; 0]);
+    assert!(torn.report.torn_bytes > 0);
+    // One of this use proves nothing: the last block may have been promised.
+    match found(number) {
+        Ok(found) => assert_eq!(damaged(&found), [entry]),
+        Err(error) => assert!(matches!(error, WalError::Damaged { .. }), "{error}"),
+    }
+}

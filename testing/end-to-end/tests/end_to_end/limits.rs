@@ -33,8 +33,9 @@ fn what_is_beyond_a_limit_is_refused_before_anything_is_prepared() {
             "branch \"order\": etcdserver: too many operations",
         ),
         ("bytes", in_default(&many(2, 525 << 10)), "bytes: a transaction has up to 1048576"),
+        ("more-bytes", in_default(&many(2, 900 << 10)), "bytes: a transaction has up to 1048576"),
         // It is not even read.
-        ("many-bytes", in_default(&many(2, 900 << 10)), "message length too large"),
+        ("many-bytes", in_default(&many(5, 900 << 10)), "message length too large"),
     ] {
         let refused = world.run(&format!("id = {id:?}\n{text}"));
         assert!(refused.code == Some(1) && refused.err.contains(why), "{id}: {refused:?}");

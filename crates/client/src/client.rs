@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::link::{Link, Named};
-use crate::retry::{Safety, Verdict, certainly_not_executed, judge};
+use crate::retry::{Safety, Verdict, certainly_not_executed, holds_everywhere, judge};
 use quorate_base::Rng;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -13,8 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::transport::Channel;
-use tonic::{Status, TimeoutExpired};
+use tonic::{Code, Status, TimeoutExpired};
 
+/// What the library answers for a member that did not in time.
+const EXPIRED: &str = "Timeout expired";
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -167,17 +169,23 @@ impl Client {
                 _ => (Status::deadline_exceeded("no answer in time"), false),
             };
             let failure = format!("{endpoint}: {}", describe(&status));
-            may_be_done |= safety == Safety::Idempotent && !certainly_not_executed(&status);
             match judge(&status, safety) {
                 Verdict::Final => {
                     self.answered(&endpoint);
-                    return Err(Error::Refused(Box::new(status)));
+                    // Of what was done, one that has not heard of it knows nothing.
+                    return Err(match may_be_done && !holds_everywhere(&status) {
+                        true => Error::Unknown { last: failure },
+                        false => Error::Refused(Box::new(status)),
+                    });
                 }
                 Verdict::Unknown => {
                     self.failed(&endpoint);
                     return Err(Error::Unknown { last: failure });
                 }
-                Verdict::Again => self.failed(&endpoint),
+                Verdict::Again => {
+                    self.failed(&endpoint);
+                    may_be_done |= safety == Safety::Idempotent && !certainly_not_executed(&status);
+                }
             }
             if says || !told {
                 (last, told) = (failure, says);
@@ -253,7 +261,15 @@ impl Client {
 
 /// Whether the connection itself has noticed first that the time is up.
 fn is_timeout(status: &Status) -> bool {
-    std::error::Error::source(status).is_some_and(|source| source.is::<TimeoutExpired>())
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<TimeoutExpired>() {
+            return true;
+        }
+        source = error.source();
+    }
+    // A member whose own timer is the first says it like this.
+    status.code() == Code::Cancelled && status.message() == EXPIRED
 }
 
 fn describe(status: &Status) -> String {

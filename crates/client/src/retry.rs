@@ -39,6 +39,11 @@ pub(crate) fn certainly_not_executed(status: &Status) -> bool {
         || (status.code() == Code::Unavailable && status.message().starts_with("quorate: "))
 }
 
+/// Whether a refusal is the same whoever says it: the others depend on what a member has heard of.
+pub(crate) fn holds_everywhere(status: &Status) -> bool {
+    matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument)
+}
+
 /// Judges the status an attempt ended with.
 pub(crate) fn judge(status: &Status, safety: Safety) -> Verdict {
     if NOT_EXECUTED.contains(&status.message()) {

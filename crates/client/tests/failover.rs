@@ -182,6 +182,20 @@ async fn what_may_have_begun_somewhere_is_unknown_when_nobody_answers_in_time() 
     assert!(matches!(error, Error::Unknown { .. }), "{error}");
     assert!(error.to_string().contains("is in doubt"), "{error}");
     assert!(a.load(Ordering::SeqCst) > 1, "others are asked meanwhile");
+    // Another that has not heard of it refuses what it needs: that says nothing of the first.
+    let unheard = || Status::not_found("quorate: there is no keyspace \"stocks\"");
+    let (late, b) = member(Script::Refuse(unheard)).await;
+    short.endpoints.push(late.parse().unwrap());
+    let mut unknown = 0;
+    for _ in 0..20 {
+        let (asked, refused) = (a.load(Ordering::SeqCst), b.load(Ordering::SeqCst));
+        let error = put_once(&Client::new(short.clone())).await.unwrap_err();
+        assert_eq!(b.load(Ordering::SeqCst), refused + 1, "its word ends the call");
+        let first_asked = a.load(Ordering::SeqCst) > asked;
+        assert_eq!(matches!(error, Error::Unknown { .. }), first_asked, "{error}");
+        unknown += u32::from(first_asked);
+    }
+    assert!(unknown > 0, "the first was asked before it");
     // A member that could not run it says so, and nobody else was asked.
     let away = || Status::unavailable("quorate: the records of transactions cannot be reached");
     let (second, _) = member(Script::Refuse(away)).await;

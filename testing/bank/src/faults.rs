@@ -106,9 +106,9 @@ impl Faults<'_> {
     fn kill_node(&mut self) {
         let victim = self.victim();
         let mut flights = self.ledger.flights_of(victim);
-        let soon = Instant::now() + MS(2_000);
+        let soon = Instant::now() + MS(10_000);
         while flights.is_empty() && Instant::now() < soon {
-            // It is to die with something under way.
+            // It is to die with something under way; the first ones wait until there are records.
             std::thread::sleep(MS(1));
             flights = self.ledger.flights_of(victim);
         }

@@ -1,11 +1,12 @@
 //! Making, listing, describing and dropping keyspaces.
 
-use crate::deadline::within;
+use crate::deadline::{self, within};
 use crate::protocol;
 use quorate_base::GroupId;
 use quorate_coordinator::Transactions;
 use quorate_host::{AdminError, Description, NewKeyspace, NodeHandle};
 use quorate_replicated_log::Protocol;
+use quorate_resource_managers::Deadline;
 use quorate_wire::quorate as pb;
 use quorate_wire::quorate::keyspaces_server::{Keyspaces, KeyspacesServer};
 use std::time::Duration;
@@ -28,8 +29,8 @@ pub(crate) struct Service(NodeHandle, Transactions);
 
 impl Service {
     /// What is prepared in a keyspace goes with it, and with it what was promised.
-    async fn guard(&self, name: &str, id: GroupId) -> Result<(), Status> {
-        let why = match self.1.open_in(id, NAMED).await {
+    async fn guard(&self, name: &str, id: GroupId, by: Deadline) -> Result<(), Status> {
+        let why = match self.1.open_in(id, NAMED, by).await {
             Ok(open) if open.is_empty() => return Ok(()),
             Ok(open) => {
                 let open = open.join(", ");
@@ -117,13 +118,13 @@ impl Keyspaces for Service {
         &self,
         request: Request<pb::DropKeyspaceRequest>,
     ) -> Result<Response<pb::DropKeyspaceResponse>, Status> {
-        let within = within(&request, TIMEOUT);
+        let by = deadline::of(&request, TIMEOUT);
         let request = request.into_inner();
         let id = GroupId(request.id);
         if !request.force {
-            self.guard(&request.name, id).await?;
+            self.guard(&request.name, id, by).await?;
         }
-        self.0.drop_keyspace(&request.name, id, within).await.map_err(status)?;
+        self.0.drop_keyspace(&request.name, id, by.left()).await.map_err(status)?;
         Ok(Response::new(pb::DropKeyspaceResponse {}))
     }
 }

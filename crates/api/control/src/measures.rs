@@ -27,12 +27,12 @@ fn of(counts: &Counts) -> Vec<Measure> {
         ),
         gauge(
             "quorate_transaction_alarms",
-            "Branches that ended against the decision, and nobody acknowledged",
+            "Branches that ended against the decision, or came back, and nobody acknowledged",
             counts.alarms,
         ),
         counter(
             "quorate_transactions_committed",
-            "Transactions that this member drove to their commit",
+            "Transactions that this member drove to their commit; taken over, they count again",
             counts.committed,
         ),
         counter(

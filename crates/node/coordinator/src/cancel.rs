@@ -7,6 +7,7 @@
 use crate::error::RunError;
 use crate::report::Report;
 use crate::service::{Transactions, store_error};
+use crate::store::StoreError;
 use crate::takeover::{Why, take};
 use quorate_resource_managers::Deadline;
 use quorate_transactions::CANCELLED;
@@ -27,14 +28,21 @@ impl Transactions {
     pub async fn cancel(&self, id: &str, by: Deadline) -> Result<Report, RunError> {
         let (inner, deadline) = (&self.0, by.min(Deadline::within(LIMIT)));
         let store = self.store(by).await?;
-        let mut carried = false;
+        let (mut carried, mut begun) = (false, false);
         loop {
-            let limit = READ_TIMEOUT.min(by.left());
-            let known = match store.find(id, limit).await.map_err(store_error)? {
+            // Once it is begun it may be done, whatever keeps the records away.
+            let failed = |error: StoreError| match begun {
+                true => in_doubt(id),
+                false => store_error(error),
+            };
+            if begun && deadline.left().is_zero() {
+                return Err(in_doubt(id));
+            }
+            let known = match store.find(id, READ_TIMEOUT.min(by.left())).await.map_err(failed)? {
                 Some(known) => known,
                 // Its bundle was taken apart: it has no record of its own yet, and gets none.
                 None if carried => {
-                    inner.bury(id, CANCELLED).await.map_err(store_error)?;
+                    inner.bury(id, CANCELLED).await.map_err(failed)?;
                     continue;
                 }
                 None => return Err(RunError::Unknown(format!("there is no transaction {id:?}"))),
@@ -43,12 +51,7 @@ impl Transactions {
             if known.is_settled() {
                 return Ok(Report::known(id, known));
             }
-            if deadline.left().is_zero() {
-                return Err(RunError::InDoubt(format!(
-                    "the transaction {id:?} is not decided yet: it may be cancelled all the same. \
-                     Ask for it by `quorate txn show {id}`"
-                )));
-            }
+            begun = true;
             // A bundle is cancelled whole: those whom it carried besides go alone.
             match inner.live.get(&known.id) {
                 Some(live) => live.cancel(),
@@ -60,4 +63,11 @@ impl Transactions {
             sleep(PAUSE).await;
         }
     }
+}
+
+fn in_doubt(id: &str) -> RunError {
+    RunError::InDoubt(format!(
+        "the transaction {id:?} is not decided yet: it may be cancelled all the same. Ask for it \
+         by `quorate txn show {id}`"
+    ))
 }

@@ -12,6 +12,7 @@ use crate::report::Report;
 use crate::request::Request;
 use crate::service::{READ_TIMEOUT, Transactions, store_error};
 use crate::store::Store;
+use crate::takeover::MOST_TAKEN;
 use quorate_resource_managers::Deadline;
 use quorate_transactions::records::Known;
 use quorate_transactions::{BranchRecord, BranchState, Record, Stage, Start};
@@ -74,6 +75,13 @@ impl Transactions {
         // What was taken over may wait for participants that these here have nothing to do with.
         if inner.live.len().saturating_sub(inner.taken.len()) >= MOST_LIVE {
             let why = format!("this node drives {MOST_LIVE} transactions already: try again");
+            return Err(RunError::Unavailable(why));
+        }
+        if inner.taken.len() >= MOST_TAKEN {
+            let why = format!(
+                "this node has taken over {MOST_TAKEN} transactions that wait for their \
+                 participants: bring those back (`quorate txn list`)"
+            );
             return Err(RunError::Unavailable(why));
         }
         let store = self.store(limit).await?;
@@ -194,7 +202,7 @@ impl Transactions {
                 return Err(in_doubt(&request.id));
             }
             sleep(LOOK).await;
-            match store.look_for(&request.id).map_err(store_error)? {
+            match store.look_for(&request.id).map_err(|_| in_doubt(&request.id))? {
                 Some(now) => known = now,
                 None => return Ok(None),
             }

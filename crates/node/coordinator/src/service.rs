@@ -21,7 +21,7 @@ use quorate_resource_managers::{
     Deadline, Participants, Recovery, RecoverySettings, ResourceManager,
 };
 use quorate_transactions::records::{FINISHED, Kept, OPEN};
-use quorate_transactions::{Carried, Kind, Moment, Owner, SuspicionSettings};
+use quorate_transactions::{Carried, Kind, Moment, Owner, Stage, SuspicionSettings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -291,6 +291,10 @@ impl Transactions {
             // A record that is there has its worth, for it only ever goes on. One that is not there
             // may be there elsewhere.
             Err(error @ StoreError::Request(_)) => match store.look_for(id) {
+                // It is over, for ever.
+                Ok(Some(known)) if matches!(known.record.stage, Stage::Finished(_)) => {
+                    (Some(known), String::new())
+                }
                 Ok(Some(known)) => (Some(known), unconfirmed(&store.0.membership().voters)),
                 _ => return Err(store_error(error)),
             },
@@ -304,11 +308,12 @@ impl Transactions {
 fn unconfirmed(voters: &[NodeId]) -> String {
     match voters {
         [one] => format!(
-            "the records wait for member {one}, which alone decides on them (--coordinator \
-             unreplicated) and does not answer"
+            "the records wait for member {one}, which alone decides on them and did not answer in \
+             time"
         ),
         all => format!(
-            "the records wait for most of the {} members that decide on them: too few answer",
+            "the records wait for most of the {} members that decide on them: too few answered in \
+             time",
             all.len()
         ),
     }

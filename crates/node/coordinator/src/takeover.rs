@@ -24,6 +24,9 @@ const AT_A_TIME: usize = 256;
 /// whose participants are there, must not wait with it. What waits costs little more than its
 /// record, which every member has in memory anyway.
 const MOVES_FOR: Duration = Duration::from_secs(1);
+/// With so many taken over and not over, those that wait among them, this node begins no others:
+/// what it begins may be taken over in turn.
+pub(crate) const MOST_TAKEN: usize = 65_536;
 
 /// Does so as long as the node lives.
 pub(crate) async fn watch(inner: Weak<Inner>, settings: SuspicionSettings) {

@@ -72,6 +72,19 @@ impl Deaf {
         self.0.insert(participant.clone())
     }
 
+    fn warn(&mut self, participant: &Participant, error: &str) {
+        if self.failed(participant) {
+            let (kind, name) = (participant.0.name(), &participant.1);
+            tracing::warn!(
+                kind,
+                name,
+                error,
+                "a participant does not forget branches that are over: their records are kept \
+                 until it does, and this is said once (docs/in-doubt.md)"
+            );
+        }
+    }
+
     fn forgot(&mut self, participant: &Participant) {
         self.0.remove(participant);
     }
@@ -89,12 +102,13 @@ async fn forget(inner: &Inner, store: &Store, old: Revision, deaf: &mut Deaf) {
         after.clone_from(last);
         let mut due: Vec<(String, Kept)> =
             page.into_iter().filter(|(_, (_, revision))| *revision <= old).collect();
-        let mut kept = BTreeSet::new();
+        let (mut kept, mut silent) = (BTreeSet::new(), BTreeSet::new());
         for (id, (record, _)) in &due {
-            if comes_back(inner, id, record).await {
+            if comes_back(inner, id, record, &mut silent).await {
                 kept.insert(id.clone());
             }
         }
+        silent.iter().for_each(|participant| deaf.warn(participant, "it does not answer"));
         due.retain(|(id, _)| !kept.contains(id));
         let due = forgotten_outside(inner, due, deaf).await;
         if !due.is_empty()
@@ -108,20 +122,35 @@ async fn forget(inner: &Inner, store: &Store, old: Revision, deaf: &mut Deaf) {
 /// Whether a branch that people have seen to may be prepared now: without its record nobody would
 /// know any more how its transaction ended, and a scan would roll it back. Others were proven to be
 /// over, and nothing but a participant that was set back undoes that.
-async fn comes_back(inner: &Inner, id: &str, record: &Record) -> bool {
+/// One that does not answer is asked once: others must not wait with it.
+async fn comes_back(
+    inner: &Inner,
+    id: &str,
+    record: &Record,
+    silent: &mut BTreeSet<Participant>,
+) -> bool {
     let seen_to = |it: &&BranchRecord| {
         it.kind != Kind::Keyspace && matches!(it.state, BranchState::Acknowledged(_))
     };
     for branch in record.branches.iter().filter(seen_to) {
+        let participant = (branch.kind, branch.participant.clone());
+        if silent.contains(&participant) {
+            return true;
+        }
         let cluster = inner.node.cluster();
         let named = name(cluster, id, record.asked, &branch.participant, &branch.name);
         let (Ok(name), Ok(manager)) = (named, inner.manager(branch.kind, &branch.participant))
         else {
+            silent.insert(participant);
             return true;
         };
         match manager.inspect(&name, Deadline::within(FORGET_LIMIT)).await {
             Ok(State::Applied(_) | State::RolledBack | State::Absent) => {}
-            Ok(State::Prepared) | Err(_) => return true,
+            Ok(State::Prepared) => return true,
+            Err(_) => {
+                silent.insert(participant);
+                return true;
+            }
         }
     }
     false
@@ -155,14 +184,7 @@ async fn forgotten_outside(
         match forgotten {
             Ok(()) => deaf.forgot(&participant),
             Err(error) => {
-                if deaf.failed(&participant) {
-                    let (kind, name) = (participant.0.name(), &participant.1);
-                    tracing::warn!(
-                        kind, name, %error,
-                        "a participant does not forget branches that are over: their records are \
-                         kept until it does, and this is said once (docs/in-doubt.md)"
-                    );
-                }
+                deaf.warn(&participant, &error);
                 failed.push(participant);
             }
         }

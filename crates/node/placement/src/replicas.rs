@@ -186,7 +186,7 @@ mod tests {
                 Step::AddLearner(three),
             ]
         );
-        // The vote passes to another before its node goes.
+        // The vote passes to another before its node goes, as long as that runs on.
         let steps = settle_with(1, &[1, 3], 2, &[1, 2, 3], &[2]);
         assert_eq!(
             steps,

@@ -49,6 +49,9 @@ pub(crate) struct Scan<'a> {
     skipped_pages: u64,
 }
 
+/// Blocks of so many segments before are looked for among what is left in a file.
+const EARLIER_USES: u64 = 64;
+
 enum Verdict {
     Torn,
     Corrupt,
@@ -253,32 +256,35 @@ impl<'a> Scan<'a> {
         }
         let bytes = &self.segments[i].bytes;
         let sectors = &bytes[at as usize..end as usize];
-        let unwritten =
-            sectors.chunks(SECTOR_BYTES).enumerate().any(|(s, sector)| {
-                match read_stamp(sector, at + (s * SECTOR_BYTES) as u64) {
-                    Stamp::Zero => true,
-                    Stamp::Of(low) => low != number as u32,
-                    Stamp::Bad => self.is_left_over(i, sector, number),
-                }
-            });
+        let unwritten = sectors.chunks(SECTOR_BYTES).enumerate().any(|(s, sector)| {
+            let offset = at + (s * SECTOR_BYTES) as u64;
+            match read_stamp(sector, offset) {
+                Stamp::Zero => true,
+                Stamp::Of(low) => low != number as u32,
+                Stamp::Bad => self.is_left_over(i, sector, offset, number),
+            }
+        });
         // The first block of a run promises nothing; but what it repeats of a segment that is to be
         // given up may be nowhere else by now.
         let promises_nothing = block.header.is_opening() && block.header.rows == 1;
         !unwritten && !promises_nothing
     }
 
-    /// Whether a sector of the block of this number is what an earlier block wrote, stamped for
-    /// another place of the file: its write went astray when the file was last used, or sooner.
-    fn is_left_over(&self, i: usize, sector: &[u8], number: u64) -> bool {
+    /// Whether the sector at `at`, in the block of this number, is what an earlier block wrote,
+    /// stamped for another page of the file: its write went astray when the file was last used, or
+    /// not long before. Only what a disk can have done counts, so that other bytes, of which there
+    /// may be thousands of sectors, do not pass for that by chance.
+    fn is_left_over(&self, i: usize, sector: &[u8], at: u64, number: u64) -> bool {
         let Segment { sequence, bytes } = &self.segments[i];
         let first = header_at(bytes, *sequence, FIRST_BLOCK, self.canary);
         let first = first.map_or(number, |(header, _)| header.number);
         let Some(low) = sector.first_chunk::<4>().map(|low| u32::from_le_bytes(*low)) else {
             return false;
         };
-        // By chance a stamp fits hardly ever, though every place of the file is tried.
-        let mut places = (0..bytes.len() as u64).step_by(SECTOR_BYTES);
-        (low.wrapping_sub(first as u32) as i32) < 0
+        let behind = u64::from((first as u32).wrapping_sub(low));
+        let pages = bytes.len() as u64 / PAGE_BYTES;
+        let mut places = (0..pages).map(|page| page * PAGE_BYTES + at % PAGE_BYTES);
+        (1..first.min(EARLIER_USES * pages + 1)).contains(&behind)
             && places.any(|place| read_stamp(sector, place) == Stamp::Of(low))
     }
 

@@ -195,6 +195,10 @@ impl MultiPaxos {
             return; // No log is so long: the peer lies.
         }
         let Some(mut campaign) = self.campaign.take() else { return };
+        if from != self.me() && !self.asked_by(&campaign).contains(&from) {
+            self.campaign = Some(campaign);
+            return; // Nobody asked it, and what it knows to be chosen may be a lie.
+        }
         let known = campaign.memberships.len();
         let taken = campaign.take(from, promise, ballot);
         let more = campaign.answers.iter().any(|a| a.node == from && a.next.is_some());

@@ -202,10 +202,14 @@ fn cancelled(connection: &Connection, it: &Transaction) -> Result<(), Failure> {
             }
             alarms(it).map_or(Ok(()), |alarms| Err(Failure::Alarm(alarms)))
         }
-        _ => Err(Failure::Failed(format!(
-            "transaction {} is not cancelled: it was decided before, to commit",
-            it.id
-        ))),
+        _ => {
+            let why = "it was decided before, to commit";
+            let text = format!("transaction {} is not cancelled: {why}", it.id);
+            Err(match alarms(it) {
+                Some(alarms) => Failure::Alarm(format!("{text}; {alarms}")),
+                None => Failure::Failed(text),
+            })
+        }
     }
 }
 

@@ -140,8 +140,12 @@ fn counts_a_learner() -> bool {
     let mut paxos = stands(Alone::among(crate::paxos, membership, recovered));
     for stranger in [4, 9] {
         paxos.hear(stranger, MINE, nothing());
+        // Nor does what it says is chosen.
+        paxos.hear(stranger, MINE, Body::Promise(promise(1, 1, vec![value(1, FIRST, "x")])));
     }
-    paxos.role() == Role::Leader
+    let early = paxos.role() == Role::Leader;
+    let out = told(2, &mut paxos, 0, vec![value(1, FIRST, "a")]);
+    early || proposed(&out).first() != Some(&value(1, MINE, "a"))
 }
 
 /// The only other voter has promised; the candidate's own promise is not on its disk.

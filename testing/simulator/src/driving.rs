@@ -264,7 +264,8 @@ impl World<'_> {
         let full = !running.waiting.is_empty() || !running.wal.is_idle();
         let full_until = running.full_until.max(now + Duration::from_millis(20));
         let ready = running.wal.is_ready() && !running.founding && running.driver.is_none();
-        let next = node.disk.next_completion();
+        // A log that has failed waits for its disk no more.
+        let next = node.disk.next_completion().filter(|_| !running.wal.is_poisoned());
         let alive = node.alive();
         let progress = finished.len();
         for (batch, result) in finished {

@@ -7,7 +7,7 @@ use quorate_simulator::{Canary, Options, Switch, run_many};
 use std::time::Duration;
 
 /// Of each protocol to begin with, and number of replicas.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 16;
 
 fn calm(nodes: Option<u64>, protocol: Protocol, canary: Canary) -> Options {
     Options { nodes, duration: Duration::from_secs(10), canary, protocol, calm: true }

@@ -133,29 +133,3 @@ fn paxos_commit() {
         }
     }
 }
-
-/// T transactions, some of which are refused, each with sites of its own: T times the messages and
-/// the forced writes, each kind by its own formula, and no more delays than one has.
-#[test]
-fn transactions_share_nothing() {
-    for (t, refused) in [(4, 1), (10, 3)] {
-        let n = 3;
-        for protocol in [Protocol::TwoPhase, Protocol::ThreePhase, Protocol::PaxosCommit] {
-            let votes = |at| if at < refused { one_no(n, at as usize % 3) } else { yes(n) };
-            let all: Vec<_> = (0..t).map(|at| run(protocol, 1, votes(at))).collect();
-            let messages: u64 = all.iter().map(|(c, ..)| c.messages()).sum();
-            let forced: u64 = all.iter().map(|(c, ..)| c.forced()).sum();
-            let slowest = all.iter().map(|(.., delays)| *delays).max();
-            let (committed, aborted, delays) = match protocol {
-                Protocol::TwoPhase => ((4 * n, 1 + 2 * n), (3 * n - 1, n - 1), 2),
-                Protocol::ThreePhase => ((6 * n, 2 + 3 * n), (4 * n - 2, 2 * (n - 1)), 4),
-                // F = 1, and all n prove that they applied it.
-                _ => ((5 * n + 2, 2 * n + 2), (n + 2 * (n - 1) + 1 + 2 * (n - 1), 2 * n - 1), 3),
-            };
-            let commits = t - refused;
-            assert_eq!(messages, commits * committed.0 + refused * aborted.0, "{protocol}");
-            assert_eq!(forced, commits * committed.1 + refused * aborted.1, "{protocol}");
-            assert_eq!(slowest, Some(delays), "{protocol}");
-        }
-    }
-}

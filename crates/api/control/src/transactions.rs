@@ -10,8 +10,8 @@ use quorate_coordinator::{
 use quorate_etcd::branch::txn_response;
 use quorate_resource_managers::Kind;
 use quorate_transactions::{
-    Alarm, BranchRecord, BranchState, MAX_BRANCHES, Stage, Verdict, check_id, check_known_id,
-    content_hash,
+    Alarm, BranchRecord, BranchState, MAX_BRANCHES, Stage, Verdict, Voted, check_id,
+    check_known_id, content_hash,
 };
 use quorate_wire::quorate as pb;
 use quorate_wire::quorate::TransactionState as State;
@@ -95,22 +95,7 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
     Ok(Wanted { id: request.id, content, bytes, patience, protocol, branches })
 }
 
-/// A branch's vote, as far as its record still says.
-fn vote(state: &BranchState, commits: bool) -> &'static str {
-    match state {
-        BranchState::ReadOnly => "read-only",
-        BranchState::Refused(_) => "no",
-        BranchState::Prepared | BranchState::Committed(_) => "yes",
-        // Nothing is decided to commit without it.
-        BranchState::Heuristic(_) | BranchState::Acknowledged(_) if commits => "yes",
-        BranchState::Asked
-        | BranchState::RolledBack
-        | BranchState::Heuristic(_)
-        | BranchState::Acknowledged(_) => "",
-    }
-}
-
-fn branch_status(branch: &BranchRecord, commits: bool) -> pb::BranchStatus {
+fn branch_status(branch: &BranchRecord) -> pb::BranchStatus {
     let (state, detail, revision) = match &branch.state {
         BranchState::Asked => ("asked", "", 0),
         BranchState::Prepared => ("prepared", "", 0),
@@ -129,7 +114,9 @@ fn branch_status(branch: &BranchRecord, commits: bool) -> pb::BranchStatus {
         detail: detail.to_owned(),
         revision: i64::try_from(revision).unwrap_or(i64::MAX),
         waits_for: branch.trouble.clone(),
-        vote: vote(&branch.state, commits).to_owned(),
+        vote: branch.vote.map_or("", Voted::name).to_owned(),
+        voted_ms: branch.voted_ms,
+        ended_ms: branch.ended_ms,
     }
 }
 
@@ -157,7 +144,6 @@ fn wire(report: &Report) -> pb::Transaction {
         Some(Verdict::Abort { branch, reason }) => (reason.clone(), *branch),
         _ => (String::new(), None),
     };
-    let commits = record.stage.verdict().is_some_and(Verdict::commits);
     let guilty = guilty.and_then(|index| record.branches.get(usize::from(index)));
     pb::Transaction {
         id: report.id.clone(),
@@ -169,7 +155,7 @@ fn wire(report: &Report) -> pb::Transaction {
         epoch: record.epoch,
         began_ms: record.began_ms,
         changed_ms: record.changed_ms,
-        branches: record.branches.iter().map(|it| branch_status(it, commits)).collect(),
+        branches: record.branches.iter().map(branch_status).collect(),
         bundle: report.bundle.clone().unwrap_or_default(),
         unconfirmed: report.unconfirmed.clone(),
     }

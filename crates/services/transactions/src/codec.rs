@@ -1,28 +1,31 @@
-//! The bytes of a record. `docs/transactions.md` has the table. Version 2 is written, and version 3
-//! of a bundle; version 1, which knew no asker, is read.
+//! The bytes of a record. `docs/transactions.md` has the table. Version 4 is written; the versions
+//! before it, which knew less, are read.
 
 use crate::id::MAX_ID_BYTES;
 use crate::record::{
     BranchRecord, BranchState, Carried, Kind, MAX_BRANCHES, MAX_CARRIED, Owner, Record, Stage,
-    Verdict,
+    Verdict, Voted,
 };
 use bytes::Bytes;
 use quorate_atomic_commit::Protocol;
 use quorate_base::codec::{DecodeError, Reader, Writer};
 use quorate_base::{GroupId, NodeId};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 4;
+/// Of the versions before, the first knew no asker, the third alone knew bundles, and none a
+/// branch's vote and times.
 const WITHOUT_ASKER: u8 = 1;
 const BUNDLE: u8 = 3;
+const WITH_VOTES: u8 = 4;
 const MAX_NAME_BYTES: u64 = 256;
 const MAX_TEXT_BYTES: u64 = 4_096;
 
 impl Record {
     /// Its bytes.
     pub fn encode(&self) -> Bytes {
-        let bytes = 64 + 64 * self.branches.len() + 56 * self.carried.len();
+        let bytes = 64 + 72 * self.branches.len() + 56 * self.carried.len();
         let mut w = Writer::with_capacity(bytes);
-        w.u8(if self.carried.is_empty() { VERSION } else { BUNDLE });
+        w.u8(VERSION);
         w.u64(wide(self.content >> 64)).u64(wide(self.content));
         w.u8(protocol_code(self.protocol));
         w.u64(self.owner.node.0).u64(self.owner.run);
@@ -41,11 +44,12 @@ impl Record {
             w.bytes(branch.name.as_bytes()).u8(kind_code(branch.kind));
             w.bytes(branch.participant.as_bytes()).varint(branch.group.0);
             write_state(&mut w, &branch.state);
+            w.u8(branch.vote.map_or(0, vote_code));
+            w.varint(since(self.began_ms, branch.voted_ms));
+            w.varint(since(self.began_ms, branch.ended_ms));
             write_text(&mut w, &branch.trouble);
         }
-        if !self.carried.is_empty() {
-            w.varint(self.carried.len() as u64);
-        }
+        w.varint(self.carried.len() as u64);
         for carried in &self.carried {
             w.bytes(carried.id.as_bytes());
             w.u64(wide(carried.content >> 64)).u64(wide(carried.content));
@@ -60,7 +64,7 @@ impl Record {
     pub fn decode(bytes: Bytes) -> Result<Record, DecodeError> {
         let mut r = Reader::new(bytes);
         let version = r.u8()?;
-        if ![WITHOUT_ASKER, VERSION, BUNDLE].contains(&version) {
+        if !(WITHOUT_ASKER..=VERSION).contains(&version) {
             return unknown("version of a transaction's record", version);
         }
         let content = read_content(&mut r)?;
@@ -79,9 +83,10 @@ impl Record {
             other => return unknown("stage of a transaction", other),
         };
         let n = r.count(MAX_BRANCHES as u64, 6)?;
-        let branches = (0..n).map(|_| read_branch(&mut r)).collect::<Result<_, _>>()?;
+        let branches =
+            (0..n).map(|_| read_branch(&mut r, version, began_ms)).collect::<Result<_, _>>()?;
         let n = match version {
-            BUNDLE => r.count(MAX_CARRIED as u64, 17)?,
+            BUNDLE.. => r.count(MAX_CARRIED as u64, 17)?,
             _ => 0,
         };
         let carried = (0..n).map(|_| read_carried(&mut r)).collect::<Result<_, _>>()?;
@@ -225,7 +230,52 @@ fn write_state(w: &mut Writer, state: &BranchState) {
     }
 }
 
-fn read_branch(r: &mut Reader) -> Result<BranchRecord, DecodeError> {
+fn vote_code(vote: Voted) -> u8 {
+    match vote {
+        Voted::Yes => 1,
+        Voted::ReadOnly => 2,
+        Voted::No => 3,
+    }
+}
+
+fn vote_of(code: u8) -> Result<Option<Voted>, DecodeError> {
+    match code {
+        0 => Ok(None),
+        1 => Ok(Some(Voted::Yes)),
+        2 => Ok(Some(Voted::ReadOnly)),
+        3 => Ok(Some(Voted::No)),
+        other => unknown("vote of a branch", other),
+    }
+}
+
+/// What a state says of the vote, in the versions that have none.
+fn vote_in(state: &BranchState) -> Option<Voted> {
+    match state {
+        BranchState::Prepared | BranchState::Committed(_) => Some(Voted::Yes),
+        BranchState::ReadOnly => Some(Voted::ReadOnly),
+        BranchState::Refused(_) => Some(Voted::No),
+        BranchState::Asked
+        | BranchState::RolledBack
+        | BranchState::Heuristic(_)
+        | BranchState::Acknowledged(_) => None,
+    }
+}
+
+/// A time as it is kept: one more than the milliseconds since the beginning, for zero is none. A
+/// clock that was set back meanwhile makes it the beginning.
+fn since(began_ms: u64, ms: u64) -> u64 {
+    match ms {
+        0 => 0,
+        ms => ms.saturating_sub(began_ms).saturating_add(1),
+    }
+}
+
+fn read_since(r: &mut Reader, began_ms: u64) -> Result<u64, DecodeError> {
+    let since = r.varint()?;
+    Ok(since.checked_sub(1).map_or(0, |since| began_ms.saturating_add(since)))
+}
+
+fn read_branch(r: &mut Reader, version: u8, began_ms: u64) -> Result<BranchRecord, DecodeError> {
     let name = text(r, MAX_NAME_BYTES)?;
     let kind = kind_of(r.u8()?)?;
     let participant = text(r, MAX_NAME_BYTES)?;
@@ -241,8 +291,13 @@ fn read_branch(r: &mut Reader) -> Result<BranchRecord, DecodeError> {
         8 => BranchState::Acknowledged(text(r, MAX_TEXT_BYTES)?),
         other => return unknown("state of a branch", other),
     };
+    let (vote, voted_ms, ended_ms) = match version {
+        WITH_VOTES.. => (vote_of(r.u8()?)?, read_since(r, began_ms)?, read_since(r, began_ms)?),
+        _ => (vote_in(&state), 0, 0),
+    };
     let trouble = text(r, MAX_TEXT_BYTES)?;
-    Ok(BranchRecord { name, kind, participant, group, state, trouble })
+    let head = BranchRecord::keyspace(&name, &participant, group);
+    Ok(BranchRecord { kind, state, vote, voted_ms, ended_ms, trouble, ..head })
 }
 
 #[cfg(test)]
@@ -250,14 +305,15 @@ mod tests {
     use super::*;
 
     fn record() -> Record {
-        let branch = |name: &str, kind, group, state| BranchRecord {
-            name: name.to_owned(),
+        let branch = |name: &str, kind, group, state, vote, (voted_ms, ended_ms)| BranchRecord {
             kind,
-            participant: "k".to_owned(),
-            group: GroupId(group),
             state,
-            trouble: String::new(),
+            vote: Some(vote),
+            voted_ms,
+            ended_ms,
+            ..BranchRecord::keyspace(name, "k", GroupId(group))
         };
+        let refused = BranchState::Refused("no".to_owned());
         Record {
             content: (7 << 64) | 9,
             protocol: Protocol::TwoPhase,
@@ -270,40 +326,62 @@ mod tests {
             changed_ms: 4,
             stage: Stage::Decided(Verdict::Abort { branch: Some(1), reason: "no".to_owned() }),
             branches: vec![
-                branch("a", Kind::Keyspace, 16, BranchState::Prepared),
-                branch("b", Kind::Postgres, 0, BranchState::Refused("no".to_owned())),
+                branch("a", Kind::Keyspace, 16, BranchState::Prepared, Voted::Yes, (1, 0)),
+                branch("b", Kind::Postgres, 0, refused, Voted::No, (9, 9)),
             ],
             carried: Vec::new(),
         }
     }
 
+    const HEAD: [u8; 17] = [7, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1];
+    const OWNER: [u8; 16] = [2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+    const ASKER: [u8; 16] = [3, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0];
+    const STAGE: [u8; 13] = [3, 2, 1, 0xac, 2, 4, 2, 2, 2, 2, b'n', b'o', 2];
+    const CARRIED: [u8; 19] = [1, 1, b'x', 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
+
+    fn bundle() -> Record {
+        Record { carried: vec![Carried { id: "x".to_owned(), content: (1 << 64) | 2 }], ..record() }
+    }
+
     #[test]
     fn golden_bytes() {
-        let head = [7, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1];
-        let owner = [2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
-        let asker = [3, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0];
-        let rest = [
-            &[3, 2, 1, 0xac, 2, 4, 2, 2, 2, 2, b'n', b'o', 2][..],
-            &[1, b'a', 1, 1, b'k', 16, 2, 0, 1, b'b', 2, 1, b'k', 0, 4, 2, b'n', b'o', 0],
+        let branches = [
+            &[1, b'a', 1, 1, b'k', 16, 2, 1, 1, 0, 0][..],
+            &[1, b'b', 2, 1, b'k', 0, 4, 2, b'n', b'o', 3, 9, 9, 0],
         ];
-        let rest = rest.concat();
-        let bytes = record().encode();
-        assert_eq!(bytes, [&[2][..], &head, &owner, &asker, &rest].concat());
-        assert_eq!(Record::decode(bytes.clone()), Ok(record()));
-        for cut in 0..bytes.len() {
-            assert!(Record::decode(bytes.slice(..cut)).is_err());
+        let head = [&[4][..], &HEAD, &OWNER, &ASKER, &STAGE, &branches.concat()].concat();
+        for (record, carried) in [(record(), &[0][..]), (bundle(), &CARRIED)] {
+            let bytes = record.encode();
+            assert_eq!(bytes, [&head, carried].concat());
+            for cut in 0..bytes.len() {
+                assert!(Record::decode(bytes.slice(..cut)).is_err());
+            }
+            assert_eq!(Record::decode(bytes), Ok(record));
         }
-        let first = Bytes::from([&[1][..], &head, &owner, &rest].concat());
-        let known = Record { asker: Owner::default(), ..record() };
-        assert_eq!(Record::decode(first), Ok(known), "version 1");
-        let carried = vec![Carried { id: "x".to_owned(), content: (1 << 64) | 2 }];
-        let bundle = Record { carried, ..record() };
-        let bytes = bundle.encode();
-        let carried = [1, 1, b'x', 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(bytes, [&[3][..], &head, &owner, &asker, &rest, &carried].concat());
-        assert_eq!(Record::decode(bytes.clone()), Ok(bundle));
-        for cut in 0..bytes.len() {
-            assert!(Record::decode(bytes.slice(..cut)).is_err());
+    }
+
+    #[test]
+    fn what_earlier_versions_wrote_is_read() {
+        let branches =
+            [&[1, b'a', 1, 1, b'k', 16, 2, 0][..], &[1, b'b', 2, 1, b'k', 0, 4, 2, b'n', b'o', 0]];
+        let rest = [&STAGE[..], &branches.concat()].concat();
+        let untimed = |mut record: Record| {
+            for branch in &mut record.branches {
+                (branch.voted_ms, branch.ended_ms) = (0, 0);
+            }
+            record
+        };
+        let first = Record { asker: Owner::default(), ..record() };
+        for (bytes, record) in [
+            ([&[1][..], &HEAD, &OWNER, &rest].concat(), first),
+            ([&[2][..], &HEAD, &OWNER, &ASKER, &rest].concat(), record()),
+            ([&[3][..], &HEAD, &OWNER, &ASKER, &rest, &CARRIED].concat(), bundle()),
+        ] {
+            assert_eq!(Record::decode(bytes.into()), Ok(untimed(record)));
+        }
+        for version in [0, 5] {
+            let bytes = [&[version][..], &HEAD, &OWNER, &ASKER, &rest].concat();
+            assert!(Record::decode(bytes.into()).is_err());
         }
     }
 
@@ -322,6 +400,7 @@ mod tests {
             for state in &states {
                 let mut record = Record { stage: stage.clone(), ..record() };
                 record.branches[0].state = state.clone();
+                record.branches[1].vote = [None, Some(Voted::ReadOnly)][state.is_void() as usize];
                 assert_eq!(Record::decode(record.encode()), Ok(record));
             }
         }

@@ -41,7 +41,7 @@ pub use coordinator::{
 pub use id::{MAX_ID_BYTES, Refused, bundle_id, check_id, check_known_id, content_hash};
 pub use record::{
     BranchRecord, BranchState, Carried, Kind, MAX_BRANCHES, MAX_CARRIED, Owner, Record, Stage,
-    Verdict,
+    Verdict, Voted,
 };
 pub use suspicion::{Sight, Suspicion, SuspicionSettings};
 pub use write::{Change, Key, Write};

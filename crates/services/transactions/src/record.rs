@@ -80,6 +80,28 @@ impl BranchState {
     }
 }
 
+/// How a branch voted: its state goes on, this stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Voted {
+    /// Yes.
+    Yes,
+    /// It only read.
+    ReadOnly,
+    /// No.
+    No,
+}
+
+impl Voted {
+    /// How people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Voted::Yes => "yes",
+            Voted::ReadOnly => "read-only",
+            Voted::No => "no",
+        }
+    }
+}
+
 /// One branch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BranchRecord {
@@ -93,6 +115,13 @@ pub struct BranchRecord {
     pub group: GroupId,
     /// How it stands.
     pub state: BranchState,
+    /// How it voted in the present attempt, as far as its coordinator has heard. For people, as
+    /// are the times: nothing is decided by them.
+    pub vote: Option<Voted>,
+    /// When its coordinator heard that, as `began_ms`; zero, if it has not.
+    pub voted_ms: u64,
+    /// When its end was proven, or found to be against the decision; zero, if it was not.
+    pub ended_ms: u64,
     /// What its coordinator waits for, in words; empty if for nothing in particular.
     pub trouble: String,
 }
@@ -106,8 +135,31 @@ impl BranchRecord {
             participant: keyspace.to_owned(),
             group,
             state: BranchState::Asked,
+            vote: None,
+            voted_ms: 0,
+            ended_ms: 0,
             trouble: String::new(),
         }
+    }
+
+    /// It is asked, in an attempt of its own.
+    pub(crate) fn ask(&mut self) {
+        self.state = BranchState::Asked;
+        (self.vote, self.voted_ms, self.ended_ms) = (None, 0, 0);
+    }
+
+    /// Its vote is heard.
+    pub(crate) fn voted(&mut self, vote: Voted, state: BranchState, wall_ms: u64) {
+        (self.vote, self.voted_ms) = (Some(vote), wall_ms);
+        match state.is_open() {
+            true => self.state = state,
+            false => self.ended(state, wall_ms),
+        }
+    }
+
+    /// How it ended is known.
+    pub(crate) fn ended(&mut self, state: BranchState, wall_ms: u64) {
+        (self.state, self.ended_ms) = (state, wall_ms);
     }
 }
 

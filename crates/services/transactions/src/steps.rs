@@ -5,7 +5,7 @@ use crate::canary::Bug;
 use crate::coordinator::{
     CANCELLED, Coordinator, Effect, End, Input, Moment, Phase, Stored, Vote, new_site, terms,
 };
-use crate::record::{BranchRecord, BranchState, Stage, Verdict};
+use crate::record::{BranchRecord, BranchState, Stage, Verdict, Voted};
 use quorate_atomic_commit as commit;
 use quorate_atomic_commit::{
     Address, AtomicCommit, Body, BranchId, Effects, Event, Message, Proof, Reason,
@@ -141,27 +141,30 @@ impl Coordinator {
         if self.state(branch) != Some(&BranchState::Asked) {
             return;
         }
-        let (state, body) = match vote {
-            Vote::Yes => (BranchState::Prepared, Body::Vote(commit::Vote::Yes)),
+        let (voted, state, body) = match vote {
+            Vote::Yes => (Voted::Yes, BranchState::Prepared, Body::Vote(commit::Vote::Yes)),
             Vote::ReadOnly if self.record.is_decided_by_votes() => {
                 // Keyspaces never vote so: nobody who takes over could find such a vote.
                 let reason = "it left without a vote that others can find".to_owned();
-                (BranchState::Refused(reason.clone()), no(reason))
+                (Voted::ReadOnly, BranchState::Refused(reason.clone()), no(reason))
             }
-            Vote::ReadOnly => (BranchState::ReadOnly, Body::Vote(commit::Vote::ReadOnly)),
+            Vote::ReadOnly => {
+                (Voted::ReadOnly, BranchState::ReadOnly, Body::Vote(commit::Vote::ReadOnly))
+            }
             Vote::Done(_) if !self.record.is_alone() => return,
             Vote::Done(revision) => {
-                (BranchState::Committed(revision), Body::Decide(commit::Decision::Commit))
+                let committed = BranchState::Committed(revision);
+                (Voted::Yes, committed, Body::Decide(commit::Decision::Commit))
             }
             Vote::No { reason, again: Some(priority) }
                 if moment.now < self.deadline && self.held.is_none() =>
             {
                 return self.retreat(moment, branch, reason, priority, out);
             }
-            Vote::No { reason, .. } => (BranchState::Refused(cut(&reason)), no(reason)),
+            Vote::No { reason, .. } => (Voted::No, BranchState::Refused(cut(&reason)), no(reason)),
         };
         if let Some(branch) = self.branch(branch) {
-            branch.state = state;
+            branch.voted(voted, state, moment.wall_ms);
             branch.trouble.clear();
         }
         self.say(moment, branch, body, out);
@@ -181,7 +184,7 @@ impl Coordinator {
         self.priority = priority.saturating_add(1).max(moment.wall_ms);
         self.setback = Some((branch, reason));
         if let Some(branch) = self.branch(branch) {
-            branch.state = BranchState::RolledBack;
+            branch.voted(Voted::No, BranchState::RolledBack, moment.wall_ms);
         }
         self.settle_all(false, out);
         self.try_again(moment, out);
@@ -200,9 +203,7 @@ impl Coordinator {
         }
         self.record.epoch = self.record.epoch.saturating_add(1);
         self.record.asked = self.record.epoch;
-        for branch in &mut self.record.branches {
-            branch.state = BranchState::Asked;
-        }
+        self.record.branches.iter_mut().for_each(BranchRecord::ask);
         self.phase = Phase::Beginning;
         self.store(moment, out);
     }
@@ -227,16 +228,16 @@ impl Coordinator {
         };
         match end {
             End::RolledBack => {
-                branch.state = BranchState::RolledBack;
+                branch.ended(BranchState::RolledBack, moment.wall_ms);
                 self.try_again(moment, out);
             }
             End::Heuristic(what) => {
-                branch.state = BranchState::Heuristic(what);
+                branch.ended(BranchState::Heuristic(what), moment.wall_ms);
                 self.give_up(moment, out);
             }
             End::Committed(_) => {
                 let what = "it was committed before anything was decided".to_owned();
-                branch.state = BranchState::Heuristic(what);
+                branch.ended(BranchState::Heuristic(what), moment.wall_ms);
                 self.give_up(moment, out);
             }
             End::Superseded => {}
@@ -252,9 +253,9 @@ impl Coordinator {
 
     /// The only participant says how it has decided.
     fn told(&mut self, moment: Moment, end: End, out: &mut Vec<Effect>) {
-        let (state, decision) = match end {
+        let (voted, state, decision) = match end {
             End::Committed(revision) => {
-                (BranchState::Committed(revision), commit::Decision::Commit)
+                (Some(Voted::Yes), BranchState::Committed(revision), commit::Decision::Commit)
             }
             End::RolledBack => {
                 let reason = match moment.now >= self.deadline {
@@ -263,12 +264,15 @@ impl Coordinator {
                     false => Reason::NotHeard,
                 };
                 let branch = Some(BranchId(1));
-                (BranchState::RolledBack, commit::Decision::Abort { branch, reason })
+                (None, BranchState::RolledBack, commit::Decision::Abort { branch, reason })
             }
             End::Heuristic(_) | End::Superseded => return,
         };
         if let Some(branch) = self.branch(0) {
-            branch.state = state;
+            match voted {
+                Some(voted) => branch.voted(voted, state, moment.wall_ms),
+                None => branch.ended(state, moment.wall_ms),
+            }
         }
         self.say(moment, 0, Body::Decide(decision), out);
     }
@@ -280,7 +284,7 @@ impl Coordinator {
             return;
         };
         branch.trouble.clear();
-        branch.state = match end {
+        let state = match end {
             End::Committed(revision) if commits => BranchState::Committed(revision),
             End::RolledBack if !commits => BranchState::RolledBack,
             End::Committed(_) => BranchState::Heuristic("it was committed".to_owned()),
@@ -288,6 +292,7 @@ impl Coordinator {
             End::Heuristic(what) => BranchState::Heuristic(cut(&what)),
             End::Superseded => return,
         };
+        branch.ended(state, moment.wall_ms);
         let heuristic = matches!(branch.state, BranchState::Heuristic(_));
         // People must be able to see it, and what becomes of the others.
         let seen = |branch: &BranchRecord| matches!(branch.state, BranchState::Heuristic(_));

@@ -11,7 +11,7 @@
 //! aborts and one that takes over, one is deposed before anything is told.
 
 use crate::coordinator::{Coordinator, Effect, Found, Moment, Phase};
-use crate::record::BranchState;
+use crate::record::{BranchState, Voted};
 use crate::steps::cut;
 use quorate_atomic_commit::{BranchId, Decision, Reason};
 
@@ -51,10 +51,14 @@ impl Coordinator {
             Found::Committed(revision) => BranchState::Committed(revision),
             Found::No(why) => {
                 let lost = self.setback.take();
+                let voted = why.is_some();
                 let why = why.or(lost.map(|(_, why)| why)).unwrap_or_default();
                 let reason = Reason::Refused(cut(&why));
                 if let Some(branch) = self.branch(index) {
-                    branch.state = BranchState::RolledBack;
+                    match voted {
+                        true => branch.voted(Voted::No, BranchState::RolledBack, moment.wall_ms),
+                        false => branch.ended(BranchState::RolledBack, moment.wall_ms),
+                    }
                 }
                 let branch = Some(BranchId(index + 1));
                 return self.decide(moment, &Decision::Abort { branch, reason }, out);
@@ -62,7 +66,7 @@ impl Coordinator {
             Found::Superseded => return self.depose(out),
         };
         if let Some(branch) = self.branch(index) {
-            branch.state = state;
+            branch.voted(Voted::Yes, state, moment.wall_ms);
         }
         if self.votes_decide() {
             self.decide(moment, &Decision::Commit, out);

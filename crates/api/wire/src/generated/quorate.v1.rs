@@ -1321,10 +1321,16 @@ pub struct BranchStatus {
     /// What its coordinator waits for.
     #[prost(string, tag = "7")]
     pub waits_for: ::prost::alloc::string::String,
-    /// "yes", "no" or "read-only". Empty: it has not voted, or is rolled back since, and the record does
-    /// not say any more what its vote was.
+    /// "yes", "no" or "read-only". Empty: it has not voted, or its vote was not heard before the
+    /// decision.
     #[prost(string, tag = "8")]
     pub vote: ::prost::alloc::string::String,
+    /// When its coordinator heard its vote, and when it was proven that it has ended, in milliseconds
+    /// since 1970 by the coordinators' clocks. Zero: it was not, or an earlier version wrote the record.
+    #[prost(uint64, tag = "9")]
+    pub voted_ms: u64,
+    #[prost(uint64, tag = "10")]
+    pub ended_ms: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -33,6 +33,14 @@ fn changed(it: &Transaction) -> &'static str {
     }
 }
 
+/// How long after the transaction began something of a branch happened, if it is known.
+fn after(it: &Transaction, ms: u64) -> String {
+    match ms {
+        0 => String::new(),
+        ms => format!("{} ms", ms.saturating_sub(it.began_ms)),
+    }
+}
+
 /// What a branch is, in a word or two.
 fn branch_state(branch: &BranchStatus) -> String {
     match (branch.state.as_str(), branch.revision) {
@@ -52,6 +60,8 @@ pub(super) fn json(it: &Transaction) -> Value {
             "revision": branch.revision,
             "waits_for": branch.waits_for,
             "vote": branch.vote,
+            "voted_ms": branch.voted_ms,
+            "ended_ms": branch.ended_ms,
         })
     };
     json!({
@@ -161,15 +171,23 @@ pub(super) fn one(it: &Transaction) {
 }
 
 fn branches(it: &Transaction) -> Table {
-    let mut rows = table(&["branch", "participant", "vote", "state", "waits for, or why"]);
+    let mut rows =
+        table(&["branch", "participant", "vote", "after", "state", "after", "waits for, or why"]);
     for branch in &it.branches {
         let why = match branch.detail.as_str() {
             "" => branch.waits_for.clone(),
             detail => detail.to_owned(),
         };
         let participant = format!("{} {}", branch.kind, branch.participant);
-        let vote = branch.vote.clone();
-        rows.add_row([branch.name.clone(), participant, vote, branch_state(branch), why]);
+        rows.add_row([
+            branch.name.clone(),
+            participant,
+            branch.vote.clone(),
+            after(it, branch.voted_ms),
+            branch_state(branch),
+            after(it, branch.ended_ms),
+            why,
+        ]);
     }
     rows
 }
@@ -207,5 +225,11 @@ mod tests {
         assert_eq!(branch_state(&branch("committed", 7)), "committed at 7");
         assert_eq!(branch_state(&branch("committed", 0)), "committed");
         assert_eq!(branch_state(&branch("rolled-back", 0)), "rolled back");
+    }
+
+    #[test]
+    fn times_of_branches_count_from_the_beginning() {
+        let it = Transaction { began_ms: 1_000, ..Transaction::default() };
+        assert_eq!([0, 900, 1_000, 1_012].map(|ms| after(&it, ms)), ["", "0 ms", "0 ms", "12 ms"]);
     }
 }

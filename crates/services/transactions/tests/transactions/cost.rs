@@ -12,8 +12,8 @@ use quorate_base::{GroupId, Instant};
 use quorate_replicated_log::conformance::{Cluster, Counts, Factory};
 use quorate_replicated_log::{Config, Recovered, ReplicatedLog};
 use quorate_transactions::{
-    BranchRecord, BranchState, Carried, Change, Coordinator, Effect, End, Input, Kind, Moment,
-    Owner, Settings, Start, StoreRequest, Stored, Vote,
+    BranchRecord, Carried, Change, Coordinator, Effect, End, Input, Moment, Owner, Settings, Start,
+    StoreRequest, Stored, Vote,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -92,13 +92,8 @@ impl World {
     }
 
     fn begin(&mut self, protocol: Protocol, keyspaces: u64, carried: u64) {
-        let branch = |group: u64| BranchRecord {
-            name: format!("b{group}"),
-            kind: Kind::Keyspace,
-            participant: format!("p{group}"),
-            group: GroupId(group),
-            state: BranchState::Asked,
-            trouble: String::new(),
+        let branch = |group: u64| {
+            BranchRecord::keyspace(&format!("b{group}"), &format!("p{group}"), GroupId(group))
         };
         let carry = |n: u64| Carried { id: format!("c{n}"), content: 1 };
         let start = Start {

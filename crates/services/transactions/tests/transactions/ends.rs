@@ -3,8 +3,8 @@
 use quorate_atomic_commit::Protocol;
 use quorate_base::{GroupId, Instant, NodeId};
 use quorate_transactions::{
-    BranchRecord, BranchState, Coordinator, Effect, End, Found, Input, Kind, Moment, Owner,
-    Settings, Sight, Stage, Start, Stored, Suspicion, SuspicionSettings, Verdict, Vote,
+    BranchRecord, BranchState, Coordinator, Effect, End, Found, Input, Kind, Moment, Owner, Record,
+    Settings, Sight, Stage, Start, Stored, Suspicion, SuspicionSettings, Verdict, Vote, Voted,
 };
 use std::time::Duration;
 
@@ -16,14 +16,8 @@ fn at(ms: u64) -> Moment {
 }
 
 fn start(n: u64) -> Start {
-    let branch = |group| BranchRecord {
-        name: format!("b{group}"),
-        kind: Kind::Keyspace,
-        participant: format!("p{group}"),
-        group: GroupId(group),
-        state: BranchState::Asked,
-        trouble: String::new(),
-    };
+    let branch =
+        |group| BranchRecord::keyspace(&format!("b{group}"), &format!("p{group}"), GroupId(group));
     Start {
         content: 1,
         protocol: Protocol::TwoPhase,
@@ -106,6 +100,38 @@ fn settles(effects: &[Effect], wanted: bool) -> usize {
     let settle =
         |effect: &&Effect| matches!(effect, Effect::Settle { commit, .. } if *commit == wanted);
     effects.iter().filter(settle).count()
+}
+
+#[test]
+fn votes_and_times_outlive_what_became_of_branches() {
+    let mut lab = Lab::of(start_outside(3));
+    lab.stored(1);
+    lab.vote(5, 0, Vote::Yes);
+    let refused = Vote::No { reason: "too little".to_owned(), again: None };
+    assert!(stores(&lab.vote(7, 1, refused)), "the decision");
+    lab.vote(8, 2, Vote::Yes);
+    assert_eq!(settles(&lab.stored(9), false), 2);
+    lab.end(11, 2, End::RolledBack);
+    assert!(stores(&lab.end(12, 0, End::RolledBack)), "the end");
+    let known = Record::decode(lab.it.record().encode()).unwrap();
+    let told = known.branches.iter().map(|it| (it.vote, it.voted_ms, it.ended_ms));
+    let told: Vec<_> = told.collect();
+    assert_eq!(told, [(Some(Voted::Yes), 5, 12), (Some(Voted::No), 7, 7), (None, 0, 11)]);
+}
+
+#[test]
+fn each_attempt_has_votes_of_its_own() {
+    let mut lab = Lab::of(start_outside(2));
+    lab.stored(1);
+    lab.vote(2, 0, Vote::Yes);
+    lab.vote(3, 1, Vote::No { reason: "a younger one is there".to_owned(), again: Some(7) });
+    let vote = |lab: &Lab, index: usize| {
+        let branch = &lab.it.record().branches[index];
+        (branch.vote, branch.voted_ms, branch.ended_ms)
+    };
+    assert_eq!([vote(&lab, 0), vote(&lab, 1)], [(Some(Voted::Yes), 2, 0), (Some(Voted::No), 3, 3)]);
+    assert!(stores(&lab.end(4, 0, End::RolledBack)), "the next attempt");
+    assert_eq!([vote(&lab, 0), vote(&lab, 1)], [(None, 0, 0); 2]);
 }
 
 #[test]

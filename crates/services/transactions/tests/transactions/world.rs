@@ -5,8 +5,8 @@ use crate::participant::{Mood, Participant, State};
 use quorate_atomic_commit::Protocol;
 use quorate_base::{GroupId, Instant, NodeId, Rng};
 use quorate_transactions::{
-    BranchRecord, BranchState, Carried, Change, Coordinator, Effect, Input, Key, Kind, Moment,
-    Owner, Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Vote, Write,
+    BranchRecord, BranchState, Carried, Change, Coordinator, Effect, Input, Key, Moment, Owner,
+    Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Vote, Write,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -203,13 +203,8 @@ impl World {
             return;
         }
         self.groups.entry(id.to_owned()).or_insert_with(|| participants.to_vec());
-        let branch = |group: &u64| BranchRecord {
-            name: format!("b{group}"),
-            kind: Kind::Keyspace,
-            participant: format!("p{group}"),
-            group: GroupId(*group),
-            state: BranchState::Asked,
-            trouble: String::new(),
+        let branch = |group: &u64| {
+            BranchRecord::keyspace(&format!("b{group}"), &format!("p{group}"), GroupId(*group))
         };
         let owner = self.nodes[node].0;
         let start = Start {

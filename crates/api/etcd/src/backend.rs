@@ -188,6 +188,8 @@ pub enum BackendError {
     BadChange,
     /// The learner to promote is too far behind; nothing was done.
     LearnerNotReady,
+    /// It cannot be done as things stand: the text says why, and what to do.
+    Impossible(String),
     /// The keyspace refuses it, as could be seen beforehand.
     Refused(quorate_keyspace::KeyspaceError),
     /// Leadership did not move.
@@ -208,6 +210,7 @@ impl fmt::Display for BackendError {
             BackendError::ChangeInProgress => f.write_str("a change of members is under way"),
             BackendError::BadChange => f.write_str("the change of members makes no sense"),
             BackendError::LearnerNotReady => f.write_str("the learner is too far behind"),
+            BackendError::Impossible(why) => f.write_str(why),
             BackendError::Refused(why) => write!(f, "the keyspace refused: {why:?}"),
             BackendError::TransferFailed => f.write_str("leadership did not move"),
             BackendError::Stopped => f.write_str("the node is stopping"),

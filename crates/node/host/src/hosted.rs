@@ -14,7 +14,7 @@ use quorate_keyspace::{EventBatch, Reader};
 use quorate_mvcc::{FjallEngine, Revision};
 use quorate_replicated_log::{ReplicatedLog, Write};
 use quorate_service::Service;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -93,6 +93,8 @@ struct Inner {
     names: BTreeMap<String, GroupId>,
     /// The directory as this node has applied it; nothing until it was read.
     listed: Option<BTreeMap<GroupId, Listed>>,
+    /// Who is about to leave the cluster, by the same.
+    leaving: BTreeSet<NodeId>,
 }
 
 /// All of them.
@@ -111,8 +113,9 @@ impl Table {
     }
 
     /// The directory says this now.
-    pub fn set_listed(&self, listed: BTreeMap<GroupId, Listed>) {
+    pub fn set_listed(&self, listed: BTreeMap<GroupId, Listed>, leaving: BTreeSet<NodeId>) {
         let mut inner = self.0.write();
+        inner.leaving = leaving;
         inner.names.retain(|_, group| *group <= SYSTEM);
         inner.names.extend(listed.iter().map(|(group, (r, _))| (r.name.clone(), *group)));
         inner.listed = Some(listed);
@@ -129,6 +132,11 @@ impl Table {
     /// What the directory says of a group.
     pub fn listed(&self, group: GroupId) -> Option<Listed> {
         self.0.read().listed.as_ref()?.get(&group).cloned()
+    }
+
+    /// The members that are to have no replicas, as far as this node has heard.
+    pub fn leaving(&self) -> BTreeSet<NodeId> {
+        self.0.read().leaving.clone()
     }
 
     /// Whether the directory was read.

@@ -4,6 +4,7 @@
 mod damage;
 mod epochs;
 mod keyspaces;
+mod leaving;
 
 use bytes::Bytes;
 use parking_lot::Mutex;

@@ -5,7 +5,7 @@ use crate::backend::{
 };
 use quorate_base::NodeId;
 use quorate_driver::RequestError;
-use quorate_host::{KeyspaceHandle, KeyspaceRefusal, NodeHandle, Subscriber};
+use quorate_host::{AdminError, KeyspaceHandle, KeyspaceRefusal, NodeHandle, Subscriber};
 use quorate_keyspace::command::{Command, MemberChange};
 use quorate_keyspace::{EventBatch, LeaseAnswer, Question, Reader, Reply, codec};
 use quorate_mvcc::FjallEngine;
@@ -14,6 +14,8 @@ use quorate_service::SnapshotSource;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Of the time that a removal may take: how much the member may take to be let go from everything.
+const PART_TO_LET_GO: f64 = 0.8;
 /// Learners a cluster may have: as in etcd.
 const MAX_LEARNERS: usize = 1;
 
@@ -47,6 +49,15 @@ fn refused(error: RequestError) -> BackendError {
         RequestError::UnknownGroup => {
             BackendError::Internal("the keyspace is not on this node".to_owned())
         }
+    }
+}
+
+fn impossible(error: AdminError) -> BackendError {
+    match error {
+        AdminError::Impossible(why) => BackendError::Impossible(why),
+        AdminError::Unavailable => BackendError::NoLeader,
+        AdminError::Failed(error) => refused(error),
+        other => BackendError::Internal(other.to_string()),
     }
 }
 
@@ -138,12 +149,21 @@ impl Backend for HostBackend {
         let end = Instant::now() + timeout;
         let wanted = log_change(&change);
         let context = encoded(&Command::Member(change.clone()))?;
+        let mut leaves = match change {
+            MemberChange::Remove(id) => Some(id),
+            _ => None,
+        };
         loop {
             let left = end.saturating_duration_since(Instant::now());
             // Judged by the latest member list, not by what this node happens to have.
             self.read_barrier(left).await?;
             let judged = self.it.consensus().applied;
             self.reader().check_member(&change, MAX_LEARNERS).map_err(BackendError::Refused)?;
+            if let Some(id) = leaves.take() {
+                let let_go = self.node.let_go(id, left.mul_f64(PART_TO_LET_GO)).await;
+                let_go.map_err(impossible)?;
+                continue;
+            }
             match self.it.change(wanted.clone(), judged, context.clone(), left).await {
                 Err(RequestError::Outdated) if Instant::now() < end => {}
                 answer => return answer.map_err(refused),

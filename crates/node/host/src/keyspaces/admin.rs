@@ -168,7 +168,10 @@ impl NodeHandle {
     }
 
     /// The directory, which a node that has just started opens soon.
-    async fn directory_by(&self, deadline: Instant) -> Result<KeyspaceHandle, AdminError> {
+    pub(super) async fn directory_by(
+        &self,
+        deadline: Instant,
+    ) -> Result<KeyspaceHandle, AdminError> {
         loop {
             if let Some(directory) = self.directory() {
                 return Ok(directory);
@@ -214,9 +217,10 @@ impl NodeHandle {
                 *load.entry(*node).or_default() += 1;
             }
         }
-        let cluster = self.membership();
-        let chosen = choose(&cluster.voters, &load, new.replicas).ok_or_else(|| {
-            let (wanted, voters) = (new.replicas, cluster.voters.len());
+        let mut voters = self.membership().voters;
+        voters.retain(|voter| !directory.leaving.contains(voter));
+        let chosen = choose(&voters, &load, new.replicas).ok_or_else(|| {
+            let (wanted, voters) = (new.replicas, voters.len());
             let why = format!("{wanted} replicas need {wanted} voters: the cluster has {voters}");
             AdminError::Impossible(why)
         })?;
@@ -362,12 +366,15 @@ impl NodeHandle {
     }
 }
 
-fn left(deadline: Instant) -> Duration {
+pub(super) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
 /// The directory with all that was acknowledged anywhere.
-async fn current(system: &KeyspaceHandle, timeout: Duration) -> Result<Directory, AdminError> {
+pub(super) async fn current(
+    system: &KeyspaceHandle,
+    timeout: Duration,
+) -> Result<Directory, AdminError> {
     system.read(timeout).await?;
     directory::read(system.reader()).map_err(|error| AdminError::Internal(error.to_string()))
 }

@@ -5,7 +5,7 @@ use super::record::{self, NEXT, Record};
 use crate::handle::KeyspaceHandle;
 use crate::hosted::Listed;
 use bytes::Bytes;
-use quorate_base::GroupId;
+use quorate_base::{GroupId, NodeId};
 use quorate_driver::RequestError;
 use quorate_keyspace::command::{
     Command, Compare, CompareOperator, CompareTarget, Delete, Operation, Put, Range, Txn,
@@ -13,13 +13,15 @@ use quorate_keyspace::command::{
 use quorate_keyspace::reply::Outcome;
 use quorate_keyspace::{ReadError, Reader, codec};
 use quorate_mvcc::{FjallEngine, KeyRange, Revision};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The directory at one revision.
 pub(crate) struct Directory {
     pub revision: Revision,
     pub listed: BTreeMap<GroupId, Listed>,
+    /// Members that are about to leave the cluster: no replicas for them.
+    pub leaving: BTreeSet<NodeId>,
     /// The first number that was never given, and the revision at which that was said.
     pub next: u64,
     pub next_at: Revision,
@@ -30,12 +32,14 @@ pub(crate) struct Directory {
 pub(crate) fn read(reader: &Reader<FjallEngine>) -> Result<Directory, ReadError> {
     let everything = KeyRange::From(Bytes::new());
     let (revision, found) = reader.range_at(&Range::of(everything))?;
-    let mut directory =
-        Directory { revision, listed: BTreeMap::new(), next: FIRST_GROUP, next_at: 0 };
+    let (listed, leaving) = (BTreeMap::new(), BTreeSet::new());
+    let mut directory = Directory { revision, listed, leaving, next: FIRST_GROUP, next_at: 0 };
     for kv in found.kvs {
         if kv.key[..] == *NEXT {
             directory.next = record::read_number(&kv.value).unwrap_or(u64::MAX);
             directory.next_at = kv.mod_revision;
+        } else if let Some(node) = record::leaving_of(&kv.key) {
+            directory.leaving.insert(node);
         } else if let Some(group) = record::group_of(&kv.key) {
             match Record::decode(kv.value.clone()) {
                 Ok(record) => {
@@ -97,6 +101,17 @@ pub(crate) fn remove(group: GroupId, (record, at): &Listed) -> Txn {
         success: vec![delete(key), delete(record::name_key(&record.name))],
         failure: Vec::new(),
     }
+}
+
+/// From now on this member is to have no replicas.
+pub(crate) fn leave(node: NodeId) -> Txn {
+    Txn { success: vec![put(record::leaving_key(node), Bytes::new())], ..Txn::default() }
+}
+
+/// Nothing is said of these any more.
+pub(crate) fn left(nodes: &[NodeId]) -> Txn {
+    let success = nodes.iter().map(|node| delete(record::leaving_key(*node))).collect();
+    Txn { success, ..Txn::default() }
 }
 
 /// Carries a change out; whether its conditions held.

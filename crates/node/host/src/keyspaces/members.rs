@@ -1,4 +1,6 @@
 //! The members of groups follow the directory, and the directory follows the cluster's members.
+//! Who is about to leave the cluster counts as gone already, for the directory itself as soon as
+//! nothing else is left there.
 //!
 //! A group's leader takes one step at a time: see `quorate-placement`.
 
@@ -10,8 +12,8 @@ use quorate_driver::RequestError;
 use quorate_keyspace::codec;
 use quorate_keyspace::command::{Command, Txn};
 use quorate_placement::{Replicas, Step, next_step};
-use quorate_replicated_log::{Change, Role};
-use std::collections::BTreeMap;
+use quorate_replicated_log::{Change, Membership, Role};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -31,15 +33,46 @@ pub(crate) async fn follow_members(handle: NodeHandle) {
         if cluster.is_joint() {
             continue;
         }
-        let load = handle.shared().table.load();
+        let (load, leaving) = (handle.shared().table.load(), handle.shared().table.leaving());
         let mut steps = JoinSet::new();
         for keyspace in handle.hosted() {
             let leads = keyspace.consensus().role == Role::Leader;
             if leads && keyspace.id() >= SYSTEM {
-                steps.spawn(step(keyspace, system.clone(), cluster.voters.clone(), load.clone()));
+                let cluster = staying(&keyspace, &cluster.voters, &leaving, &load);
+                steps.spawn(step(keyspace, system.clone(), cluster, load.clone()));
             }
         }
+        if system.consensus().role == Role::Leader {
+            forget_who_left(&system, &cluster, &leaving).await;
+        }
         while steps.join_next().await.is_some() {}
+    }
+}
+
+/// The members that this keyspace can have replicas at.
+fn staying(
+    keyspace: &KeyspaceHandle,
+    cluster: &[NodeId],
+    leaving: &BTreeSet<NodeId>,
+    load: &BTreeMap<NodeId, usize>,
+) -> Vec<NodeId> {
+    // Who leaves reads the directory until the last of its replicas is elsewhere: it may lead there.
+    let is_needed = |node: &NodeId| keyspace.id() == SYSTEM && load.contains_key(node);
+    cluster.iter().copied().filter(|node| !leaving.contains(node) || is_needed(node)).collect()
+}
+
+/// Removes the marks of those that the cluster does not have any more: an id never comes back.
+async fn forget_who_left(
+    system: &KeyspaceHandle,
+    cluster: &Membership,
+    leaving: &BTreeSet<NodeId>,
+) {
+    let gone = leaving.iter().copied().filter(|node| !cluster.contains(*node));
+    let gone: Vec<NodeId> = gone.collect();
+    if !gone.is_empty()
+        && let Err(error) = directory::change(system, directory::left(&gone), TIMEOUT).await
+    {
+        tracing::debug!(?error, "could not forget yet who has left");
     }
 }
 

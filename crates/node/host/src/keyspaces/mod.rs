@@ -14,6 +14,7 @@
 mod admin;
 mod directory;
 mod leaders;
+mod leaving;
 mod members;
 mod name;
 mod opener;

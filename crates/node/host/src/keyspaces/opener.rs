@@ -135,7 +135,7 @@ impl Opener {
         let directory = directory::read(&system.reader)
             .map_err(|error| StartError::State(error.to_string()))?;
         self.seen = Some(directory.revision);
-        self.shared.table.set_listed(directory.listed.clone());
+        self.shared.table.set_listed(directory.listed.clone(), directory.leaving.clone());
         self.close_all_but(&directory)?;
         for (group, (record, _)) in &directory.listed {
             let mine = record.replicas.contains(&self.shared.node);

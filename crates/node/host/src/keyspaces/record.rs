@@ -5,6 +5,7 @@
 //! eight bytes. Counts are varints. Of `transactions`, which has a replica on every member, zero
 //! wanted says that one of them votes. Under `group/` and the group's number, 16 hexadecimal
 //! digits; under `name/` and the name is that number, under `next` the first that was never given.
+//! Under `leaving/` and a member's id, 16 hexadecimal digits, is nothing: it is to have no replicas.
 
 use super::TRANSACTIONS;
 use bytes::Bytes;
@@ -66,6 +67,16 @@ pub(crate) fn name_key(name: &str) -> Bytes {
 /// A group's number as a value.
 pub(crate) fn number(group: u64) -> Bytes {
     Bytes::from(format!("{group:016x}"))
+}
+
+/// The key that says that a member is to have no replicas, for it leaves the cluster.
+pub(crate) fn leaving_key(node: NodeId) -> Bytes {
+    Bytes::from(format!("leaving/{:016x}", node.0))
+}
+
+/// The member of such a key.
+pub(crate) fn leaving_of(key: &[u8]) -> Option<NodeId> {
+    read_number(key.strip_prefix(b"leaving/")?).map(NodeId)
 }
 
 /// The number in such a value.
@@ -152,5 +163,8 @@ mod tests {
         assert_eq!(group_of(&key(GroupId(u64::MAX))), Some(GroupId(u64::MAX)));
         assert_eq!(group_of(b"name/x"), None);
         assert_eq!(read_number(&number(18)), Some(18));
+        assert_eq!(leaving_key(NodeId(18)), "leaving/0000000000000012");
+        assert_eq!(leaving_of(&leaving_key(NodeId(18))), Some(NodeId(18)));
+        assert_eq!((leaving_of(b"leaving/x"), leaving_of(&key(GroupId(1)))), (None, None));
     }
 }

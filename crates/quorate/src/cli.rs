@@ -105,4 +105,20 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        let beyond = u64::MAX.to_string();
+        for arguments in [
+            ["lab", "partitions", "--nodes", "4"],
+            ["sim", "--threads", "0", "--seeds=0..1"],
+            ["sim", "--minutes", "0", "--seed=1"],
+            ["sim", "--minutes", &beyond, "--seed=1"],
+            ["sim", "--threads=1", "--seed", &beyond],
+        ] {
+            let parsed = Cli::try_parse_from(["quorate"].into_iter().chain(arguments));
+            let kind = parsed.err().map(|error| error.kind());
+            assert_eq!(kind, Some(clap::error::ErrorKind::ValueValidation), "{arguments:?}");
+        }
+    }
 }

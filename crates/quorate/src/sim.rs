@@ -19,7 +19,7 @@ pub struct Arguments {
     #[arg(long, value_parser = seeds, required_unless_present = "seed", value_name = "A..B")]
     seeds: Option<Range<u64>>,
     /// Run this seed
-    #[arg(long, conflicts_with = "seeds")]
+    #[arg(long, conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(..u64::MAX))]
     seed: Option<u64>,
     /// Print what happens, line by line
     #[arg(long, requires = "seed")]
@@ -31,11 +31,11 @@ pub struct Arguments {
     #[arg(long, default_value_t = Protocol::Raft)]
     protocol: Protocol,
     /// Simulated minutes of faults per seed [default: 20 simulated seconds]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     minutes: Option<u64>,
     /// Seeds that run at the same time [default: as many as cores]
-    #[arg(long)]
-    threads: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let threads = arguments
         .threads
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let bar = ProgressBar::new(range.end - range.start);
     let style = "{bar:40} {pos}/{len} seeds, {msg} failed, {per_sec}, {eta} left";
     bar.set_style(ProgressStyle::with_template(style).map_err(|e| Failure::Failed(e.to_string()))?);

@@ -42,9 +42,14 @@ fn wire_member(member: Member) -> pb::Member {
     }
 }
 
+/// Addresses that a member can have, and the bytes of each: as many as members tell each other of.
+const MAX_URLS: usize = 64;
+const MAX_URL_BYTES: usize = 4_096;
+
 /// Addresses a member can have: `scheme://host:port`, at least one, sorted.
 fn checked_urls(mut urls: Vec<String>) -> Result<Vec<String>, Refusal> {
-    if urls.is_empty() || !urls.iter().all(|url| is_member_url(url)) {
+    let fits = |url: &String| url.len() <= MAX_URL_BYTES && is_member_url(url);
+    if urls.is_empty() || urls.len() > MAX_URLS || !urls.iter().all(fits) {
         return Err(Refusal::MemberBadUrls);
     }
     urls.sort();
@@ -148,5 +153,14 @@ mod tests {
             assert!(!is_member_url(bad), "{bad}");
         }
         assert_eq!(checked_urls(vec![]), Err(Refusal::MemberBadUrls));
+    }
+
+    /// Others could not read them.
+    #[test]
+    fn addresses_are_few_and_short() {
+        let url = |bytes: usize| format!("http://{}:1", "h".repeat(bytes - "http://:1".len()));
+        for (n, bytes, fits) in [(64, 4_096, true), (65, 4_096, false), (1, 4_097, false)] {
+            assert_eq!(checked_urls(vec![url(bytes); n]).is_ok(), fits, "{n} of {bytes}");
+        }
     }
 }

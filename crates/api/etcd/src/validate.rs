@@ -3,6 +3,7 @@
 
 use crate::errors::Refusal;
 use bytes::Bytes;
+use quorate_mvcc::MAX_KEY_BYTES;
 use quorate_wire::etcdserverpb::range_request::{SortOrder, SortTarget};
 use quorate_wire::etcdserverpb::request_op::Request as Op;
 use quorate_wire::etcdserverpb::{
@@ -10,11 +11,20 @@ use quorate_wire::etcdserverpb::{
 };
 use std::collections::BTreeSet;
 
-/// Checks a range.
-pub fn range(request: &RangeRequest) -> Result<(), Refusal> {
-    if request.key.is_empty() {
+/// Checks a key, or the first and the end of a range of keys.
+fn keys(key: &Bytes, range_end: &Bytes) -> Result<(), Refusal> {
+    if key.is_empty() {
         return Err(Refusal::EmptyKey);
     }
+    if key.len().max(range_end.len()) > MAX_KEY_BYTES {
+        return Err(Refusal::KeyTooLong);
+    }
+    Ok(())
+}
+
+/// Checks a range.
+pub fn range(request: &RangeRequest) -> Result<(), Refusal> {
+    keys(&request.key, &request.range_end)?;
     if SortOrder::try_from(request.sort_order).is_err()
         || SortTarget::try_from(request.sort_target).is_err()
     {
@@ -46,9 +56,7 @@ pub fn range_stream(request: &RangeRequest) -> Result<(), Refusal> {
 
 /// Checks a put.
 pub fn put(request: &PutRequest) -> Result<(), Refusal> {
-    if request.key.is_empty() {
-        return Err(Refusal::EmptyKey);
-    }
+    keys(&request.key, &Bytes::new())?;
     if request.ignore_value && !request.value.is_empty() {
         return Err(Refusal::ValueProvided);
     }
@@ -60,7 +68,7 @@ pub fn put(request: &PutRequest) -> Result<(), Refusal> {
 
 /// Checks a delete.
 pub fn delete(request: &DeleteRangeRequest) -> Result<(), Refusal> {
-    if request.key.is_empty() { Err(Refusal::EmptyKey) } else { Ok(()) }
+    keys(&request.key, &request.range_end)
 }
 
 /// Checks a transaction of at most `max_ops` operations. What a level uses is taken off what
@@ -77,9 +85,7 @@ fn txn_level(request: &TxnRequest, max_ops: usize) -> Result<(), Refusal> {
     let Some(rest) = max_ops.checked_sub(used) else {
         return Err(Refusal::TooManyOps);
     };
-    if request.compare.iter().any(|compare| compare.key.is_empty()) {
-        return Err(Refusal::EmptyKey);
-    }
+    request.compare.iter().try_for_each(|compare| keys(&compare.key, &compare.range_end))?;
     for op in request.success.iter().chain(&request.failure) {
         match &op.request {
             Some(Op::RequestRange(request)) => range(request)?,
@@ -154,6 +160,7 @@ fn covers(from: &Bytes, end: &Bytes, key: &Bytes) -> bool {
 mod tests {
     use super::*;
     use build::*;
+    use quorate_wire::etcdserverpb::Compare;
 
     /// Builders that keep the tests short.
     mod build {
@@ -209,6 +216,28 @@ mod tests {
         assert_eq!(check(puts(129)), Err(Refusal::TooManyOps));
         assert_eq!(check(vec![nested(puts(127), vec![])]), Ok(()));
         assert_eq!(check(vec![nested(puts(128), vec![])]), Err(Refusal::TooManyOps));
+    }
+
+    #[test]
+    fn no_key_is_longer_than_the_store_takes() {
+        let key = |bytes: usize| Bytes::from(vec![b'k'; bytes]);
+        let (longest, longer) = (key(MAX_KEY_BYTES), key(MAX_KEY_BYTES + 1));
+        for (first, end, expected) in [
+            (&longest, &longest, Ok(())),
+            (&longer, &Bytes::new(), Err(Refusal::KeyTooLong)),
+            (&longest, &longer, Err(Refusal::KeyTooLong)),
+        ] {
+            let (key, range_end) = (first.clone(), end.clone());
+            let read = RangeRequest { key, range_end, ..Default::default() };
+            assert_eq!(range(&read), expected);
+            let (key, range_end) = (first.clone(), end.clone());
+            assert_eq!(delete(&DeleteRangeRequest { key, range_end, prev_kv: false }), expected);
+            let (key, range_end) = (first.clone(), end.clone());
+            let compare = vec![Compare { key, range_end, ..Default::default() }];
+            assert_eq!(txn(&TxnRequest { compare, ..Default::default() }, 128), expected);
+        }
+        let write = |key| PutRequest { key, ..Default::default() };
+        assert_eq!([put(&write(longest)), put(&write(longer))], [Ok(()), Err(Refusal::KeyTooLong)]);
     }
 
     #[test]

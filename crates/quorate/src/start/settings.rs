@@ -80,7 +80,6 @@ impl Settings {
             &listen_peer_urls,
         )?;
         let initial_cluster = initial_cluster(options, &name, &peer_urls)?;
-        let interval = text(&options.watch_progress_notify_interval);
         Ok(Settings {
             data_dir: options.data_dir.clone().unwrap_or_else(|| format!("{name}.quorate").into()),
             name,
@@ -107,11 +106,13 @@ impl Settings {
                 &text(&options.auto_compaction_mode),
                 &text(&options.auto_compaction_retention),
             )?,
-            max_request_bytes: sized("max-request-bytes", options.max_request_bytes)?,
-            max_txn_ops: sized("max-txn-ops", options.max_txn_ops)?,
+            max_request_bytes: sized("max-request-bytes", options.max_request_bytes, 1 << 30)?,
+            max_txn_ops: sized("max-txn-ops", options.max_txn_ops, MAX_TXN_OPS)?,
             max_concurrent_streams: options.max_concurrent_streams.unwrap_or_default().max(1),
-            progress_notify_interval: humantime::parse_duration(&interval)
-                .map_err(|e| format!("--watch-progress-notify-interval: {e}"))?,
+            progress_notify_interval: interval(
+                "watch-progress-notify-interval",
+                &text(&options.watch_progress_notify_interval),
+            )?,
             lease_clock_drift_ppm: options.lease_clock_drift_ppm,
             log_level: level(&text(&options.log_level))?,
             log_json: json(&text(&options.log_format))?,
@@ -183,11 +184,22 @@ fn always(flag: &str, value: Option<bool>) -> Result<(), String> {
     }
 }
 
-fn sized(flag: &str, value: Option<u64>) -> Result<usize, String> {
+/// Operations of a transaction that its command can hold.
+const MAX_TXN_OPS: u64 = 1 << 20;
+
+fn sized(flag: &str, value: Option<u64>, most: u64) -> Result<usize, String> {
     let value = value.unwrap_or_default();
     match usize::try_from(value) {
-        Ok(size) if size > 0 && value <= 1 << 30 => Ok(size),
-        _ => Err(format!("--{flag}: must be between 1 and {}", 1 << 30)),
+        Ok(size) if size > 0 && value <= most => Ok(size),
+        _ => Err(format!("--{flag}: must be between 1 and {most}")),
+    }
+}
+
+/// How often a watch stream with nothing to tell says so.
+fn interval(flag: &str, text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err(format!("--{flag}: must be longer than nothing")),
+        parsed => parsed.map_err(|e| format!("--{flag}: {e}")),
     }
 }
 
@@ -260,6 +272,8 @@ mod tests {
             ("initial-cluster-state = \"old\"", "--initial-cluster-state"),
             ("listen-peer-urls = \"https://a:1\"", "--listen-peer-urls"),
             ("max-txn-ops = 0", "--max-txn-ops"),
+            ("max-txn-ops = 1048577", "--max-txn-ops"),
+            ("watch-progress-notify-interval = \"0s\"", "--watch-progress-notify-interval"),
             ("log-level = \"loud\"", "--log-level"),
         ] {
             let error = Settings::of(&options(text)).unwrap_err();

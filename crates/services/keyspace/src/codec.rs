@@ -33,17 +33,31 @@ const MAX_ITEMS: u64 = 1 << 20;
 /// Room reserved for a list before its items are read.
 const MAX_RESERVED: usize = 64;
 
-/// A command that has no encoding. The caller's doing.
+/// Why a command has no encoding. The caller's doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TooDeep;
+pub enum Unencodable {
+    /// Transactions are nested more than [`MAX_TXN_DEPTH`] deep.
+    TooDeep,
+    /// A list has more items, or a member's name or address more bytes, than can be read back.
+    TooMuch,
+}
 
-impl fmt::Display for TooDeep {
+impl fmt::Display for Unencodable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "transactions are nested more than {MAX_TXN_DEPTH} deep")
+        match self {
+            Unencodable::TooDeep => {
+                write!(f, "transactions are nested more than {MAX_TXN_DEPTH} deep")
+            }
+            Unencodable::TooMuch => write!(
+                f,
+                "a list has more than {MAX_ITEMS} items, or a name or an address more than \
+                 {MAX_TEXT} bytes"
+            ),
+        }
     }
 }
 
-impl std::error::Error for TooDeep {}
+impl std::error::Error for Unencodable {}
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -62,7 +76,7 @@ const UNQUEUE: u8 = 14;
 const FOUND_DIRECTORY: u8 = 32;
 
 /// The bytes of a command.
-pub fn encode(command: &Command) -> Result<Bytes, TooDeep> {
+pub fn encode(command: &Command) -> Result<Bytes, Unencodable> {
     let mut w = Writer::with_capacity(size_hint(command));
     w.u8(VERSION);
     match command {
@@ -92,7 +106,7 @@ pub fn encode(command: &Command) -> Result<Bytes, TooDeep> {
         }
         Command::LeaseCheckpoint { ballot, number, remaining } => {
             w.u8(LEASE_CHECKPOINT).varint(ballot.round).varint(ballot.node.0).varint(*number);
-            w.varint(remaining.len() as u64);
+            write_count(&mut w, remaining.len())?;
             for (id, seconds) in remaining {
                 w.signed(*id).signed(*seconds);
             }
@@ -102,21 +116,21 @@ pub fn encode(command: &Command) -> Result<Bytes, TooDeep> {
         }
         Command::Member(change) => {
             w.u8(MEMBER);
-            write_member_change(&mut w, change);
+            write_member_change(&mut w, change)?;
         }
         Command::Branch(command) => write_branch_command(w.u8(BRANCH), command)?,
         Command::Barrier { ranges } => {
-            w.u8(BARRIER).varint(ranges.len() as u64);
+            write_count(w.u8(BARRIER), ranges.len())?;
             ranges.iter().for_each(|range| write_key_range(&mut w, range));
         }
         Command::Unqueue { entries } => {
-            w.u8(UNQUEUE).varint(entries.len() as u64);
+            write_count(w.u8(UNQUEUE), entries.len())?;
             for entry in entries {
                 w.varint(*entry);
             }
         }
         Command::FoundDirectory { voters } => {
-            w.u8(FOUND_DIRECTORY).varint(voters.len() as u64);
+            write_count(w.u8(FOUND_DIRECTORY), voters.len())?;
             for voter in voters {
                 w.varint(voter.0);
             }
@@ -194,6 +208,15 @@ pub(crate) fn unknown<T>(field: &'static str, value: u8) -> Result<T, DecodeErro
 
 fn read_ballot(r: &mut Reader) -> Result<Ballot, DecodeError> {
     Ok(Ballot { round: r.varint()?, node: NodeId(r.varint()?) })
+}
+
+/// Begins a list of so many items.
+fn write_count(w: &mut Writer, items: usize) -> Result<(), Unencodable> {
+    if items as u64 > MAX_ITEMS {
+        return Err(Unencodable::TooMuch);
+    }
+    w.varint(items as u64);
+    Ok(())
 }
 
 pub(crate) fn read_list<T>(
@@ -352,16 +375,16 @@ fn read_compare(r: &mut Reader) -> Result<Compare, DecodeError> {
     Ok(Compare { range, operator, target })
 }
 
-pub(crate) fn write_txn(w: &mut Writer, txn: &Txn, depth: usize) -> Result<(), TooDeep> {
+pub(crate) fn write_txn(w: &mut Writer, txn: &Txn, depth: usize) -> Result<(), Unencodable> {
     if depth > MAX_TXN_DEPTH {
-        return Err(TooDeep);
+        return Err(Unencodable::TooDeep);
     }
-    w.varint(txn.compare.len() as u64);
+    write_count(w, txn.compare.len())?;
     for compare in &txn.compare {
         write_compare(w, compare);
     }
     for operations in [&txn.success, &txn.failure] {
-        w.varint(operations.len() as u64);
+        write_count(w, operations.len())?;
         for operation in operations {
             write_operation(w, operation, depth)?;
         }
@@ -369,7 +392,7 @@ pub(crate) fn write_txn(w: &mut Writer, txn: &Txn, depth: usize) -> Result<(), T
     Ok(())
 }
 
-fn write_operation(w: &mut Writer, operation: &Operation, depth: usize) -> Result<(), TooDeep> {
+fn write_operation(w: &mut Writer, operation: &Operation, depth: usize) -> Result<(), Unencodable> {
     match operation {
         Operation::Put(put) => write_put(w.u8(PUT), put),
         Operation::Delete(delete) => write_delete(w.u8(DELETE), delete),
@@ -454,7 +477,25 @@ pub(crate) fn read_member(r: &mut Reader) -> Result<Member, DecodeError> {
     })
 }
 
-fn write_member_change(w: &mut Writer, change: &MemberChange) {
+/// Whether what is said of a member can be read back.
+fn check_texts<'a>(mut texts: impl Iterator<Item = &'a String>) -> Result<(), Unencodable> {
+    match texts.all(|text| text.len() as u64 <= MAX_TEXT) {
+        true => Ok(()),
+        false => Err(Unencodable::TooMuch),
+    }
+}
+
+fn write_member_change(w: &mut Writer, change: &MemberChange) -> Result<(), Unencodable> {
+    match change {
+        MemberChange::Add(Member { name, peer_urls, client_urls, .. }) => {
+            check_texts(peer_urls.iter().chain(client_urls).chain([name]))?;
+        }
+        MemberChange::UpdatePeers { peer_urls, .. } => check_texts(peer_urls.iter())?,
+        MemberChange::Publish { name, client_urls, .. } => {
+            check_texts(client_urls.iter().chain([name]))?;
+        }
+        MemberChange::Promote(_) | MemberChange::Remove(_) => {}
+    }
     match change {
         MemberChange::Add(member) => write_member(w.u8(1), member),
         MemberChange::Promote(id) => {
@@ -470,6 +511,7 @@ fn write_member_change(w: &mut Writer, change: &MemberChange) {
             write_texts(w.u8(5).varint(id.0).bytes(name.as_bytes()), client_urls);
         }
     }
+    Ok(())
 }
 
 fn read_member_change(r: &mut Reader) -> Result<MemberChange, DecodeError> {

@@ -133,6 +133,13 @@ fn transactions_from_the_command_line() {
     assert_eq!(shown["guilty_branch"], "take");
     assert_eq!(shown["branches"][0]["state"], "rolled-back");
     assert_eq!(shown["branches"][1]["state"], "refused");
+    assert_eq!(shown["branches"][1]["vote"], "no");
+    let shown = q(&["txn", "show", "order-1", "-o", "json"], "").json();
+    let at = |value: &serde_json::Value| value.as_u64().unwrap();
+    for branch in shown["branches"].as_array().unwrap() {
+        let times = [&shown["began_ms"], &branch["voted_ms"], &branch["ended_ms"]].map(at);
+        assert!(branch["vote"] == "yes" && times.is_sorted(), "{shown}");
+    }
     // The records' keyspace is nobody's to write to, or to drop.
     let hidden = q(&["get", "o/", "--keyspace", "transactions"], "");
     assert!(hidden.err.contains("the cluster's own"), "{hidden:?}");

@@ -4,7 +4,7 @@
 
 use super::{BranchCommand, BranchId, MAX_TOGETHER, MAX_TXNS, No, Part, Prepare};
 use crate::codec::{
-    MAX_BYTES, TooDeep, read_branch_head as read_head, read_flags, read_txn, unknown, write_txn,
+    MAX_BYTES, Unencodable, read_branch_head as read_head, read_flags, read_txn, unknown, write_txn,
 };
 use crate::reply::KeyspaceError;
 use ::bytes::Bytes;
@@ -22,13 +22,19 @@ const ONE_PHASE: u8 = 2;
 /// Their number comes first; else there is one.
 const SEVERAL: u8 = 4;
 
-pub(crate) fn write_branch_command(w: &mut Writer, command: &BranchCommand) -> Result<(), TooDeep> {
+pub(crate) fn write_branch_command(
+    w: &mut Writer,
+    command: &BranchCommand,
+) -> Result<(), Unencodable> {
     let (tag, id, epoch) = match command {
         BranchCommand::Prepare(prepare) => (PREPARE, &prepare.id, prepare.epoch),
         BranchCommand::Commit { id, epoch } => (COMMIT, id, *epoch),
         BranchCommand::Rollback { id, epoch } => (ROLLBACK, id, *epoch),
         BranchCommand::Forget { id, epoch } => (FORGET, id, *epoch),
         BranchCommand::Resolve { id, epoch } => (RESOLVE, id, *epoch),
+        BranchCommand::Together(parts) if parts.len() > MAX_TOGETHER => {
+            return Err(Unencodable::TooMuch);
+        }
         BranchCommand::Together(parts) => {
             w.u8(TOGETHER).varint(parts.len() as u64);
             for part in parts {
@@ -39,6 +45,9 @@ pub(crate) fn write_branch_command(w: &mut Writer, command: &BranchCommand) -> R
     };
     w.u8(tag).bytes(&id.transaction).varint(u64::from(id.number)).varint(epoch);
     if let BranchCommand::Prepare(prepare) = command {
+        if prepare.txns.len() > MAX_TXNS {
+            return Err(Unencodable::TooMuch);
+        }
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let several = prepare.txns.len() != 1;
         let flags = flag(prepare.or_else, OR_ELSE) | flag(prepare.one_phase, ONE_PHASE);

@@ -127,7 +127,7 @@ impl Part {
             _ => {}
         }
         let whole = Command::Branch(command);
-        let body = codec::encode(&whole).map_err(|_| BadPart::TooDeep)?;
+        let body = codec::encode(&whole).map_err(BadPart::Unencodable)?;
         let Command::Branch(command) = whole else { return Err(BadPart::Nested) };
         Ok(Part { command, body })
     }
@@ -145,8 +145,8 @@ pub enum BadPart {
     Nested,
     /// It commits at once, and may have to wait before.
     OnePhase,
-    /// Its transactions are nested too deeply.
-    TooDeep,
+    /// It has no bytes.
+    Unencodable(codec::Unencodable),
 }
 
 /// A branch to be prepared.

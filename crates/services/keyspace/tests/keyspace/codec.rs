@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use quorate_base::codec::DecodeError;
 use quorate_base::{Ballot, NodeId};
 use quorate_keyspace::branch::{BadPart, MAX_TOGETHER, MAX_TXNS};
-use quorate_keyspace::codec::{MAX_TXN_DEPTH, TooDeep, decode, encode};
+use quorate_keyspace::codec::{MAX_TXN_DEPTH, Unencodable, decode, encode};
 use quorate_keyspace::command::{
     Alarm, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange, Operation, Put,
     Range, SortTarget, Txn,
@@ -316,9 +316,13 @@ fn commands_come_together_only_one_level_deep_and_not_too_many() {
     let id = BranchId { transaction: b("t"), number: 1 };
     let forget = || Part::new(BranchCommand::Forget { id: id.clone(), epoch: 1 }).unwrap();
     let several = |n| BranchCommand::Together((0..n).map(|_| forget()).collect());
-    let at = |n| decode(encode(&Command::Branch(several(n))).unwrap());
-    assert!(at(MAX_TOGETHER).is_ok());
-    assert!(matches!(at(MAX_TOGETHER + 1), Err(DecodeError::TooLong { .. })));
+    let encoded = |n| encode(&Command::Branch(several(n)));
+    assert_eq!(encoded(MAX_TOGETHER + 1), Err(Unencodable::TooMuch));
+    let most = encoded(MAX_TOGETHER).unwrap();
+    assert!(decode(most.clone()).is_ok());
+    assert_eq!((most[3..5].to_vec(), MAX_TOGETHER), (vec![0x80, 2], 256), "the number of them");
+    let more = [&most[..3], &[0x81, 2], &most[5..]].concat();
+    assert!(matches!(decode(Bytes::from(more)), Err(DecodeError::TooLong { .. })));
     assert_eq!(Part::new(several(1)), Err(BadPart::Nested));
     let alone = Prepare {
         id: id.clone(),
@@ -348,9 +352,13 @@ fn a_branch_has_not_too_many_transactions() {
         or_else: false,
         one_phase: false,
     };
-    let at = |n| decode(encode(&Command::Branch(BranchCommand::Prepare(of(n)))).unwrap());
-    assert!(at(MAX_TXNS).is_ok());
-    assert!(matches!(at(MAX_TXNS + 1), Err(DecodeError::TooLong { .. })));
+    let encoded = |n| encode(&Command::Branch(BranchCommand::Prepare(of(n))));
+    assert_eq!(encoded(MAX_TXNS + 1), Err(Unencodable::TooMuch));
+    let mut most = encoded(MAX_TXNS).unwrap().to_vec();
+    assert!(decode(Bytes::from(most.clone())).is_ok());
+    assert_eq!(usize::from(most[9]), MAX_TXNS, "the number of them");
+    most[9] += 1;
+    assert!(matches!(decode(Bytes::from(most)), Err(DecodeError::TooLong { .. })));
 }
 
 #[test]
@@ -375,9 +383,53 @@ fn nesting_has_a_limit_that_both_sides_know() {
     };
     let deepest = nest(MAX_TXN_DEPTH);
     assert_eq!(decode(encode(&deepest).unwrap()), Ok(deepest));
-    assert_eq!(encode(&nest(MAX_TXN_DEPTH + 1)), Err(TooDeep));
+    assert_eq!(encode(&nest(MAX_TXN_DEPTH + 1)), Err(Unencodable::TooDeep));
     let too_deep = [&[1, 3][..], &[0, 1, 3].repeat(100_000)].concat();
     assert!(matches!(decode(Bytes::from(too_deep)), Err(DecodeError::TooLong { .. })));
+}
+
+/// What one node accepts and another cannot read would stop the group.
+#[test]
+fn what_could_not_be_read_back_has_no_encoding() {
+    let text = |bytes: usize| "a".repeat(bytes);
+    let longest = 1 << 16;
+    let add = |name: usize, peer: usize, client: usize| {
+        let (peer_urls, client_urls) = (vec![text(peer)], vec![text(client)]);
+        let member = Member { name: text(name), peer_urls, client_urls, ..Member::default() };
+        Command::Member(MemberChange::Add(member))
+    };
+    let update = |bytes| {
+        let peer_urls = vec![text(bytes)];
+        Command::Member(MemberChange::UpdatePeers { id: NodeId(1), peer_urls })
+    };
+    let publish = |name, client| {
+        let (name, client_urls) = (text(name), vec![text(client)]);
+        Command::Member(MemberChange::Publish { id: NodeId(1), name, client_urls })
+    };
+    for command in [add(longest, longest, longest), update(longest), publish(longest, longest)] {
+        assert_eq!(decode(encode(&command).unwrap()), Ok(command));
+    }
+    let longer = longest + 1;
+    for command in [
+        add(longer, 1, 1),
+        add(1, longer, 1),
+        add(1, 1, longer),
+        update(longer),
+        publish(longer, 1),
+        publish(1, longer),
+    ] {
+        assert_eq!(encode(&command), Err(Unencodable::TooMuch));
+    }
+    let most = 1 << 20;
+    let txn = |operations: usize| {
+        let read = Operation::Range(Range::of(KeyRange::One(Bytes::from_static(b"k"))));
+        Command::Txn(Txn { success: vec![read; operations], ..Txn::default() })
+    };
+    assert!(decode(encode(&txn(most)).unwrap()).is_ok());
+    assert_eq!(encode(&txn(most + 1)), Err(Unencodable::TooMuch));
+    let unqueue = |entries: usize| Command::Unqueue { entries: vec![1; entries] };
+    assert!(decode(encode(&unqueue(most)).unwrap()).is_ok());
+    assert_eq!(encode(&unqueue(most + 1)), Err(Unencodable::TooMuch));
 }
 
 #[test]

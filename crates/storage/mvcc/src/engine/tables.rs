@@ -55,6 +55,9 @@ pub(super) struct Tables {
     directory: PathBuf,
 }
 
+/// The longest key that fjall takes; it panics over longer ones, even where they are only looked for.
+const LONGEST: usize = u16::MAX as usize;
+
 /// Where fjall keeps its trees, each in a folder named by the tree's number; 0 is its own.
 const TREES: &str = "keyspaces";
 
@@ -199,7 +202,8 @@ impl Tables {
 
     /// The value under a key, now.
     pub fn get(&self, table: Table, prefix: &[u8], key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let found = self.trees[table as usize].get(lsm_key(prefix, key)).map_err(lsm_read)?;
+        let Some(lsm_key) = short(lsm_key(prefix, key)) else { return Ok(None) };
+        let found = self.trees[table as usize].get(lsm_key).map_err(lsm_read)?;
         Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -211,7 +215,8 @@ impl Tables {
         prefix: &[u8],
         key: &[u8],
     ) -> Result<Option<Bytes>, Error> {
-        let found = at.get(&self.trees[table as usize], lsm_key(prefix, key));
+        let Some(lsm_key) = short(lsm_key(prefix, key)) else { return Ok(None) };
+        let found = at.get(&self.trees[table as usize], lsm_key);
         Ok(found.map_err(lsm_read)?.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -223,9 +228,9 @@ impl Tables {
         prefix: &[u8],
         (from, to): (&[u8], Option<&[u8]>),
     ) -> fjall::Iter {
-        let from = Bound::Included(lsm_key(prefix, from));
+        let from = from_bound(lsm_key(prefix, from));
         let to = match to {
-            Some(to) => Bound::Excluded(lsm_key(prefix, to)),
+            Some(to) => to_bound(lsm_key(prefix, to)),
             None => after(prefix).map_or(Bound::Unbounded, Bound::Excluded),
         };
         at.range(&self.trees[table as usize], (from, to))
@@ -248,6 +253,29 @@ fn lsm_key(prefix: &[u8], key: &[u8]) -> Vec<u8> {
     out.extend_from_slice(prefix);
     out.extend_from_slice(key);
     out
+}
+
+/// A key that can be there.
+fn short(lsm_key: Vec<u8>) -> Option<Vec<u8>> {
+    (lsm_key.len() <= LONGEST).then_some(lsm_key)
+}
+
+/// From this key on. Of keys that can be there a longer one precedes just those behind its beginning.
+fn from_bound(mut lsm_key: Vec<u8>) -> Bound<Vec<u8>> {
+    if lsm_key.len() <= LONGEST {
+        return Bound::Included(lsm_key);
+    }
+    lsm_key.truncate(LONGEST);
+    Bound::Excluded(lsm_key)
+}
+
+/// Up to before this key. Of keys that can be there its beginning is the last before a longer one.
+fn to_bound(mut lsm_key: Vec<u8>) -> Bound<Vec<u8>> {
+    if lsm_key.len() <= LONGEST {
+        return Bound::Excluded(lsm_key);
+    }
+    lsm_key.truncate(LONGEST);
+    Bound::Included(lsm_key)
 }
 
 /// The least key after all that begin with `prefix`, if there is one.

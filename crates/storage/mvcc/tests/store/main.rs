@@ -5,6 +5,7 @@
 mod canary;
 mod histories;
 mod kill;
+mod long_keys;
 mod model;
 mod power;
 mod random;

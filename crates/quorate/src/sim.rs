@@ -19,7 +19,8 @@ pub struct Arguments {
     #[arg(long, value_parser = seeds, required_unless_present = "seed", value_name = "A..B")]
     seeds: Option<Range<u64>>,
     /// Run this seed
-    #[arg(long, conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(..u64::MAX))]
+    #[arg(long, conflicts_with = "seeds")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..u64::MAX))]
     seed: Option<u64>,
     /// Print what happens, line by line
     #[arg(long, requires = "seed")]

@@ -36,8 +36,9 @@ macro_rules! refusals {
 refusals! {
     /// A key is empty.
     EmptyKey = InvalidArgument, "etcdserver: key is not provided";
-    /// A key, or the end of a range, is longer than the store takes. Quorate's own: etcd has no limit.
-    KeyTooLong = InvalidArgument, "quorate: a key, or the end of a range, has more than 32000 bytes";
+    /// A key, or the end of a range, is longer than the store takes. Ours: etcd has no limit.
+    KeyTooLong = InvalidArgument,
+        "quorate: a key, or the end of a range, has more than 32000 bytes";
     /// `ignore_value` or `ignore_lease` on a key that is not there; also an empty operation.
     KeyNotFound = InvalidArgument, "etcdserver: key not found";
     /// A value beside `ignore_value`.

@@ -56,7 +56,7 @@ fn staying(
     leaving: &BTreeSet<NodeId>,
     load: &BTreeMap<NodeId, usize>,
 ) -> Vec<NodeId> {
-    // Who leaves reads the directory until the last of its replicas is elsewhere: it may lead there.
+    // Who leaves reads the directory until the last of its replicas is elsewhere: it may lead.
     let is_needed = |node: &NodeId| keyspace.id() == SYSTEM && load.contains_key(node);
     cluster.iter().copied().filter(|node| !leaving.contains(node) || is_needed(node)).collect()
 }

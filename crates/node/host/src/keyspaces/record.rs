@@ -5,7 +5,7 @@
 //! eight bytes. Counts are varints. Of `transactions`, which has a replica on every member, zero
 //! wanted says that one of them votes. Under `group/` and the group's number, 16 hexadecimal
 //! digits; under `name/` and the name is that number, under `next` the first that was never given.
-//! Under `leaving/` and a member's id, 16 hexadecimal digits, is nothing: it is to have no replicas.
+//! Under `leaving/` and a member's id, 16 hexadecimal digits, is nothing: it gets no replicas.
 
 use super::TRANSACTIONS;
 use bytes::Bytes;

@@ -55,7 +55,7 @@ pub(super) struct Tables {
     directory: PathBuf,
 }
 
-/// The longest key that fjall takes; it panics over longer ones, even where they are only looked for.
+/// The longest key that fjall takes. It panics over longer ones, also where it looks for them.
 const LONGEST: usize = u16::MAX as usize;
 
 /// Where fjall keeps its trees, each in a folder named by the tree's number; 0 is its own.
@@ -260,7 +260,7 @@ fn short(lsm_key: Vec<u8>) -> Option<Vec<u8>> {
     (lsm_key.len() <= LONGEST).then_some(lsm_key)
 }
 
-/// From this key on. Of keys that can be there a longer one precedes just those behind its beginning.
+/// From this key on. Of keys that can be there a longer one precedes those behind its beginning.
 fn from_bound(mut lsm_key: Vec<u8>) -> Bound<Vec<u8>> {
     if lsm_key.len() <= LONGEST {
         return Bound::Included(lsm_key);

@@ -12,6 +12,10 @@ use quorate_base::{Ballot, Index, NodeId};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct WriteId(pub u64);
 
+/// Slots that may lie between the end of a log and one that is written beyond it: more than a
+/// leader has under way, and few enough to be filled one by one.
+pub const MAX_GAP: Index = 1 << 20;
+
 /// One change of a group's durable log. Its parts take effect together, in field order.
 // What is rare is boxed: a write is moved several times on its way to the disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,7 +31,8 @@ pub struct Write {
     /// Remember these, which follow what is left.
     pub entries: Entries,
     /// Remember these in their slots, in place of what was there; all other slots stay as they
-    /// are. What lies between the end of the log and a slot beyond it was never accepted.
+    /// are. What lies between the end of the log and a slot beyond it, at most [`MAX_GAP`], was never
+    /// accepted.
     pub slots: Vec<Entries>,
     /// Remember this.
     pub hard_state: Option<HardState>,

@@ -31,7 +31,7 @@ mod status;
 
 pub use config::{Config, Limits};
 pub use effects::{
-    Effects, Event, ReadReady, Refusal, Send, SnapshotWanted, StepDown, Write, WriteId,
+    Effects, Event, MAX_GAP, ReadReady, Refusal, Send, SnapshotWanted, StepDown, Write, WriteId,
 };
 pub use entry::{Base, Entries, Entry, HardState, Payload};
 pub use epoch::Epoch;

@@ -9,7 +9,7 @@ use crate::recap::{BlockTouches, FORGOTTEN, Recap, Touch};
 use crate::records::{FORGET_GROUP, read_base, read_entry};
 use crate::row::{Kind, Row};
 use quorate_base::{Ballot, GroupId, Index, Position};
-use quorate_replicated_log::{Base, Entries, Entry, Epoch, HardState, Protocol};
+use quorate_replicated_log::{Base, Entries, Entry, Epoch, HardState, MAX_GAP, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
@@ -210,8 +210,9 @@ impl GroupLog {
 /// Longest run of entries that replay makes.
 const RUN_ENTRIES: usize = 1 << 16;
 
-/// More slots than this are never left open: a leader has fewer under way.
+/// More slots than this are never left open: nobody writes one that is so far away.
 const GAP_LIMIT: u64 = 1 << 24;
+const _: () = assert!(MAX_GAP <= GAP_LIMIT, "what is written is read");
 
 impl RecoveredGroup {
     /// What of a gap is damaged: all that is not known to be missing.

@@ -184,6 +184,7 @@ pub fn is_newer(message: &Message) -> bool {
             Body::Pulled { entries, .. } => seals(entries),
             Body::Accept(accept) => seals(&accept.entries),
             Body::Promise(promise) => promise.entries.iter().any(seals),
+            Body::Mended { entries, .. } => entries.iter().any(seals),
             _ => false,
         }
 }

@@ -293,6 +293,8 @@ fn golden_bytes_of_version_1() {
     let ballot = Ballot::new(4, NodeId(1));
     let payload = Payload::Seal { next: Protocol::Paxos, ballot };
     let entries = Entries::new(vec![Entry { index: 3, ballot, payload }]);
+    let mended = Body::Mended { first: 3, entries: vec![entries.clone()], denied: false };
+    assert_eq!(spoken_since(&log(mended)), 2);
     let accept = log(Body::Accept(Accept { session: 5, entries, commit: 2, probe: 6 }));
     let golden = [&[14, 5, 2, 6, 2, 1, 0x84, 4][..], &node(1), &[2, 4], &node(1)].concat();
     assert_eq!(encoded(&accept), [&LOG_HEAD[..], &golden].concat());

@@ -8,7 +8,9 @@ use crate::synod::may_promise;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use quorate_base::{Ballot, Index, Instant, NodeId};
-use quorate_replicated_log::{Accept, Accepted, Body, Effects, Entries, Promise, SnapshotWanted};
+use quorate_replicated_log::{
+    Accept, Accepted, Body, Effects, Entries, MAX_GAP, Promise, SnapshotWanted,
+};
 
 /// What the candidate whose ballot is promised has asked.
 #[derive(Clone, Copy, Default, Debug)]
@@ -108,6 +110,10 @@ impl MultiPaxos {
         }
         let known = entries.iter().take_while(|e| e.index <= self.commit).count();
         entries = entries.slice(known..entries.len());
+        if entries.first_index().is_some_and(|first| self.is_far(first)) {
+            // From a leader that does not know yet how little is here; or that lies.
+            entries = Entries::default();
+        }
         if let (Some(first), Some(last)) = (entries.first_index(), entries.last_index()) {
             self.mend(&entries);
             self.slots.put(entries.clone());
@@ -116,6 +122,11 @@ impl MultiPaxos {
         }
         self.learn_from(commit);
         self.tell_accepted(from, session, probe, &entries, out);
+    }
+
+    /// Whether more than may be missing is missing before this slot.
+    fn is_far(&self, slot: Index) -> bool {
+        slot > self.slots.last_index().saturating_add(MAX_GAP + 1)
     }
 
     /// Consecutive, and of the leader's ballot or chosen already.

@@ -4,7 +4,7 @@ use super::{FIRST, MINE, Rule, SECOND, accept, known, promise, remembers, replic
 use quorate_base::{Ballot, NodeId};
 use quorate_paxos::Canary;
 use quorate_replicated_log::{
-    Accepted, Base, Body, Membership, Payload, Promise, Protocol, Recovered,
+    Accepted, Base, Body, MAX_GAP, Membership, Payload, Promise, Protocol, Recovered,
 };
 
 pub const RULES: &[Rule] = &[
@@ -32,8 +32,24 @@ pub const RULES: &[Rule] = &[
     ("a late accept takes nothing back", is_set_back, &[]),
     ("nobody asks or leads on another's behalf", believes_a_stranger, &[]),
     ("a leader sends its own ballot's values", accepts_what_nobody_proposed, &[]),
+    ("no slot is taken far beyond all others", goes_far_ahead, &[]),
     ("nobody is encouraged while a leader is heard", lets_its_leader_down, &[]),
 ];
+
+/// It holds one value, and a leader that does not know that begins at the end of its own log. What
+/// is just near enough is taken; of the rest it is told that it is not here.
+fn goes_far_ahead() -> bool {
+    [(0, true), (1, false)].into_iter().any(|(beyond, near)| {
+        let mut paxos = replica(3, remembers(FIRST, 0, vec![value(1, FIRST, "a")]));
+        let slot = 1 + MAX_GAP + 1 + beyond;
+        let out = paxos.hear(2, FIRST, accept(vec![value(slot, FIRST, "far")], 0));
+        let told = said(&out, |body| matches!(body, Body::Accepted(_)));
+        let Some(Body::Accepted(told)) = told.first() else { return true };
+        let told_beyond = told.beyond == (slot, slot);
+        let written = out.writes.iter().any(|write| !write.slots.is_empty());
+        told_beyond != near || written != near || told.upto > 1
+    })
+}
 
 /// It has promised the second ballot; the leader of the first comes late.
 fn accepts_below_its_promise() -> bool {

@@ -1,6 +1,6 @@
 //! Looks for every deliberate bug from seed 0 on: `bugs [SEEDS] [NAME]`. Prints a table of what
 //! each violated and how many seeds that took.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used)]
 
 use quorate_replicated_log::Protocol;
 use quorate_simulator::{Canary, Options, run_many};

@@ -1,7 +1,7 @@
 //! Runs seeds: `seeds FROM TO [NODES] [BUG]`, or replays one with its trace: `seeds SEED trace`.
 //! NODES `-` draws them from the seed; BUG is a canary of the protocol or of the log, by name. The
 //! variable PROTOCOL says `raft` or `paxos`.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used)]
 
 use quorate_replicated_log::Protocol;
 use quorate_simulator::{Canary, Options, run_many, run_traced};

@@ -5,8 +5,13 @@ use super::source::{code_only, has_word, without_tests};
 use super::{File, Finding, Tree};
 
 /// Where the pure crates are.
-const PURE: [&str; 4] =
-    ["crates/base/", "crates/protocols/", "crates/services/", "crates/node/driver/"];
+const PURE: [&str; 5] = [
+    "crates/base/",
+    "crates/protocols/",
+    "crates/services/",
+    "crates/node/driver/",
+    "crates/node/placement/",
+];
 /// Where the standard library is out of reach altogether.
 const NO_STD: [&str; 2] = ["crates/base/", "crates/protocols/"];
 

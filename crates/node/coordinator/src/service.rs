@@ -83,6 +83,7 @@ pub(crate) struct Inner {
 
 impl Inner {
     /// Now.
+    #[allow(clippy::disallowed_methods)] // What nothing is decided by.
     pub fn moment(&self) -> Moment {
         let nanos = self.start.elapsed().as_nanos();
         let now = Instant(u64::try_from(nanos).unwrap_or(u64::MAX));

@@ -1,7 +1,7 @@
 //! How many puts a cluster of whole nodes in this process does, and what they cost.
 //!
 //! `cargo run --release -p quorate-host --example measure -- [nodes] [clients] [seconds]`
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::Bytes;
 use quorate_base::NodeId;

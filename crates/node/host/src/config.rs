@@ -27,7 +27,8 @@ pub struct NodeConfig {
     pub join: bool,
     /// Where peers are listened to.
     pub listen_peers: Vec<SocketAddr>,
-    /// A leader is silent for at most this long.
+    /// A leader is silent for at most one and a quarter times this; one of a keyspace made by
+    /// request, for five times this.
     pub heartbeat: Duration,
     /// Base of the election timeout.
     pub election_timeout: Duration,

@@ -31,8 +31,8 @@ pub struct Write {
     /// Remember these, which follow what is left.
     pub entries: Entries,
     /// Remember these in their slots, in place of what was there; all other slots stay as they
-    /// are. What lies between the end of the log and a slot beyond it, at most [`MAX_GAP`], was never
-    /// accepted.
+    /// are. What lies between the end of the log and a slot beyond it, at most [`MAX_GAP`], was
+    /// never accepted.
     pub slots: Vec<Entries>,
     /// Remember this.
     pub hard_state: Option<HardState>,

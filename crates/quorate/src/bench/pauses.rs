@@ -32,6 +32,7 @@ struct State {
 
 impl Pauses {
     /// None yet; the first may begin at `began`, which is now or later.
+    #[allow(clippy::disallowed_methods)] // Of a report, which people compare with logs.
     pub fn new(began: Instant) -> Pauses {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let until = began.saturating_duration_since(Instant::now()).as_secs_f64();

@@ -91,8 +91,13 @@ pub(crate) async fn run(connection: Connection, arguments: Arguments) -> Result<
             }
             let id = id.unwrap_or(known.id);
             client.keyspace_drop(DropKeyspaceRequest { name: name.clone(), id, force }).await?;
-            say!("OK, keyspace {name} (id {id}) is dropped");
-            Ok(())
+            match connection.output {
+                Output::Json => print_json(&json!({ "name": name, "id": id, "dropped": true })),
+                Output::Table => {
+                    say!("OK, keyspace {name} (id {id}) is dropped");
+                    Ok(())
+                }
+            }
         }
     }
 }

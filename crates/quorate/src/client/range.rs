@@ -25,17 +25,25 @@ impl Keys {
     /// The key and the end of its range, as the API writes them.
     pub fn bounds(&self) -> (Vec<u8>, Vec<u8>) {
         let key = self.key.as_bytes().to_vec();
-        let or_first = |key: Vec<u8>| if key.is_empty() { ZERO.to_vec() } else { key };
         if self.from_key {
             (or_first(key), ZERO.to_vec())
         } else if self.prefix {
-            let end = prefix_end(&key);
-            (or_first(key), end)
+            of_prefix(key)
         } else {
             let end = self.range_end.as_ref().map_or_else(Vec::new, |end| end.as_bytes().to_vec());
             (key, end)
         }
     }
+}
+
+fn or_first(key: Vec<u8>) -> Vec<u8> {
+    if key.is_empty() { ZERO.to_vec() } else { key }
+}
+
+/// All keys that begin so, as the API writes them.
+pub fn of_prefix(prefix: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let end = prefix_end(&prefix);
+    (or_first(prefix), end)
 }
 
 /// The first key after all that begin with `prefix`.

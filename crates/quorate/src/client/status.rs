@@ -8,7 +8,7 @@ use quorate_client::{Client, Endpoint};
 use quorate_wire::etcdserverpb::{StatusRequest, StatusResponse};
 use serde_json::{Value, json};
 
-/// Nothing to choose.
+/// Which endpoints.
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// Ask the cluster for its members and show all of them

@@ -87,7 +87,8 @@ options! {
     /// member that makes them. Unreplicated, transactions block while one member is away
     coordinator: Coordinator, "coordinator", "QUORATE_COORDINATOR",
         Some(Coordinator::Replicated);
-    /// A leader is silent for at most this long, in milliseconds
+    /// A leader is silent for at most one and a quarter times this, in milliseconds (keyspaces made
+    /// by request: five times)
     heartbeat_interval: u64, "heartbeat-interval", "QUORATE_HEARTBEAT_INTERVAL", Some(40);
     /// Followers wait one to one and a half times this for a leader, in milliseconds
     election_timeout: u64, "election-timeout", "QUORATE_ELECTION_TIMEOUT", Some(200);

@@ -19,7 +19,6 @@ pub struct DirectoryLock {
 impl DirectoryLock {
     /// Locks `directory`, making it if it is not there. Where another process has it, the error
     /// says which.
-    #[allow(clippy::disallowed_methods)]
     pub fn acquire(directory: &Path) -> Result<DirectoryLock, DiskError> {
         let doing = || format!("locking {}", directory.display());
         let fail = |source: io::Error| DiskError { doing: doing(), source };

@@ -29,6 +29,7 @@ pub struct Alarm {
 pub(super) struct Alarms(Mutex<BTreeMap<BranchName, Alarm>>);
 
 impl Alarms {
+    #[allow(clippy::disallowed_methods)] // When it was found: for people.
     pub(super) fn raise(&self, branch: &BranchName, heuristic: Heuristic) {
         let mut alarms = self.0.lock();
         if let Some(alarm) = alarms.get_mut(branch) {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a key that nobody reads is an error.
 
+use crate::client::range::of_prefix;
 use crate::exit::Failure;
 use bytes::Bytes;
 use quorate_resource_managers::{BranchSpec, Isolation, Kind, Parameter, SqlWork, Statement, Work};
@@ -180,20 +181,15 @@ fn keyspace_branch(table: &toml::Table) -> Result<pb::Branch, String> {
     Ok(pb::Branch { name: it.name, work: Some(pb::branch::Work::Keyspace(work)) })
 }
 
-/// The first key that does not begin with `prefix`, or "from there on".
-fn end_of(prefix: &str) -> Bytes {
-    let mut end = prefix.as_bytes().to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return end.into();
+/// A key, or all that begin so.
+fn keys(key: String, prefix: bool) -> (Bytes, Bytes) {
+    match prefix {
+        true => {
+            let (from, end) = of_prefix(key.into_bytes());
+            (from.into(), end.into())
         }
+        false => (key.into(), Bytes::new()),
     }
-    Bytes::from_static(b"\0")
-}
-
-fn range_end(key: &str, prefix: bool) -> Bytes {
-    if prefix { end_of(key) } else { Bytes::new() }
 }
 
 fn condition(it: Condition) -> Result<etcd::Compare, String> {
@@ -222,11 +218,11 @@ fn condition(it: Condition) -> Result<etcd::Compare, String> {
         (_, Some("<")) => CompareResult::Less,
         (_, Some(other)) => return Err(format!("is = {other:?}: it is =, !=, > or <")),
     };
-    let range_end = range_end(&it.key, it.prefix);
+    let (key, range_end) = keys(it.key, it.prefix);
     Ok(etcd::Compare {
         result: result.into(),
         target: target.into(),
-        key: it.key.into(),
+        key,
         range_end,
         target_union: Some(union),
     })
@@ -241,16 +237,15 @@ fn action(it: Action) -> Result<etcd::RequestOp, String> {
             lease: it.lease.unwrap_or(0),
             ..Default::default()
         }),
-        (None, Some(key), None) if plain => Op::RequestRange(etcd::RangeRequest {
-            range_end: range_end(&key, it.prefix),
-            key: key.into(),
-            ..Default::default()
-        }),
-        (None, None, Some(key)) if plain => Op::RequestDeleteRange(etcd::DeleteRangeRequest {
-            range_end: range_end(&key, it.prefix),
-            key: key.into(),
-            ..Default::default()
-        }),
+        (None, Some(key), None) if plain => {
+            let (key, range_end) = keys(key, it.prefix);
+            Op::RequestRange(etcd::RangeRequest { key, range_end, ..Default::default() })
+        }
+        (None, None, Some(key)) if plain => {
+            let (key, range_end) = keys(key, it.prefix);
+            let prev_kv = false;
+            Op::RequestDeleteRange(etcd::DeleteRangeRequest { key, range_end, prev_kv })
+        }
         _ => {
             return Err(
                 "an operation is { put = key, value = text, lease = number }, { get = key, prefix \
@@ -273,7 +268,11 @@ mod tests {
         name = "stock"
         keyspace = "stock"
         if = [{ key = "apples", value = "5" }, { key = "closed", exists = false }]
-        then = [{ put = "apples", value = "4" }, { get = "a", prefix = true }]
+        then = [
+            { put = "apples", value = "4" },
+            { get = "a", prefix = true },
+            { get = "", prefix = true },
+        ]
         [[branch]]
         name = "debit"
         postgres = "bank"
@@ -286,10 +285,12 @@ mod tests {
         assert_eq!((request.id.as_str(), request.patience_ms), ("order-17", 3_000));
         let Some(pb::branch::Work::Keyspace(stock)) = &request.branches[0].work else { panic!() };
         let txn = stock.txn.as_ref().unwrap();
-        assert_eq!((txn.compare.len(), txn.success.len(), stock.or_else), (2, 2, false));
+        assert_eq!((txn.compare.len(), txn.success.len(), stock.or_else), (2, 3, false));
         assert_eq!(txn.compare[1].result(), CompareResult::Equal);
         let Some(Op::RequestRange(range)) = &txn.success[1].request else { panic!() };
         assert_eq!(&range.range_end[..], b"b");
+        let Some(Op::RequestRange(all)) = &txn.success[2].request else { panic!() };
+        assert_eq!((&all.key[..], &all.range_end[..]), (&b"\0"[..], &b"\0"[..]));
         let Some(pb::branch::Work::Postgres(debit)) = &request.branches[1].work else { panic!() };
         assert_eq!(debit.statements[0].parameters[1].value, None);
         assert_eq!(debit.statements[0].affects, Some(1));

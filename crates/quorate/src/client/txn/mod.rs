@@ -214,6 +214,7 @@ fn cancelled(connection: &Connection, it: &Transaction) -> Result<(), Failure> {
 }
 
 /// An id that nobody else has.
+#[allow(clippy::disallowed_methods)] // For people: what is random is enough.
 fn fresh_id() -> String {
     let seed = RandomState::new().build_hasher().finish();
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is under way when the time is up goes on: a deadline is about the answer alone.
 
+use quorate_etcd::parse_timeout;
 use quorate_resource_managers::Deadline;
 use std::time::Duration;
 use tonic::Request;
@@ -20,26 +21,8 @@ pub(crate) fn of<T>(request: &Request<T>, usual: Duration) -> Deadline {
 /// The same, from now.
 pub(crate) fn within<T>(request: &Request<T>, usual: Duration) -> Duration {
     let told = request.metadata().get(GRPC_TIMEOUT);
-    let told = told.and_then(|told| told.to_str().ok()).and_then(parse);
+    let told = told.and_then(|told| parse_timeout(told.as_encoded_bytes()));
     told.map_or(usual, |told| usual.min(told.saturating_sub((told / 10).min(LONGEST_WAY))))
-}
-
-/// As gRPC writes it: up to eight digits, and a unit. What is written otherwise is passed over.
-fn parse(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|it| it.is_ascii_digit()) {
-        return None;
-    }
-    let n: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(n * 3_600),
-        "M" => Duration::from_secs(n * 60),
-        "S" => Duration::from_secs(n),
-        "m" => Duration::from_millis(n),
-        "u" => Duration::from_micros(n),
-        "n" => Duration::from_nanos(n),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

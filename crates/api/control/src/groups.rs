@@ -1,5 +1,6 @@
 //! Listing groups, and letting them go on under another protocol.
 
+use crate::deadline;
 use crate::protocol::named;
 use quorate_base::{GroupId, NodeId};
 use quorate_host::{GroupDescription, NodeHandle, SwitchError};
@@ -72,6 +73,7 @@ impl Groups for Service {
         &self,
         request: Request<pb::SwitchGroupRequest>,
     ) -> Result<Response<pb::SwitchGroupResponse>, Status> {
+        let longest = deadline::within(&request, LONGEST);
         let request = request.into_inner();
         let to = named(&request.protocol)?;
         let number = (request.group != 0).then_some(GroupId(request.group));
@@ -82,8 +84,9 @@ impl Groups for Service {
         }
         let timeout = match request.timeout_ms {
             0 => TIMEOUT,
-            ms => Duration::from_millis(ms.into()).min(LONGEST),
+            ms => Duration::from_millis(ms.into()),
         };
+        let timeout = timeout.min(longest);
         let keyspace = self.0.find_group(number, name).map_err(status)?;
         let epoch = request.epoch.map(Epoch);
         keyspace.switch_to(to, epoch, timeout).await.map_err(status)?;

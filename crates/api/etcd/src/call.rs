@@ -41,8 +41,8 @@ impl Call {
     }
 }
 
-/// The gRPC protocol's timeout: at most 8 digits and a unit.
-fn parse_timeout(text: &[u8]) -> Option<Duration> {
+/// A timeout as gRPC writes it: at most 8 digits and a unit. What is written otherwise is none.
+pub fn parse_timeout(text: &[u8]) -> Option<Duration> {
     let (unit, digits) = text.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return None;

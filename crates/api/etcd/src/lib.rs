@@ -37,6 +37,7 @@ mod validate;
 mod watch;
 
 pub use backend::Backend;
+pub use call::parse_timeout;
 pub use errors::Refusal;
 pub use metrics::{Measure, Measures};
 pub use options::{Options, SERVER_VERSION};

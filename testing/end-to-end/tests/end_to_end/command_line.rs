@@ -119,7 +119,10 @@ fn every_workload_runs() {
 fn seeds_are_simulated_and_replayed() {
     let _turn = begin();
     let sim = |arguments: &[&str]| run(Command::new(binary()).arg("sim").args(arguments), "").ok();
-    assert!(sim(&["--seeds", "1..4"]).contains("3 seeds, 0 failed"));
+    for protocol in ["raft", "paxos"] {
+        let ran = sim(&["--protocol", protocol, "--seeds", "1..4"]);
+        assert!(ran.contains("3 seeds, 0 failed"), "{ran}");
+    }
     let first = sim(&["--seed", "1", "--trace"]);
     assert!(first.lines().count() > 100, "{first}");
     assert_eq!(first, sim(&["--seed", "1", "--trace"]), "the same seed gives the same run");

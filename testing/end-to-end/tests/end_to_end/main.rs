@@ -13,6 +13,7 @@ mod databases;
 mod etcdctl;
 mod faults;
 mod groups;
+mod hot_key;
 mod http;
 mod keyspaces;
 mod limits;

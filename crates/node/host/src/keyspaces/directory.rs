@@ -103,9 +103,18 @@ pub(crate) fn remove(group: GroupId, (record, at): &Listed) -> Txn {
     }
 }
 
-/// From now on this member is to have no replicas.
-pub(crate) fn leave(node: NodeId) -> Txn {
-    Txn { success: vec![put(record::leaving_key(node), Bytes::new())], ..Txn::default() }
+/// From now on this member is to have no replicas, if no group was made meanwhile. Whoever is about
+/// to make one, and has not heard of this, looks again: the next number is written anew.
+pub(crate) fn leave(directory: &Directory, node: NodeId) -> Txn {
+    let next = Bytes::from_static(NEXT);
+    Txn {
+        compare: vec![unchanged(next.clone(), directory.next_at)],
+        success: vec![
+            put(next, record::number(directory.next)),
+            put(record::leaving_key(node), Bytes::new()),
+        ],
+        failure: Vec::new(),
+    }
 }
 
 /// Nothing is said of these any more.

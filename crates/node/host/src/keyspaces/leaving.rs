@@ -9,6 +9,7 @@ use super::admin::{current, left};
 use super::{AdminError, directory};
 use crate::handle::NodeHandle;
 use quorate_base::NodeId;
+use quorate_replicated_log::Role;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
@@ -30,24 +31,37 @@ impl NodeHandle {
             return Ok(()); // It has no replicas, or is the last: the log refuses that.
         }
         let system = self.directory_by(deadline).await?;
-        if !current(&system, left(deadline)).await?.leaving.contains(&node) {
-            directory::change(&system, directory::leave(node), left(deadline)).await?;
-            tracing::info!(%node, "a member is about to leave: its replicas go elsewhere");
+        if node == self.node() && system.consensus().role != Role::Leader {
+            // Who leads the directory knows when it has left it; nobody tells a follower.
+            let _ = system.transfer(node, left(deadline).min(LOOK * 20)).await;
+        }
+        loop {
+            let directory = current(&system, left(deadline)).await?;
+            if directory.leaving.contains(&node) {
+                break;
+            }
+            let leave = directory::leave(&directory, node);
+            if directory::change(&system, leave, left(deadline)).await? {
+                tracing::info!(%node, "a member is about to leave: its replicas go elsewhere");
+                break;
+            }
         }
         // The keyspaces that still have a replica there; nothing before the first look.
         let mut held = None::<Vec<String>>;
+        let mut was_there = false;
         loop {
-            let is_free = held.as_ref().is_some_and(Vec::is_empty);
-            if is_free && !system.membership().contains(node) {
+            let is_there = system.membership().contains(node);
+            // The directory lets it go last of all.
+            was_there |= is_there;
+            if !is_there && (was_there || held.as_ref().is_some_and(Vec::is_empty)) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
                 return Err(AdminError::Impossible(needed(node, &held.unwrap_or_default())));
             }
             sleep(LOOK).await;
-            // Once it is free this node, which may be the one that leaves, cannot ask any more; and
-            // before that the directory's leader may be changing.
-            if !is_free && let Ok(directory) = current(&system, left(deadline)).await {
+            // The directory's leader may be changing.
+            if let Ok(directory) = current(&system, left(deadline).min(LOOK * 20)).await {
                 let records = directory.listed.into_values().map(|(record, _)| record);
                 let here = records.filter(|record| record.replicas.contains(&node));
                 held = Some(here.map(|record| record.name).collect());
@@ -66,7 +80,7 @@ fn needed(node: NodeId, held: &[String]) -> String {
     match which.as_str() {
         "" => format!(
             "the member {node} is still part of the directory of keyspaces, which it leaves first: \
-             ask again"
+             ask again, and another member"
         ),
         which => format!(
             "the member {node} has replicas of the keyspaces {which}, which are on their way to \

@@ -12,7 +12,7 @@ use quorate_driver::RequestError;
 use quorate_keyspace::codec;
 use quorate_keyspace::command::{Command, Txn};
 use quorate_placement::{Replicas, Step, next_step};
-use quorate_replicated_log::{Change, Membership, Role};
+use quorate_replicated_log::{Change, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -43,7 +43,8 @@ pub(crate) async fn follow_members(handle: NodeHandle) {
             }
         }
         if system.consensus().role == Role::Leader {
-            forget_who_left(&system, &cluster, &leaving).await;
+            let gone = handle.reader().removed_members();
+            forget_who_left(&system, gone, &leaving).await;
         }
         while steps.join_next().await.is_some() {}
     }
@@ -64,11 +65,10 @@ fn staying(
 /// Removes the marks of those that the cluster does not have any more: an id never comes back.
 async fn forget_who_left(
     system: &KeyspaceHandle,
-    cluster: &Membership,
+    mut gone: Vec<NodeId>,
     leaving: &BTreeSet<NodeId>,
 ) {
-    let gone = leaving.iter().copied().filter(|node| !cluster.contains(*node));
-    let gone: Vec<NodeId> = gone.collect();
+    gone.retain(|node| leaving.contains(node));
     if !gone.is_empty()
         && let Err(error) = directory::change(system, directory::left(&gone), TIMEOUT).await
     {

@@ -3,8 +3,9 @@
 use crate::{PATIENCE, World, eventually};
 use quorate_base::NodeId;
 use quorate_host::{AdminError, End, NewKeyspace};
-use quorate_keyspace::command::{MemberChange, Put};
+use quorate_keyspace::command::{MemberChange, Put, Range};
 use quorate_keyspace::{Command, codec};
+use quorate_mvcc::KeyRange;
 use quorate_replicated_log::{Change, Protocol};
 use std::time::Duration;
 
@@ -67,6 +68,11 @@ fn a_cluster_shrinks_to_one_member_and_keeps_everything() {
         Ok(()),
         "the last one stays: the log sees to it"
     );
+    let marks = || {
+        let range = Range::of(KeyRange::from_etcd("leaving/".into(), "leaving0".into()));
+        world.handle(last).directory().unwrap().reader().range(&range).unwrap().kvs.len()
+    };
+    eventually("nobody is leaving any more", || marks() == 0);
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl MariaDb {
         work: &SqlWork,
         deadline: Deadline,
     ) -> Result<Vote, Stop> {
-        let session = self.session(&self.branches, deadline).await;
+        let session = self.brancher(deadline).await;
         let mut session = session.map_err(|error| Stop::Vote(Refusal::Branch(error)))?;
         let too_late = || Stop::Broken(self.too_late(RUNNING));
         let begun = deadline.bound(self.begin_branch(&mut session, branch, work, deadline)).await;

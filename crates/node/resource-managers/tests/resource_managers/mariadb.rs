@@ -5,8 +5,8 @@ use crate::mariadb_bank::{MariaDbBank, admin, config, server};
 use crate::{cases, lost_connections, run_cases};
 use mysql_async::prelude::Queryable;
 use quorate_resource_managers::{
-    Deadline, Error, Isolation, MariaDb, Outcome, ResourceManager, SqlWork, State, Vote, Work,
-    fence,
+    Deadline, Error, Isolation, MariaDb, Outcome, Refusal, ResourceManager, SqlWork, State, Vote,
+    Work, fence,
 };
 use std::time::Duration;
 
@@ -262,4 +262,40 @@ async fn the_isolation_level_is_the_branches() {
     prepare(&*manager, &bank.branch("t2"), &Work::Sql(work)).await;
     assert!(writes_meanwhile().await);
     applied(&manager.commit(&bank.branch("t2"), soon()).await);
+}
+
+/// A member that was away holds the session of a branch that another one has finished. The server
+/// has ended it, nobody asks for it any more, and it must not keep its place for ever.
+#[tokio::test]
+async fn a_session_that_the_server_has_ended_keeps_no_place() {
+    let Some(bank) = MariaDbBank::open("away").await else { return };
+    let mut one = config(bank.port(), bank.name());
+    one.branch_connections = 1;
+    let (away, other) = (MariaDb::new(CLUSTER, one).unwrap(), bank.manager());
+    let (first, second) = (bank.branch("t1"), bank.branch("t2"));
+    prepare(&away, &first, &bank.add(1, 5)).await;
+    let soon_given_up = Deadline::within(Duration::from_millis(500));
+    let vote = away.prepare(&second, &bank.add(2, 5), soon_given_up).await;
+    let busy = matches!(&vote, Vote::No(Refusal::Branch(Error::Busy { connections: 1, .. })));
+    assert!(busy, "the session lives, and its branch can be ended through it: {vote:?}");
+    let finish = async {
+        let until = Deadline::within(Duration::from_secs(60));
+        loop {
+            match other.commit(&first, soon()).await {
+                Outcome::Unknown(doubt) => assert!(!until.left().is_zero(), "{doubt}"),
+                outcome => return applied(&outcome),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    // Somebody who waits for the place gets it then.
+    let (minute, work) = (Deadline::within(Duration::from_secs(60)), bank.add(2, 5));
+    let waits = away.prepare(&second, &work, minute);
+    let (vote, ()) = futures_util::future::join(waits, finish).await;
+    assert_eq!(vote, Vote::Yes);
+    for b in [&first, &second] {
+        applied(&away.commit(b, soon()).await);
+    }
+    assert_eq!((bank.balance(1).await, bank.balance(2).await), (105, 105));
+    assert_eq!(bank.prepared().await, 0);
 }

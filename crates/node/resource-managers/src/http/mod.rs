@@ -8,6 +8,7 @@
 mod call;
 mod config;
 
+mod forget;
 pub use config::HttpConfig;
 
 use crate::deadline::Deadline;
@@ -225,25 +226,6 @@ impl HttpParticipant {
         });
         Ok(ours.take(SCAN_LIMIT).map(|branch| InDoubt { branch, age: None }).collect())
     }
-
-    async fn forget_branches(
-        &self,
-        branches: &[BranchName],
-        deadline: Deadline,
-    ) -> Result<(), Error> {
-        for branch in branches {
-            let answered = match self.finish(branch, "forget", deadline).await {
-                // It may as well remove what is old by itself.
-                Err(Error::Refused { code, .. }) if code == "404" => return Ok(()),
-                answered => answered?,
-            };
-            if answered.said != Said::Absent {
-                let said = answered.said;
-                return Err(answered.senseless(&self.name, "forgetting a branch", said));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl ResourceManager for HttpParticipant {
@@ -317,7 +299,7 @@ impl ResourceManager for HttpParticipant {
         &'a self,
         branches: &'a [BranchName],
         deadline: Deadline,
-    ) -> Answer<'a, Result<(), Error>> {
+    ) -> Answer<'a, Result<usize, Error>> {
         Box::pin(self.forget_branches(branches, deadline))
     }
 }

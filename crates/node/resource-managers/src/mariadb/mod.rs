@@ -193,7 +193,7 @@ impl ResourceManager for MariaDb {
         &'a self,
         branches: &'a [BranchName],
         deadline: Deadline,
-    ) -> Answer<'a, Result<(), Error>> {
+    ) -> Answer<'a, Result<usize, Error>> {
         Box::pin(self.forget_branches(branches, deadline))
     }
 }

@@ -174,7 +174,7 @@ impl ResourceManager for Postgres {
         &'a self,
         branches: &'a [BranchName],
         deadline: Deadline,
-    ) -> Answer<'a, Result<(), Error>> {
+    ) -> Answer<'a, Result<usize, Error>> {
         Box::pin(self.forget_branches(branches, deadline))
     }
 }

@@ -5,8 +5,8 @@ use crate::recovery_cases::Decisions;
 use quorate_databases::{Cut, HotelServer, Proxy, Stage};
 use quorate_resource_managers::{
     BranchName, Deadline, Decision, Error, Heuristic, HttpConfig, HttpParticipant, HttpWork,
-    Outcome, Recovery, RecoverySettings, Refusal, ResourceManager, State, TransactionName, Vote,
-    Work,
+    Outcome, Recovery, RecoverySettings, Refusal, ResourceManager, SCAN_LIMIT, State,
+    TransactionName, Vote, Work,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -313,4 +313,21 @@ async fn what_was_forgotten_in_time_is_not_asked_for_again() {
         assert!(rounds < 100, "it does not get on: {} are left", rest.len());
     }
     assert!(rounds > 1 && forgotten.load(Relaxed) >= 20, "{rounds} rounds");
+}
+
+#[tokio::test]
+async fn of_a_long_list_as_much_is_read_as_fits() {
+    let scan = async |list: String| {
+        let list = axum::Router::new().fallback(async || ([("quorate-outcome", "list")], list));
+        participant(serve(list).await).scan(soon()).await
+    };
+    let line = |txid: &str| format!("q1:bead:1:{txid} hotel:room\n");
+    let many = scan((0..20_000).map(|n| line(&format!("t{n}"))).collect()).await.unwrap();
+    assert_eq!((many.len(), &many[0].branch), (SCAN_LIMIT, &branch("t0")));
+    // The limit comes within a name, and half a name may be another branch's.
+    let others = format!("{}{}\n", line("t1"), "x".repeat((256 << 10) - 46));
+    let cut = scan(others + &line("t2")).await.unwrap();
+    assert_eq!(cut.iter().map(|it| &it.branch).collect::<Vec<_>>(), [&branch("t1")]);
+    let error = scan("x".repeat(300 << 10)).await.unwrap_err().to_string();
+    assert!(error.contains("a line of more than 262144 bytes"), "{error}");
 }

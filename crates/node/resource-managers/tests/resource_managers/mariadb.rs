@@ -264,6 +264,24 @@ async fn the_isolation_level_is_the_branches() {
     applied(&manager.commit(&bank.branch("t2"), soon()).await);
 }
 
+/// The trap: a procedure may end the read-only transaction, and what it then writes is committed at
+/// once, whatever becomes of the others.
+#[tokio::test]
+async fn a_branch_that_only_reads_calls_no_procedure() {
+    let Some(bank) = MariaDbBank::open("procedure").await else { return };
+    let ends = "BEGIN COMMIT; UPDATE account SET balance = 0 WHERE id = 1; END";
+    bank.run(&format!("CREATE PROCEDURE ends() {ends}")).await;
+    let manager = bank.manager();
+    let Work::Sql(calls) = bank.statements(&["SELECT 1", "CALL ends()"]) else { unreachable!() };
+    let reads = Work::Sql(SqlWork { read_only: true, ..calls.clone() });
+    let why = refusal(&*manager, "t1", &reads).await;
+    assert!(why.starts_with("statement 2 is a CALL"), "{why}");
+    // One that writes may call it, and the server refuses what ends it.
+    let why = refusal(&*manager, "t2", &Work::Sql(calls)).await;
+    assert!(why.starts_with("statement 2 failed") && why.contains("(1399)"), "{why}");
+    assert_eq!((bank.balance(1).await, bank.prepared().await), (100, 0));
+}
+
 /// A member that was away holds the session of a branch that another one has finished. The server
 /// has ended it, nobody asks for it any more, and it must not keep its place for ever.
 #[tokio::test]

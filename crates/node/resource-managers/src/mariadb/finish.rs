@@ -302,8 +302,8 @@ impl MariaDb {
 /// there.
 fn bar(branch: &BranchName) -> String {
     format!(
-        "SET SESSION innodb_lock_wait_timeout = 0; {} ON DUPLICATE KEY UPDATE kind = kind; {}",
-        fence::insert_kind(branch, fence::ROLLBACK),
+        "SET SESSION innodb_lock_wait_timeout = 0; {}; {}",
+        fence::insert_if_absent(branch, fence::ROLLBACK),
         fence::select(branch)
     )
 }

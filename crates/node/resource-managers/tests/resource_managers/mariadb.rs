@@ -264,6 +264,47 @@ async fn the_isolation_level_is_the_branches() {
     applied(&manager.commit(&bank.branch("t2"), soon()).await);
 }
 
+/// Without one of the rights a branch could be committed, and never be proven to be.
+#[tokio::test]
+async fn a_missing_right_to_the_fence_is_named_before_anything_is_done() {
+    let Some(bank) = MariaDbBank::open("rights").await else { return };
+    bank.run("CREATE USER clerk IDENTIFIED BY 'x'; GRANT SELECT, UPDATE ON account TO clerk").await;
+    let clerk = || {
+        let mut config = config(bank.port(), bank.name());
+        config.user = "clerk".to_owned();
+        config.password = Some("x".into());
+        MariaDb::new(CLUSTER, config).unwrap()
+    };
+    for (rights, missing) in [("INSERT, DELETE", "SELECT"), ("SELECT", "INSERT, DELETE")] {
+        bank.run(&format!("GRANT {rights} ON quorate_fence TO clerk")).await;
+        let why = refusal(&clerk(), "t1", &bank.add(1, 5)).await;
+        let expected = format!("user \"clerk\" may not {missing} there: grant it");
+        assert!(why.contains(&expected), "{why}");
+        bank.run(&format!("REVOKE {rights} ON quorate_fence FROM clerk")).await;
+    }
+    assert_eq!((bank.balance(1).await, bank.prepared().await), (100, 0));
+    bank.run("GRANT SELECT, INSERT, DELETE ON quorate_fence TO clerk").await;
+    cases::these_rights_are_enough(&bank, &clerk()).await;
+}
+
+/// Whoever is about to prepare holds the lock on the fence row: that is no bar, and nobody waits.
+#[tokio::test]
+async fn a_rollback_does_not_take_a_locked_row_for_a_bar() {
+    let Some(bank) = MariaDbBank::open("locked").await else { return };
+    let (manager, b) = (bank.manager(), bank.branch("t1"));
+    let xid = b.xid();
+    let mut application = admin(bank.port(), bank.name()).await;
+    let begins = format!("XA START {xid}; {}; XA END {xid}", fence::insert(&b));
+    application.query_drop(begins).await.unwrap();
+    let outcome = manager.rollback(&b, Deadline::within(Duration::from_millis(500))).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    assert_eq!(state(&*manager, &b).await, State::Absent);
+    application.query_drop(format!("XA PREPARE {xid}")).await.unwrap();
+    application.disconnect().await.unwrap();
+    assert_eq!(manager.rollback(&b, soon()).await, Outcome::NotThere);
+    assert_eq!((state(&*manager, &b).await, bank.prepared().await), (State::RolledBack, 0));
+}
+
 /// The trap: a procedure may end the read-only transaction, and what it then writes is committed at
 /// once, whatever becomes of the others.
 #[tokio::test]

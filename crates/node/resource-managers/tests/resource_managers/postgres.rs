@@ -185,6 +185,29 @@ async fn the_isolation_level_is_the_branches() {
     assert!(why.contains("division by zero"), "{why}");
 }
 
+/// Without one of the rights a branch could be committed, and never be proven to be.
+#[tokio::test]
+async fn a_missing_right_to_the_fence_is_named_before_anything_is_done() {
+    let Some(bank) = PostgresBank::open("rights").await else { return };
+    bank.run("CREATE ROLE clerk LOGIN PASSWORD 'x'; GRANT ALL ON account TO clerk").await;
+    let clerk = || {
+        let mut config = config(bank.port(), bank.name());
+        config.user = "clerk".to_owned();
+        config.password = Some("x".into());
+        Postgres::new(CLUSTER, config).unwrap()
+    };
+    for (rights, missing) in [("INSERT, DELETE", "SELECT"), ("SELECT", "INSERT, DELETE")] {
+        bank.run(&format!("GRANT {rights} ON quorate_fence TO clerk")).await;
+        let why = refusal(&clerk(), "t1", &bank.add(1, 5)).await;
+        let expected = format!("user \"clerk\" may not {missing} there: grant it");
+        assert!(why.contains(&expected), "{why}");
+        bank.run("REVOKE ALL ON quorate_fence FROM clerk").await;
+    }
+    assert_eq!((bank.balance(1).await, bank.prepared().await), (100, 0));
+    bank.run("GRANT SELECT, INSERT, DELETE ON quorate_fence TO clerk").await;
+    cases::these_rights_are_enough(&bank, &clerk()).await;
+}
+
 /// The trap: `set_config(…, false)` outlives the branch, and session locks do even if it fails. The
 /// next branch of the same session, somebody else's, must see nothing of it.
 #[tokio::test]

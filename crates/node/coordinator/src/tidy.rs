@@ -156,7 +156,8 @@ async fn comes_back(
     false
 }
 
-/// Lets the participants outside forget these; those that are kept by none of them any more.
+/// Lets the participants outside forget these; those that are kept by none of them any more. What a
+/// slow one has not come to is asked for again in the next round, without what it has forgotten.
 async fn forgotten_outside(
     inner: &Inner,
     due: Vec<(String, Kept)>,
@@ -168,12 +169,13 @@ async fn forgotten_outside(
             let (asked, cluster) = (record.asked, inner.node.cluster());
             if let Ok(name) = name(cluster, id, asked, &branch.participant, &branch.name) {
                 let participant = (branch.kind, branch.participant.clone());
-                branches.entry(participant).or_default().push(name);
+                branches.entry(participant).or_default().push((id.clone(), name));
             }
         }
     }
-    let mut failed = Vec::new();
-    for (participant, names) in branches {
+    let mut kept = BTreeSet::new();
+    for (participant, named) in branches {
+        let (ids, names): (Vec<String>, Vec<_>) = named.into_iter().unzip();
         let forgotten = match inner.manager(participant.0, &participant.1) {
             Ok(manager) => manager
                 .forget(&names, Deadline::within(FORGET_LIMIT))
@@ -181,25 +183,38 @@ async fn forgotten_outside(
                 .map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        match forgotten {
-            Ok(()) => deaf.forgot(&participant),
-            Err(error) => {
-                deaf.warn(&participant, &error);
-                failed.push(participant);
-            }
+        match &forgotten {
+            Ok(_) => deaf.forgot(&participant),
+            Err(error) => deaf.warn(&participant, error),
         }
+        kept.extend(not_forgotten(ids, &forgotten));
     }
-    let kept = |record: &Record| {
-        record.branches.iter().any(|branch| {
-            failed.iter().any(|(kind, name)| *kind == branch.kind && *name == branch.participant)
-        })
-    };
-    due.into_iter().filter(|(_, (record, _))| !kept(record)).collect()
+    due.into_iter().filter(|(id, _)| !kept.contains(id)).collect()
+}
+
+/// The records, of those whose branches a participant was to forget, that have to wait for it.
+fn not_forgotten<E>(
+    ids: Vec<String>,
+    forgotten: &Result<usize, E>,
+) -> impl Iterator<Item = String> + use<E> {
+    let first = *forgotten.as_ref().unwrap_or(&0);
+    ids.into_iter().skip(first)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_slow_participant_has_forgotten_is_over() {
+        let kept = |forgotten| {
+            let ids = ["a", "b", "c"].map(str::to_owned).to_vec();
+            not_forgotten::<()>(ids, &forgotten).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(Ok(2)), ["c"]);
+        assert!(kept(Ok(3)).is_empty());
+        assert_eq!(kept(Err(())), ["a", "b", "c"]);
+    }
 
     #[test]
     fn a_participant_that_does_not_forget_is_news_once() {

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::name::check_participant;
+use crate::pool::check_connections;
 use serde::Deserialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -90,10 +91,8 @@ impl DatabaseConfig {
         if self.password.is_some() && self.password_file.is_some() {
             return wrong("give a password or a password-file, not both");
         }
-        if self.branch_connections == 0 || self.finish_connections == 0 {
-            return wrong("at least one connection of each kind is needed");
-        }
-        Ok(())
+        check_connections(&self.name, "branch-connections", self.branch_connections)?;
+        check_connections(&self.name, "finish-connections", self.finish_connections)
     }
 
     /// The password, read anew each time: it may be changed while we run.
@@ -155,5 +154,13 @@ mod tests {
         let both: DatabaseConfig =
             toml::from_str(&format!("{text}\npassword-file = '/x'")).unwrap();
         assert!(both.validate().unwrap_err().to_string().contains("not both"));
+        for key in ["branch-connections", "finish-connections"] {
+            for number in ["0", "10001", "9223372036854775807"] {
+                let text = format!("{text}\n{key} = {number}");
+                let config: DatabaseConfig = toml::from_str(&text).unwrap();
+                let error = config.validate().unwrap_err().to_string();
+                assert_eq!(error, format!("bank: {key} is {number}; it must be from 1 to 10000"));
+            }
+        }
     }
 }

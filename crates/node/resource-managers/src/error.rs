@@ -85,8 +85,8 @@ impl fmt::Display for Error {
             }
             Error::NotSetUp { manager, said } => write!(
                 f,
-                "{manager} has no usable table quorate_fence: {said}. Create it as \
-                 docs/resource-managers.md says"
+                "{manager} has no usable table quorate_fence: {said}. \
+                 docs/resource-managers.md has what it must be"
             ),
             Error::Unreachable { manager, doing, said } => {
                 write!(f, "{manager} could not be reached while {doing}: {said}")

@@ -39,9 +39,19 @@ pub fn insert(branch: &BranchName) -> String {
 }
 
 pub(crate) fn insert_kind(branch: &BranchName, kind: &str) -> String {
+    format!("INSERT {}", row(branch, kind))
+}
+
+/// The same, if there is no row of this key: in MariaDB's words, and so that the right to update is
+/// not needed. A lock on the key is an error, as ever.
+pub(crate) fn insert_if_absent(branch: &BranchName, kind: &str) -> String {
+    format!("INSERT IGNORE {}", row(branch, kind))
+}
+
+fn row(branch: &BranchName, kind: &str) -> String {
     // Names have no character that needs quoting.
     let (gid, branch) = (branch.transaction().as_str(), branch.qualifier());
-    format!("INSERT INTO quorate_fence (gid, branch, kind) VALUES ('{gid}', '{branch}', '{kind}')")
+    format!("INTO quorate_fence (gid, branch, kind) VALUES ('{gid}', '{branch}', '{kind}')")
 }
 
 /// The question for a branch's row.

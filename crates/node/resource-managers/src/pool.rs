@@ -12,6 +12,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// The most connections that a configuration may ask for: far more than any database bears, and few
+/// enough to be counted.
+const MOST: usize = 10_000;
+
+/// Whether a pool may have so many connections.
+///
+/// # Errors
+/// The configuration's: `key` of participant `name`.
+pub(crate) fn check_connections(name: &str, key: &str, connections: usize) -> Result<(), Error> {
+    match connections {
+        1..=MOST => Ok(()),
+        other => {
+            Err(Error::Caller(format!("{name}: {key} is {other}; it must be from 1 to {MOST}")))
+        }
+    }
+}
+
 pub(crate) struct Pool<C> {
     manager: Arc<str>,
     idle: Mutex<Vec<(C, Instant)>>,
@@ -85,6 +102,21 @@ impl<C> DerefMut for Lease<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_number_of_connections_that_makes_sense_passes() {
+        let check = |connections| check_connections("bank", "finish-connections", connections);
+        for fine in [1, MOST] {
+            check(fine).unwrap();
+            let _: Pool<u8> = Pool::new("bank".into(), fine, Duration::ZERO);
+        }
+        for wrong in [0, MOST + 1, usize::MAX] {
+            let error = check(wrong).unwrap_err().to_string();
+            let expected =
+                format!("bank: finish-connections is {wrong}; it must be from 1 to 10000");
+            assert_eq!(error, expected);
+        }
+    }
 
     #[tokio::test]
     async fn a_full_pool_refuses_at_the_deadline_and_names_itself() {

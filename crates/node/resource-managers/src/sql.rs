@@ -21,6 +21,11 @@ pub(crate) fn check(sql: &str) -> Result<(), String> {
     }
 }
 
+/// Whether a statement calls a procedure.
+pub(crate) fn is_call(sql: &str) -> bool {
+    first_word(sql).is_ok_and(|word| word.eq_ignore_ascii_case("CALL"))
+}
+
 /// The first word behind blanks, comments and opening parentheses.
 fn first_word(sql: &str) -> Result<&str, String> {
     let mut rest = sql;
@@ -61,6 +66,16 @@ mod tests {
     fn rows_may_be_read_and_written() {
         for sql in ["SELECT 1", "\n -- why\n update t set a = 1", "/* x */(SELECT 1)", "call p()"] {
             check(sql).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_call_is_known_as_one() {
+        for sql in ["CALL p()", " /* x */ call p()", "-- SELECT\nCaLl p()"] {
+            assert!(is_call(sql), "{sql:?}");
+        }
+        for sql in ["SELECT call FROM t", "COMMIT", "/*! CALL p() */", ""] {
+            assert!(!is_call(sql), "{sql:?}");
         }
     }
 

@@ -1,12 +1,13 @@
 //! One request of the contract, and what its answer means.
 
+use super::body::{self, Beginning};
 use super::config::{Base, HttpConfig};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::name::BranchName;
 use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use std::sync::Arc;
@@ -16,8 +17,6 @@ pub(super) type Client = hyper_util::client::legacy::Client<HttpConnector, Full<
 
 const OUTCOME: &str = "quorate-outcome";
 const CALLING: &str = "calling it";
-/// The most that is read of an answer, in bytes.
-const BODY_LIMIT: usize = 256 << 10;
 /// The most of a refusal's text that is kept, in characters.
 const REASON_LIMIT: usize = 500;
 
@@ -71,11 +70,27 @@ const WORDS: [(&str, Said); 7] = [
 /// An answer that keeps the contract.
 pub(super) struct Answered {
     pub(super) said: Said,
-    pub(super) text: String,
+    body: Beginning,
     status: StatusCode,
 }
 
 impl Answered {
+    /// Why it refuses, if that is what it says: the beginning of its text.
+    pub(super) fn reason(&self) -> String {
+        reason(&self.body)
+    }
+
+    /// Its text, as far as it was read, without a line that was not read to its end.
+    pub(super) fn lines(self, manager: &Arc<str>, doing: &'static str) -> Result<String, Error> {
+        let lines = self.body.whole_lines().ok_or_else(|| Error::Refused {
+            manager: manager.clone(),
+            doing,
+            code: self.status.as_u16().to_string(),
+            said: format!("its answer has a line of more than {} bytes", body::LIMIT),
+        })?;
+        Ok(lines.text())
+    }
+
     /// The error of an answer that is none to what was asked.
     pub(super) fn senseless(&self, manager: &Arc<str>, doing: &'static str, said: Said) -> Error {
         Error::Refused {
@@ -104,14 +119,13 @@ pub(super) async fn call(
         };
         let response = client.request(built).await.map_err(|error| unreachable(&error))?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, BODY_LIMIT).collect().await;
-        let body = body.map_err(|error| unreachable(&*error))?.to_bytes();
-        Ok::<_, Error>((head, String::from_utf8_lossy(&body).into_owned()))
+        let body = body::read(body).await.map_err(|error| unreachable(&error))?;
+        Ok::<_, Error>((head, body))
     };
     let answer = deadline.bound(answer).await;
     let late = || Error::TooLate { manager: manager.clone(), doing: CALLING };
-    let (head, text) = answer.ok_or_else(late)??;
-    judge(manager, config, head.status, &head.headers, text)
+    let (head, body) = answer.ok_or_else(late)??;
+    judge(manager, config, head.status, &head.headers, body)
 }
 
 fn build(
@@ -151,20 +165,19 @@ fn judge(
     config: &HttpConfig,
     status: StatusCode,
     headers: &HeaderMap,
-    text: String,
+    body: Beginning,
 ) -> Result<Answered, Error> {
     let manager = manager.clone();
-    let short: String = text.chars().take(REASON_LIMIT).collect();
+    let short = || reason(&body);
     if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
         let user = format!("with {} headers", config.headers.len());
-        return Err(Error::Credentials { manager, user, said: format!("{status} {short}") });
+        return Err(Error::Credentials { manager, user, said: format!("{status} {}", short()) });
     }
     let word = headers.get(OUTCOME).and_then(|value| value.to_str().ok());
     let said = word.and_then(|word| WORDS.iter().find(|(w, _)| *w == word)).map(|(_, said)| *said);
     match said {
         Some(said) if status.is_success() || status == StatusCode::CONFLICT => {
-            let text = if said == Said::Refused { short } else { text };
-            Ok(Answered { said, text, status })
+            Ok(Answered { said, body, status })
         }
         _ => Err(Error::Refused {
             manager,
@@ -177,10 +190,14 @@ fn judge(
                      participant?"
                         .to_owned()
                 }
-                _ => short,
+                _ => short(),
             },
         }),
     }
+}
+
+fn reason(body: &Beginning) -> String {
+    body.text().chars().take(REASON_LIMIT).collect()
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

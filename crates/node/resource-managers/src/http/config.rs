@@ -3,6 +3,7 @@
 use crate::config::{Secret, hand_in_ms};
 use crate::error::Error;
 use crate::name::check_participant;
+use crate::pool::check_connections;
 use ::http::uri::{Authority, Scheme};
 use ::http::{HeaderName, HeaderValue, Uri};
 use serde::Deserialize;
@@ -74,9 +75,7 @@ impl HttpConfig {
         let (Some(authority), true) = (parts.authority, parts.scheme == Some(Scheme::HTTP)) else {
             return Err(wrong(format!("{:?} does not begin with http://HOST", self.url)));
         };
-        if self.requests == 0 {
-            return Err(wrong("at least one request at a time is needed".to_owned()));
-        }
+        check_connections(&self.name, "requests", self.requests)?;
         let path = parts.path_and_query.map_or(String::new(), |p| p.path().to_owned());
         let mut headers = Vec::new();
         for (name, value) in &self.headers {
@@ -116,5 +115,10 @@ mod tests {
         let mut config = HttpConfig::new("hotel", "http://h");
         config.headers.insert("bad header".to_owned(), "x".into());
         assert!(config.validate().unwrap_err().to_string().contains("bad header"));
+        for requests in [0, 10_001, usize::MAX] {
+            let config = HttpConfig { requests, ..HttpConfig::new("hotel", "http://h") };
+            let error = config.validate().unwrap_err().to_string();
+            assert_eq!(error, format!("hotel: requests is {requests}; it must be from 1 to 10000"));
+        }
     }
 }

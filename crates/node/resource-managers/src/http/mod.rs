@@ -5,8 +5,10 @@
 //! come from a proxy, or from a server that knows nothing of transactions. Invariant: every call
 //! may be repeated, and carries a key that is the same each time.
 
+mod body;
 mod call;
 mod config;
+mod forget;
 
 pub use config::HttpConfig;
 
@@ -116,7 +118,9 @@ impl HttpParticipant {
         match self.call(&self.tries, request, deadline).await {
             Ok(Answered { said: Said::Reserved, .. }) => Vote::Yes,
             Ok(Answered { said: Said::Nothing, .. }) => Vote::ReadOnly,
-            Ok(Answered { said: Said::Refused, text, .. }) => Vote::No(Refusal::Participant(text)),
+            Ok(answered) if answered.said == Said::Refused => {
+                Vote::No(Refusal::Participant(answered.reason()))
+            }
             Ok(Answered { said: Said::Confirmed, .. }) => Vote::No(Refusal::Over { applied: true }),
             Ok(Answered { said: Said::Cancelled, .. }) => {
                 Vote::No(Refusal::Over { applied: false })
@@ -212,37 +216,21 @@ impl HttpParticipant {
             }
             answered => answered?,
         };
+        let doing = "listing what is reserved";
         if answered.said != Said::List {
             let said = answered.said;
-            return Err(answered.senseless(&self.name, "listing what is reserved", said));
+            return Err(answered.senseless(&self.name, doing, said));
         }
+        // What does not fit is found by a later scan, when this has ended.
+        let lines = answered.lines(&self.name, doing)?;
         let parse = |line: &str| {
             let (transaction, branch) = line.trim().split_once(' ')?;
             BranchName::parse(transaction, branch)
         };
-        let ours = answered.text.lines().filter_map(parse).filter(|branch| {
+        let ours = lines.lines().filter_map(parse).filter(|branch| {
             branch.transaction().cluster() == self.cluster && branch.participant() == &*self.name
         });
         Ok(ours.take(SCAN_LIMIT).map(|branch| InDoubt { branch, age: None }).collect())
-    }
-
-    async fn forget_branches(
-        &self,
-        branches: &[BranchName],
-        deadline: Deadline,
-    ) -> Result<(), Error> {
-        for branch in branches {
-            let answered = match self.finish(branch, "forget", deadline).await {
-                // It may as well remove what is old by itself.
-                Err(Error::Refused { code, .. }) if code == "404" => return Ok(()),
-                answered => answered?,
-            };
-            if answered.said != Said::Absent {
-                let said = answered.said;
-                return Err(answered.senseless(&self.name, "forgetting a branch", said));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -317,7 +305,7 @@ impl ResourceManager for HttpParticipant {
         &'a self,
         branches: &'a [BranchName],
         deadline: Deadline,
-    ) -> Answer<'a, Result<(), Error>> {
+    ) -> Answer<'a, Result<usize, Error>> {
         Box::pin(self.forget_branches(branches, deadline))
     }
 }

@@ -19,6 +19,8 @@ pub(super) const STATEMENT_TIMEOUT: u16 = 1969;
 
 /// Access denied: to the server, to the database, without a password.
 const CREDENTIALS: [u16; 3] = [1044, 1045, 1698];
+/// The user may not do that with the table, or with one of its columns.
+const DENIED: [&str; 2] = ["1142", "1143"];
 /// The session ends: shut-down, killed, network, idle for too long, too many connections.
 const ENDED: [u16; 9] = [1040, 1053, 1077, 1158, 1159, 1160, 1161, 1927, 4031];
 const NO_SUCH_TABLE: u16 = 1146;
@@ -29,6 +31,11 @@ pub(super) fn code(error: &Driver) -> Option<u16> {
         Driver::Server(error) => Some(error.code),
         _ => None,
     }
+}
+
+/// Whether the code of a refusal says that the user may not do that.
+pub(super) fn is_denied(code: &str) -> bool {
+    DENIED.contains(&code)
 }
 
 /// Our error for the driver's or the server's.

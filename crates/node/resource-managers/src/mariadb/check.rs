@@ -1,7 +1,7 @@
 //! Whether a server is fit for transactions, and the setup of the fence.
 
-use super::MariaDb;
 use super::session::text;
+use super::{MariaDb, answers};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::fence;
@@ -14,6 +14,18 @@ const QUESTION: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
      ('version', 'innodb_flush_log_at_trx_commit', 'wsrep_on', 'read_only'); \
      SELECT 'fence', engine FROM information_schema.tables \
      WHERE table_schema = database() AND table_name = 'quorate_fence'";
+
+/// Each right to the fence, by a statement that needs it and touches no row: without one of them a
+/// branch could be prepared and committed, and its commit not be proven.
+const RIGHTS: [(&str, &str); 3] = [
+    ("SELECT", "SELECT kind FROM quorate_fence WHERE 1 = 0"),
+    (
+        "INSERT",
+        "INSERT INTO quorate_fence (gid, branch, kind) \
+         SELECT '', '', 'commit' FROM DUAL WHERE 1 = 0",
+    ),
+    ("DELETE", "DELETE FROM quorate_fence WHERE 1 = 0"),
+];
 
 /// The first version whose prepared branches survive the end of their session.
 const OLDEST: (u32, u32) = (10, 5);
@@ -32,8 +44,30 @@ impl MariaDb {
         let values: BTreeMap<String, String> =
             rows.iter().filter_map(|row| Some((text(row, 0)?, text(row, 1)?))).collect();
         self.judge(&values)?;
+        self.check_rights(deadline).await?;
         self.fit.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    async fn check_rights(&self, deadline: Deadline) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        for (right, statement) in RIGHTS {
+            match self.ask(statement, CHECKING, deadline).await {
+                Ok(_) => {}
+                Err(Error::Refused { code, .. }) if answers::is_denied(&code) => {
+                    missing.push(right);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(()),
+            false => {
+                let (user, missing) = (&self.config.user, missing.join(", "));
+                let said = format!("user {user:?} may not {missing} there: grant it");
+                Err(Error::NotSetUp { manager: self.name.clone(), said })
+            }
+        }
     }
 
     fn judge(&self, values: &BTreeMap<String, String>) -> Result<(), Error> {

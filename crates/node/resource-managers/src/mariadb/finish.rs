@@ -275,15 +275,25 @@ impl MariaDb {
         &self,
         branches: &[BranchName],
         deadline: Deadline,
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
+        let mut forgotten = 0;
         for some in branches.chunks(FORGOTTEN_TOGETHER) {
-            let mut session = self.finisher(deadline).await?;
-            let deleted = deadline.bound(run(&mut session, &fence::delete_each(some))).await;
-            // After an error the session has an open transaction, and is closed.
-            let deleted = deleted.ok_or_else(|| self.too_late(FORGETTING))?;
-            deleted.map_err(|error| self.failed(FORGETTING, &error))?;
-            self.finishers.give_back(session);
+            match self.forget_some(some, deadline).await {
+                Ok(()) => forgotten += some.len(),
+                Err(error) if forgotten == 0 => return Err(error),
+                Err(_) => break,
+            }
         }
+        Ok(forgotten)
+    }
+
+    async fn forget_some(&self, some: &[BranchName], deadline: Deadline) -> Result<(), Error> {
+        let mut session = self.finisher(deadline).await?;
+        let deleted = deadline.bound(run(&mut session, &fence::delete_each(some))).await;
+        // After an error the session has an open transaction, and is closed.
+        let deleted = deleted.ok_or_else(|| self.too_late(FORGETTING))?;
+        deleted.map_err(|error| self.failed(FORGETTING, &error))?;
+        self.finishers.give_back(session);
         Ok(())
     }
 }
@@ -292,8 +302,8 @@ impl MariaDb {
 /// there.
 fn bar(branch: &BranchName) -> String {
     format!(
-        "SET SESSION innodb_lock_wait_timeout = 0; {} ON DUPLICATE KEY UPDATE kind = kind; {}",
-        fence::insert_kind(branch, fence::ROLLBACK),
+        "SET SESSION innodb_lock_wait_timeout = 0; {}; {}",
+        fence::insert_if_absent(branch, fence::ROLLBACK),
         fence::select(branch)
     )
 }

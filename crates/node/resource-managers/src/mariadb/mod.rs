@@ -28,6 +28,7 @@ use quorate_base::ClusterId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// The server ends a session that has been idle for so long, and lets its prepared branch go: the
 /// longest that a branch is out of reach when a coordinator's machine is cut off.
@@ -66,9 +67,26 @@ impl MariaDb {
         })
     }
 
+    /// A session to run a branch with. Sessions that hold branches are waited for no longer than
+    /// the server keeps them: another member may have finished their branches.
+    async fn brancher(&self, deadline: Deadline) -> Result<Lease<Conn>, Error> {
+        loop {
+            let next = self.holders.let_go();
+            let until = next.map_or(deadline, |next| deadline.at_most(next));
+            match self.branches.permit(until).await {
+                Err(_) if until < deadline => {}
+                permit => return self.session(&self.branches, permit?, deadline).await,
+            }
+        }
+    }
+
     /// A session of this pool, kept or new.
-    async fn session(&self, pool: &Pool<Conn>, deadline: Deadline) -> Result<Lease<Conn>, Error> {
-        let permit = pool.permit(deadline).await?;
+    async fn session(
+        &self,
+        pool: &Pool<Conn>,
+        permit: OwnedSemaphorePermit,
+        deadline: Deadline,
+    ) -> Result<Lease<Conn>, Error> {
         if let Some(session) = pool.take() {
             return Ok(Lease::new(session, permit, true));
         }
@@ -78,7 +96,8 @@ impl MariaDb {
 
     /// A session to finish or to look with.
     async fn finisher(&self, deadline: Deadline) -> Result<Lease<Conn>, Error> {
-        self.session(&self.finishers, deadline).await
+        let permit = self.finishers.permit(deadline).await?;
+        self.session(&self.finishers, permit, deadline).await
     }
 
     /// Notes that the server is gone: its settings may have changed when it is back.
@@ -174,7 +193,7 @@ impl ResourceManager for MariaDb {
         &'a self,
         branches: &'a [BranchName],
         deadline: Deadline,
-    ) -> Answer<'a, Result<(), Error>> {
+    ) -> Answer<'a, Result<usize, Error>> {
         Box::pin(self.forget_branches(branches, deadline))
     }
 }

@@ -8,6 +8,7 @@ use crate::fence;
 use crate::name::BranchName;
 use crate::outcome::{Doubt, Refusal, State, Vote};
 use crate::pool::Lease;
+use crate::sql;
 use crate::work::{Parameter, SqlWork, Statement, Work};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Params, Row, Value};
@@ -44,6 +45,7 @@ impl MariaDb {
         let admitted = async {
             branch.check_belongs(&self.name)?;
             work.validate()?;
+            check_reads(work)?;
             self.check_once(deadline).await
         };
         if let Err(error) = admitted.await {
@@ -78,7 +80,7 @@ impl MariaDb {
         work: &SqlWork,
         deadline: Deadline,
     ) -> Result<Vote, Stop> {
-        let session = self.session(&self.branches, deadline).await;
+        let session = self.brancher(deadline).await;
         let mut session = session.map_err(|error| Stop::Vote(Refusal::Branch(error)))?;
         let too_late = || Stop::Broken(self.too_late(RUNNING));
         let begun = deadline.bound(self.begin_branch(&mut session, branch, work, deadline)).await;
@@ -227,6 +229,20 @@ impl MariaDb {
             self.holders.over(branch);
             self.branches.give_back(session);
         }
+    }
+}
+
+/// Refuses what could write in a branch that only reads: a procedure may end the read-only
+/// transaction, and the statements behind that in it are committed one by one. In an XA branch the
+/// server refuses to end the transaction, and a function may not.
+fn check_reads(work: &SqlWork) -> Result<(), Error> {
+    match work.statements.iter().position(|statement| sql::is_call(&statement.sql)) {
+        Some(at) if work.read_only => Err(Error::Caller(format!(
+            "statement {} is a CALL: in MariaDB a procedure may end a transaction that only reads, \
+             and write. Leave read-only away",
+            at + 1
+        ))),
+        _ => Ok(()),
     }
 }
 

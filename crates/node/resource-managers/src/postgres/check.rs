@@ -8,11 +8,14 @@ use std::sync::atomic::Ordering;
 
 const CHECKING: &str = "checking its settings";
 
-/// Settings in the order of [`QUESTION`], whether an unfit value is only a matter of durability,
-/// and what must be.
+/// Settings, the fence, and which of the rights to it are missing: without one of them a branch
+/// could be prepared and committed, and its commit not be proven.
 const QUESTION: &str = "SELECT current_setting('max_prepared_transactions'), \
      current_setting('fsync'), current_setting('full_page_writes'), pg_is_in_recovery()::text, \
-     coalesce(to_regclass('quorate_fence')::text, ''), current_database()";
+     coalesce(to_regclass('quorate_fence')::text, ''), current_database(), \
+     coalesce((SELECT string_agg(right_to, ', ') \
+     FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS right_to \
+     WHERE NOT has_table_privilege(to_regclass('quorate_fence'), right_to)), '')";
 
 impl Postgres {
     /// The same, but only if the server may have changed since it was found fit.
@@ -35,8 +38,8 @@ impl Postgres {
         Ok(())
     }
 
-    fn judge(&self, values: &[String; 6]) -> Result<(), Error> {
-        let [prepared, fsync, pages, standby, fence, database] = values;
+    fn judge(&self, values: &[String; 7]) -> Result<(), Error> {
+        let [prepared, fsync, pages, standby, fence, database, missing] = values;
         let unfit = |setting: &str, found: &str, wanted: &str| {
             Err(Error::Setting {
                 manager: self.name.clone(),
@@ -72,6 +75,11 @@ impl Postgres {
             let said = format!("there is none in database {database:?}");
             return Err(Error::NotSetUp { manager: self.name.clone(), said });
         }
+        if !missing.is_empty() {
+            let user = &self.config.user;
+            let said = format!("user {user:?} may not {missing} there: grant it");
+            return Err(Error::NotSetUp { manager: self.name.clone(), said });
+        }
         Ok(())
     }
 
@@ -86,9 +94,9 @@ impl Postgres {
     }
 }
 
-async fn ask(session: &Session) -> Result<[String; 6], tokio_postgres::Error> {
+async fn ask(session: &Session) -> Result<[String; 7], tokio_postgres::Error> {
     let row = session.client.query_one(QUESTION, &[]).await?;
-    let mut values = [const { String::new() }; 6];
+    let mut values = [const { String::new() }; 7];
     for (i, value) in values.iter_mut().enumerate() {
         *value = row.try_get(i)?;
     }

@@ -4,7 +4,8 @@
 //! database may finish it. Invariants: sessions are read-only outside of a `BEGIN READ WRITE`, so
 //! that nothing can be written outside of a branch even if a statement ended it; the fence row is
 //! a branch's last statement, and fails where the transaction is aborted already, because
-//! `PREPARE TRANSACTION` itself then answers without an error that it has rolled back.
+//! `PREPARE TRANSACTION` itself then answers without an error that it has rolled back; a session
+//! comes back to the pool only without what its branch has set in it.
 
 mod answers;
 mod check;
@@ -174,7 +175,7 @@ impl ResourceManager for Postgres {
         &'a self,
         branches: &'a [BranchName],
         deadline: Deadline,
-    ) -> Answer<'a, Result<(), Error>> {
+    ) -> Answer<'a, Result<usize, Error>> {
         Box::pin(self.forget_branches(branches, deadline))
     }
 }

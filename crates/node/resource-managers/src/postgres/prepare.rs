@@ -195,13 +195,15 @@ impl Postgres {
             true => "COMMIT".to_owned(),
             false => format!("PREPARE TRANSACTION '{}'", branch.postgres_gid()),
         };
-        match deadline.bound(session.client.batch_execute(&sql)).await {
+        match deadline.bound(session.end(&sql)).await {
             None => Vote::Unknown(Doubt(self.too_late(PREPARING))),
-            Some(Ok(())) => {
-                self.branches.give_back(session);
+            Some((Ok(()), reset)) => {
+                if reset {
+                    self.branches.give_back(session);
+                }
                 if work.read_only { Vote::ReadOnly } else { Vote::Yes }
             }
-            Some(Err(error)) => match self.failed(PREPARING, &error) {
+            Some((Err(error), _)) => match self.failed(PREPARING, &error) {
                 error @ Error::Unreachable { .. } => Vote::Unknown(Doubt(error)),
                 error => {
                     self.abandon(session, deadline).await;
@@ -213,7 +215,7 @@ impl Postgres {
 
     /// Rolls back what is open in a session, and keeps it if that worked.
     async fn abandon(&self, session: Lease<Session>, deadline: Deadline) {
-        if let Some(Ok(())) = deadline.bound(session.client.batch_execute("ROLLBACK")).await {
+        if let Some((Ok(()), true)) = deadline.bound(session.end("ROLLBACK")).await {
             self.branches.give_back(session);
         }
     }

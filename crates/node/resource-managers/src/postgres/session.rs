@@ -15,6 +15,12 @@ const STATEMENTS_KEPT: usize = 64;
 /// What makes a session harmless outside of a branch: see the module above.
 const OPTIONS: &str = "-c default_transaction_read_only=on";
 
+/// Takes back what a branch can have left in its session, but for the prepared statements: settings
+/// (`SELECT set_config(…)`), the role, locks, what it listens to. As DISCARD ALL, which would also
+/// forget the statements. Our own [`OPTIONS`] are what settings are taken back to.
+const RESET: &str = "CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; UNLISTEN *; \
+     SELECT pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP";
+
 pub(super) struct Session {
     pub(super) client: Client,
     connection: JoinHandle<()>,
@@ -24,6 +30,15 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
+    }
+
+    /// Ends a branch's transaction by this order, and takes back what it has left in the session,
+    /// in the same round trip: the order's answer, and whether the session is as if it were new.
+    pub(super) async fn end(&self, order: &str) -> (Result<(), tokio_postgres::Error>, bool) {
+        let order = self.client.batch_execute(order);
+        let reset = self.client.batch_execute(RESET);
+        let (ended, reset) = futures_util::future::join(order, reset).await;
+        (ended, reset.is_ok())
     }
 
     /// The prepared form of a statement, made now if it is new.

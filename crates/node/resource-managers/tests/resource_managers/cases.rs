@@ -8,8 +8,8 @@ pub use crate::recovery_cases::{
 
 use crate::bank::{Bank, applied, prepare, refusal, soon, state};
 use quorate_resource_managers::{
-    BranchName, Deadline, Heuristic, Outcome, Refusal, SqlWork, State, TransactionName, Vote, Work,
-    fence,
+    BranchName, Deadline, Heuristic, Outcome, Refusal, ResourceManager, SqlWork, State,
+    TransactionName, Vote, Work, fence,
 };
 use std::time::{Duration, Instant};
 
@@ -209,6 +209,23 @@ pub async fn many_branches_share_few_connections(bank: impl Bank) {
     };
     futures_util::future::join_all((0..40).map(one)).await;
     assert_eq!((bank.balance(1).await, bank.prepared().await), (130, 0));
+}
+
+/// What a user with SELECT, INSERT and DELETE on the fence must be able to do. The manager comes as
+/// one.
+pub async fn these_rights_are_enough(bank: &impl Bank, manager: &dyn ResourceManager) {
+    let [commits, rolls_back, never] = ["yes", "no", "never"].map(|txid| bank.branch(txid));
+    prepare(manager, &commits, &bank.add(1, 5)).await;
+    prepare(manager, &rolls_back, &bank.add(2, 5)).await;
+    assert_eq!(manager.scan(soon()).await.unwrap().len(), 2);
+    assert_eq!(manager.adopt(&commits, soon()).await, Vote::Yes);
+    applied(&manager.commit(&commits, soon()).await);
+    for _ in 0..2 {
+        assert_eq!(manager.rollback(&rolls_back, soon()).await, Outcome::NotThere);
+        assert_eq!(manager.rollback(&never, soon()).await, Outcome::NotThere);
+    }
+    assert_eq!(manager.forget(&[commits, rolls_back, never], soon()).await, Ok(3));
+    assert_eq!((bank.balance(1).await, bank.prepared().await), (105, 0));
 }
 
 /// Run with a server of its own.

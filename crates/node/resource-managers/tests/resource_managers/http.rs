@@ -5,8 +5,8 @@ use crate::recovery_cases::Decisions;
 use quorate_databases::{Cut, HotelServer, Proxy, Stage};
 use quorate_resource_managers::{
     BranchName, Deadline, Decision, Error, Heuristic, HttpConfig, HttpParticipant, HttpWork,
-    Outcome, Recovery, RecoverySettings, Refusal, ResourceManager, State, TransactionName, Vote,
-    Work,
+    Outcome, Recovery, RecoverySettings, Refusal, ResourceManager, SCAN_LIMIT, State,
+    TransactionName, Vote, Work,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -262,4 +262,72 @@ async fn a_service_that_lists_nothing_is_warned_of_once() {
     assert_eq!(participant(hotel.port).scan(soon()).await.unwrap(), []);
     assert_eq!(warned.load(Relaxed), 1, "an empty list is a list");
     task.abort();
+}
+
+/// A service that answers like this, for as long as the test takes: its port.
+async fn serve(router: axum::Router) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    port
+}
+
+/// One that takes its time to forget, and counts.
+async fn slow_to_forget(pause: Duration) -> (u16, Arc<AtomicUsize>) {
+    let forgotten = Arc::new(AtomicUsize::new(0));
+    let counter = forgotten.clone();
+    let forget = move || async move {
+        tokio::time::sleep(pause).await;
+        counter.fetch_add(1, Relaxed);
+        [("quorate-outcome", "absent")]
+    };
+    (serve(axum::Router::new().fallback(forget)).await, forgotten)
+}
+
+#[tokio::test]
+async fn many_branches_are_forgotten_beside_each_other() {
+    let (port, forgotten) = slow_to_forget(Duration::from_millis(200)).await;
+    let branches: Vec<_> = (0..64).map(|n| branch(&format!("t{n}"))).collect();
+    // One behind the other they would take 12.8 s.
+    let within = Deadline::within(Duration::from_secs(6));
+    assert_eq!(participant(port).forget(&branches, within).await, Ok(64));
+    assert_eq!(forgotten.load(Relaxed), 64);
+}
+
+/// However little time there is, who asks again for the rest gets through.
+#[tokio::test]
+async fn what_was_forgotten_in_time_is_not_asked_for_again() {
+    let (port, forgotten) = slow_to_forget(Duration::from_millis(40)).await;
+    let config = HttpConfig::new("hotel", &format!("http://127.0.0.1:{port}"));
+    let manager = HttpParticipant::new(CLUSTER, HttpConfig { requests: 1, ..config }).unwrap();
+    let branches: Vec<_> = (0..20).map(|n| branch(&format!("t{n}"))).collect();
+    let (mut rest, mut rounds) = (&branches[..], 0);
+    while !rest.is_empty() {
+        let within = Deadline::within(Duration::from_millis(300));
+        match manager.forget(rest, within).await {
+            Ok(some) => rest = &rest[some..],
+            // On a machine that is too busy.
+            Err(error) => assert!(matches!(error, Error::TooLate { .. }), "{error:?}"),
+        }
+        rounds += 1;
+        assert!(rounds < 100, "it does not get on: {} are left", rest.len());
+    }
+    assert!(rounds > 1 && forgotten.load(Relaxed) >= 20, "{rounds} rounds");
+}
+
+#[tokio::test]
+async fn of_a_long_list_as_much_is_read_as_fits() {
+    let scan = async |list: String| {
+        let list = axum::Router::new().fallback(async || ([("quorate-outcome", "list")], list));
+        participant(serve(list).await).scan(soon()).await
+    };
+    let line = |txid: &str| format!("q1:bead:1:{txid} hotel:room\n");
+    let many = scan((0..20_000).map(|n| line(&format!("t{n}"))).collect()).await.unwrap();
+    assert_eq!((many.len(), &many[0].branch), (SCAN_LIMIT, &branch("t0")));
+    // The limit comes within a name, and half a name may be another branch's.
+    let others = format!("{}{}\n", line("t1"), "x".repeat((256 << 10) - 46));
+    let cut = scan(others + &line("t2")).await.unwrap();
+    assert_eq!(cut.iter().map(|it| &it.branch).collect::<Vec<_>>(), [&branch("t1")]);
+    let error = scan("x".repeat(300 << 10)).await.unwrap_err().to_string();
+    assert!(error.contains("a line of more than 262144 bytes"), "{error}");
 }

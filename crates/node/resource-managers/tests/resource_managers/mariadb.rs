@@ -5,8 +5,8 @@ use crate::mariadb_bank::{MariaDbBank, admin, config, server};
 use crate::{cases, lost_connections, run_cases};
 use mysql_async::prelude::Queryable;
 use quorate_resource_managers::{
-    Deadline, Error, Isolation, MariaDb, Outcome, ResourceManager, SqlWork, State, Vote, Work,
-    fence,
+    Deadline, Error, Isolation, MariaDb, Outcome, Refusal, ResourceManager, SqlWork, State, Vote,
+    Work, fence,
 };
 use std::time::Duration;
 
@@ -262,4 +262,99 @@ async fn the_isolation_level_is_the_branches() {
     prepare(&*manager, &bank.branch("t2"), &Work::Sql(work)).await;
     assert!(writes_meanwhile().await);
     applied(&manager.commit(&bank.branch("t2"), soon()).await);
+}
+
+/// Without one of the rights a branch could be committed, and never be proven to be.
+#[tokio::test]
+async fn a_missing_right_to_the_fence_is_named_before_anything_is_done() {
+    let Some(bank) = MariaDbBank::open("rights").await else { return };
+    bank.run("CREATE USER clerk IDENTIFIED BY 'x'; GRANT SELECT, UPDATE ON account TO clerk").await;
+    let clerk = || {
+        let mut config = config(bank.port(), bank.name());
+        config.user = "clerk".to_owned();
+        config.password = Some("x".into());
+        MariaDb::new(CLUSTER, config).unwrap()
+    };
+    for (rights, missing) in [("INSERT, DELETE", "SELECT"), ("SELECT", "INSERT, DELETE")] {
+        bank.run(&format!("GRANT {rights} ON quorate_fence TO clerk")).await;
+        let why = refusal(&clerk(), "t1", &bank.add(1, 5)).await;
+        let expected = format!("user \"clerk\" may not {missing} there: grant it");
+        assert!(why.contains(&expected), "{why}");
+        bank.run(&format!("REVOKE {rights} ON quorate_fence FROM clerk")).await;
+    }
+    assert_eq!((bank.balance(1).await, bank.prepared().await), (100, 0));
+    bank.run("GRANT SELECT, INSERT, DELETE ON quorate_fence TO clerk").await;
+    cases::these_rights_are_enough(&bank, &clerk()).await;
+}
+
+/// Whoever is about to prepare holds the lock on the fence row: that is no bar, and nobody waits.
+#[tokio::test]
+async fn a_rollback_does_not_take_a_locked_row_for_a_bar() {
+    let Some(bank) = MariaDbBank::open("locked").await else { return };
+    let (manager, b) = (bank.manager(), bank.branch("t1"));
+    let xid = b.xid();
+    let mut application = admin(bank.port(), bank.name()).await;
+    let begins = format!("XA START {xid}; {}; XA END {xid}", fence::insert(&b));
+    application.query_drop(begins).await.unwrap();
+    let outcome = manager.rollback(&b, Deadline::within(Duration::from_millis(500))).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    assert_eq!(state(&*manager, &b).await, State::Absent);
+    application.query_drop(format!("XA PREPARE {xid}")).await.unwrap();
+    application.disconnect().await.unwrap();
+    assert_eq!(manager.rollback(&b, soon()).await, Outcome::NotThere);
+    assert_eq!((state(&*manager, &b).await, bank.prepared().await), (State::RolledBack, 0));
+}
+
+/// The trap: a procedure may end the read-only transaction, and what it then writes is committed at
+/// once, whatever becomes of the others.
+#[tokio::test]
+async fn a_branch_that_only_reads_calls_no_procedure() {
+    let Some(bank) = MariaDbBank::open("procedure").await else { return };
+    let ends = "BEGIN COMMIT; UPDATE account SET balance = 0 WHERE id = 1; END";
+    bank.run(&format!("CREATE PROCEDURE ends() {ends}")).await;
+    let manager = bank.manager();
+    let Work::Sql(calls) = bank.statements(&["SELECT 1", "CALL ends()"]) else { unreachable!() };
+    let reads = Work::Sql(SqlWork { read_only: true, ..calls.clone() });
+    let why = refusal(&*manager, "t1", &reads).await;
+    assert!(why.starts_with("statement 2 is a CALL"), "{why}");
+    // One that writes may call it, and the server refuses what ends it.
+    let why = refusal(&*manager, "t2", &Work::Sql(calls)).await;
+    assert!(why.starts_with("statement 2 failed") && why.contains("(1399)"), "{why}");
+    assert_eq!((bank.balance(1).await, bank.prepared().await), (100, 0));
+}
+
+/// A member that was away holds the session of a branch that another one has finished. The server
+/// has ended it, nobody asks for it any more, and it must not keep its place for ever.
+#[tokio::test]
+async fn a_session_that_the_server_has_ended_keeps_no_place() {
+    let Some(bank) = MariaDbBank::open("away").await else { return };
+    let mut one = config(bank.port(), bank.name());
+    one.branch_connections = 1;
+    let (away, other) = (MariaDb::new(CLUSTER, one).unwrap(), bank.manager());
+    let (first, second) = (bank.branch("t1"), bank.branch("t2"));
+    prepare(&away, &first, &bank.add(1, 5)).await;
+    let soon_given_up = Deadline::within(Duration::from_millis(500));
+    let vote = away.prepare(&second, &bank.add(2, 5), soon_given_up).await;
+    let busy = matches!(&vote, Vote::No(Refusal::Branch(Error::Busy { connections: 1, .. })));
+    assert!(busy, "the session lives, and its branch can be ended through it: {vote:?}");
+    let finish = async {
+        let until = Deadline::within(Duration::from_secs(60));
+        loop {
+            match other.commit(&first, soon()).await {
+                Outcome::Unknown(doubt) => assert!(!until.left().is_zero(), "{doubt}"),
+                outcome => return applied(&outcome),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    // Somebody who waits for the place gets it then.
+    let (minute, work) = (Deadline::within(Duration::from_secs(60)), bank.add(2, 5));
+    let waits = away.prepare(&second, &work, minute);
+    let (vote, ()) = futures_util::future::join(waits, finish).await;
+    assert_eq!(vote, Vote::Yes);
+    for b in [&first, &second] {
+        applied(&away.commit(b, soon()).await);
+    }
+    assert_eq!((bank.balance(1).await, bank.balance(2).await), (105, 105));
+    assert_eq!(bank.prepared().await, 0);
 }

@@ -184,3 +184,69 @@ async fn the_isolation_level_is_the_branches() {
     let why = refusal(&*manager, "t2", &Work::Sql(work)).await;
     assert!(why.contains("division by zero"), "{why}");
 }
+
+/// Without one of the rights a branch could be committed, and never be proven to be.
+#[tokio::test]
+async fn a_missing_right_to_the_fence_is_named_before_anything_is_done() {
+    let Some(bank) = PostgresBank::open("rights").await else { return };
+    bank.run("CREATE ROLE clerk LOGIN PASSWORD 'x'; GRANT ALL ON account TO clerk").await;
+    let clerk = || {
+        let mut config = config(bank.port(), bank.name());
+        config.user = "clerk".to_owned();
+        config.password = Some("x".into());
+        Postgres::new(CLUSTER, config).unwrap()
+    };
+    for (rights, missing) in [("INSERT, DELETE", "SELECT"), ("SELECT", "INSERT, DELETE")] {
+        bank.run(&format!("GRANT {rights} ON quorate_fence TO clerk")).await;
+        let why = refusal(&clerk(), "t1", &bank.add(1, 5)).await;
+        let expected = format!("user \"clerk\" may not {missing} there: grant it");
+        assert!(why.contains(&expected), "{why}");
+        bank.run("REVOKE ALL ON quorate_fence FROM clerk").await;
+    }
+    assert_eq!((bank.balance(1).await, bank.prepared().await), (100, 0));
+    bank.run("GRANT SELECT, INSERT, DELETE ON quorate_fence TO clerk").await;
+    cases::these_rights_are_enough(&bank, &clerk()).await;
+}
+
+/// The trap: `set_config(…, false)` outlives the branch, and session locks do even if it fails. The
+/// next branch of the same session, somebody else's, must see nothing of it.
+#[tokio::test]
+async fn a_branch_leaves_nothing_in_its_session() {
+    let Some(bank) = PostgresBank::open("leftovers").await else { return };
+    bank.run(
+        "CREATE ROLE lodger; GRANT lodger TO postgres; CREATE SCHEMA elsewhere; \
+         CREATE TABLE elsewhere.account (LIKE account); \
+         INSERT INTO elsewhere.account VALUES (1, 100)",
+    )
+    .await;
+    let mut one = config(bank.port(), bank.name());
+    one.branch_connections = 1;
+    let manager = Postgres::new(CLUSTER, one).unwrap();
+    let works = async |txid: &str, work: &Work| {
+        prepare(&manager, &bank.branch(txid), work).await;
+        applied(&manager.commit(&bank.branch(txid), soon()).await);
+    };
+    works("before", &bank.add(1, 1)).await;
+    let sets = "SELECT set_config('search_path', 'elsewhere, public', false), \
+                set_config('default_transaction_read_only', 'off', false)";
+    works("sets", &bank.statements(&[sets])).await;
+    works("after", &bank.add(1, 1)).await;
+    assert_eq!(bank.balance(1).await, 102, "an account elsewhere was changed");
+    // Of a statement that is new the tables are looked up before the branch begins.
+    works("sets-again", &bank.statements(&[sets])).await;
+    works("new", &bank.statements(&["UPDATE account SET balance = 7 WHERE id = 1"])).await;
+    assert_eq!(bank.balance(1).await, 7, "an account elsewhere was changed");
+
+    let Work::Sql(role) = bank.statements(&["SELECT set_config('role', 'lodger', false)"]) else {
+        unreachable!()
+    };
+    let role = Work::Sql(SqlWork { read_only: true, ..role });
+    assert_eq!(manager.prepare(&bank.branch("role"), &role, soon()).await, Vote::ReadOnly);
+    let own = "SELECT 1 / (current_user = 'postgres' AND (SELECT setting = 'on' FROM pg_settings \
+               WHERE name = 'default_transaction_read_only'))::int";
+    works("own", &bank.statements(&[own])).await;
+
+    let locks = bank.statements(&["SELECT pg_advisory_lock(7)", "SELECT 1 / 0"]);
+    refusal(&manager, "locks", &locks).await;
+    bank.run("SELECT 1 / pg_try_advisory_lock(7)::int").await;
+}

@@ -9,7 +9,6 @@ use super::admin::{current, left};
 use super::{AdminError, directory};
 use crate::handle::NodeHandle;
 use quorate_base::NodeId;
-use quorate_replicated_log::Role;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
@@ -31,10 +30,6 @@ impl NodeHandle {
             return Ok(()); // It has no replicas, or is the last: the log refuses that.
         }
         let system = self.directory_by(deadline).await?;
-        if node == self.node() && system.consensus().role != Role::Leader {
-            // Who leads the directory knows when it has left it; nobody tells a follower.
-            let _ = system.transfer(node, left(deadline).min(LOOK * 20)).await;
-        }
         loop {
             let directory = current(&system, left(deadline)).await?;
             if directory.leaving.contains(&node) {

@@ -110,6 +110,7 @@ async fn step(
             load: &load,
         };
         match next_step(&view) {
+            Some(Step::Remove(node)) => part(&keyspace, node).await,
             Some(step) => change(&keyspace, step).await,
             None => return,
         }
@@ -146,6 +147,16 @@ fn told(keyspace: &KeyspaceHandle, done: Result<(), RequestError>) {
         let name = keyspace.name();
         tracing::debug!(name, ?error, "a step towards the keyspace's members failed");
     }
+}
+
+/// Removes a member from the directory's group; it does so itself, where it can lead: then it knows
+/// that it has left, which nobody tells a follower, and can say so to whoever asked it to leave.
+async fn part(system: &KeyspaceHandle, node: NodeId) -> Result<(), RequestError> {
+    let is_here = system.node.default.board.membership.lock().contains(node);
+    if is_here && node != system.node() && system.transfer(node, TIMEOUT).await.is_ok() {
+        return Ok(());
+    }
+    change(system, Step::Remove(node)).await
 }
 
 /// Changes the group's members. The context is a transaction that does nothing.

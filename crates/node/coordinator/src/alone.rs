@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::fake::Fake;
+use crate::request::{Branch, BranchWork, Request};
 use crate::service::{Settings, Transactions};
 use crate::store::Store;
+use quorate_atomic_commit::Protocol;
 use quorate_base::{ClusterId, NodeId};
 use quorate_host::{DEFAULT, Node, NodeConfig, NodeHandle, member_id};
-use quorate_keyspace::command::Member;
+use quorate_keyspace::command::{Member, Txn};
 use quorate_mvcc::Revision;
 use quorate_resource_managers::{Kind, Participants, ResourceManager};
 use quorate_transactions::records::OPEN;
@@ -114,6 +116,24 @@ impl Alone {
         match self.runtime.block_on(self.store.write(id, &request)).unwrap() {
             Stored::Done(revision) => revision,
             Stored::Lost => panic!("{id} is not as of {at:?}"),
+        }
+    }
+
+    /// What a client asks for whose record is like that above.
+    pub fn request(&self, id: &str) -> Request {
+        let work = BranchWork::Keyspace { txns: vec![Txn::default()], or_else: false };
+        let branch = |name: &str, participant: &str| Branch {
+            name: name.to_owned(),
+            participant: participant.to_owned(),
+            work: work.clone(),
+        };
+        Request {
+            id: id.to_owned(),
+            content: self.record().content,
+            bytes: 1,
+            patience: Duration::from_secs(10),
+            protocol: Protocol::TwoPhase,
+            branches: vec![branch("a", DEFAULT)],
         }
     }
 

@@ -213,7 +213,9 @@ impl Transactions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_transactions::Kind;
+    use crate::alone::{Alone, eventually};
+    use crate::service::Settings;
+    use quorate_transactions::{Kind, Stage, Verdict};
 
     fn alarm(n: usize) -> Alarm {
         Alarm {
@@ -235,5 +237,35 @@ mod tests {
         assert!(!found.more && found.all.len() == MOST);
         assert!(found.add(alarm(MOST)).is_break());
         assert!(found.more && found.all.len() == MOST);
+    }
+
+    #[test]
+    fn who_drove_it_lets_go_when_another_member_has_ended_it() {
+        let world = Alone::start();
+        let transactions = world.transactions(Settings::default());
+        let mut record = Record { stage: Stage::Decided(Verdict::Commit), ..world.record() };
+        for branch in &mut record.branches {
+            branch.state = BranchState::Heuristic("by hand".to_owned());
+        }
+        world.keep("t", None, record);
+        let look = || world.store.look("t").unwrap().unwrap();
+        let live = {
+            let _guard = world.runtime.enter();
+            take(&transactions.0, "t".to_owned(), look(), Why::Acknowledged)
+        };
+        assert!(live.is_some());
+        eventually("it is driven here", || look().0.epoch == 2);
+
+        let (mut record, at) = look();
+        (record.epoch, record.owner) = (3, world.stranger());
+        record.stage = Stage::Finished(Verdict::Commit);
+        for branch in &mut record.branches {
+            branch.state = BranchState::Acknowledged("by hand".to_owned());
+        }
+        world.keep("t", Some(at), record);
+        eventually("it is driven here no more", || transactions.0.live.get("t").is_none());
+        let by = Deadline::within(Duration::from_secs(60));
+        let again = world.runtime.block_on(transactions.run(world.request("t"), false, by));
+        assert!(again.unwrap().is_finished());
     }
 }

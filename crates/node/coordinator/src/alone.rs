@@ -1,14 +1,19 @@
 //! For tests: a node alone, and records of transactions that an earlier life of it has begun.
 #![allow(clippy::unwrap_used)]
 
+use crate::fake::Fake;
+use crate::request::{Branch, BranchWork, Request};
 use crate::service::{Settings, Transactions};
 use crate::store::Store;
+use quorate_atomic_commit::Protocol;
 use quorate_base::{ClusterId, NodeId};
 use quorate_host::{DEFAULT, Node, NodeConfig, NodeHandle, member_id};
-use quorate_keyspace::command::Member;
-use quorate_resource_managers::Participants;
+use quorate_keyspace::command::{Member, Txn};
+use quorate_mvcc::Revision;
+use quorate_resource_managers::{Kind, Participants, ResourceManager};
 use quorate_transactions::records::OPEN;
 use quorate_transactions::{BranchRecord, Owner, Record, Stage, StoreRequest, Stored};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -94,8 +99,42 @@ impl Alone {
 
     /// The transactions of the node, over no participants outside.
     pub fn transactions(&self, settings: Settings) -> Transactions {
+        self.transactions_over(&[], settings)
+    }
+
+    /// The same, over these.
+    pub fn transactions_over(&self, managers: &[&Arc<Fake>], settings: Settings) -> Transactions {
         let _guard = self.runtime.enter();
-        Transactions::start(self.handle.clone(), Participants::new(), settings)
+        let kept = |it: &&Arc<Fake>| (it.name().to_owned(), (Kind::Postgres, (*it).clone() as _));
+        let managers: Participants = managers.iter().map(kept).collect();
+        Transactions::start(self.handle.clone(), managers, settings)
+    }
+
+    /// Keeps a record, in the place of the one of this revision: its revision.
+    pub fn keep(&self, id: &str, at: Option<Revision>, record: Record) -> Revision {
+        let request = StoreRequest { number: 1, at, record };
+        match self.runtime.block_on(self.store.write(id, &request)).unwrap() {
+            Stored::Done(revision) => revision,
+            Stored::Lost => panic!("{id} is not as of {at:?}"),
+        }
+    }
+
+    /// What a client asks for whose record is like that above.
+    pub fn request(&self, id: &str) -> Request {
+        let work = BranchWork::Keyspace { txns: vec![Txn::default()], or_else: false };
+        let branch = |name: &str, participant: &str| Branch {
+            name: name.to_owned(),
+            participant: participant.to_owned(),
+            work: work.clone(),
+        };
+        Request {
+            id: id.to_owned(),
+            content: self.record().content,
+            bytes: 1,
+            patience: Duration::from_secs(10),
+            protocol: Protocol::TwoPhase,
+            branches: vec![branch("a", DEFAULT)],
+        }
     }
 
     /// Nobody's.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// How often what is waited for is written down, once a transaction is decided.
+/// How often what is waited for is written down.
 const NOTE_INTERVAL: Duration = Duration::from_secs(2);
 
 type Task = BoxFuture<'static, Option<Input>>;
@@ -84,6 +84,7 @@ impl Drive {
                     } else {
                         note = Instant::now() + NOTE_INTERVAL;
                         self.hear_of_troubles();
+                        self.look_at_record();
                         Input::Note
                     }
                 }
@@ -99,6 +100,21 @@ impl Drive {
     fn hear_of_troubles(&mut self) {
         for (branch, what) in self.live.take_troubles() {
             self.step(Input::Trouble { branch, what });
+        }
+    }
+
+    /// What waits for people writes nothing, and so would never hear that they have acknowledged
+    /// it at another member.
+    fn look_at_record(&mut self) {
+        if !self.coordinator.record().waits_for_people() {
+            return;
+        }
+        let Some(store) = self.inner.store() else { return };
+        // In this order: the record is at least as new as that.
+        let as_of = store.0.reader().revision();
+        if let Ok(record) = store.look(&self.live.id) {
+            let record = record.map(|(_, revision)| revision);
+            self.step(Input::Seen { as_of, record });
         }
     }
 

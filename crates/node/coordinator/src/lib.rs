@@ -17,7 +17,7 @@
 //! | `cancel` | what a client does not want any more |
 //! | `own` | branches that applications prepare themselves |
 //! | `alarms` | what people have to see to |
-//! | `tidy` | forgets what ended long ago |
+//! | `tidy`, `traces` | forgets what ended long ago, here and at participants outside |
 //! | `counts` | what `/metrics` tells |
 //!
 //! Invariants: the record decides, whoever holds it, or votes that nobody can take back; nothing
@@ -32,6 +32,8 @@ mod cancel;
 mod counts;
 mod drive;
 mod error;
+#[cfg(test)]
+mod fake;
 mod keyspace;
 mod live;
 mod manager;
@@ -48,6 +50,7 @@ mod service;
 mod store;
 mod takeover;
 mod tidy;
+mod traces;
 mod writer;
 
 pub use alarms::Alarms;

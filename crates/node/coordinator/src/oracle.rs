@@ -64,12 +64,17 @@ impl Inner {
             // Whoever was first with a record: it says how it is.
             known = store.find(id, READ_TIMEOUT).await.map_err(words)?;
         }
-        Ok(match known {
+        let Some(known) = known else { return Ok(Decision::Undecided) };
+        let decision = match known.carried {
             // A bundle has no branches outside: somebody else's transaction bears the same id.
-            Some(known) if known.carried && known.is_settled() => Decision::Abort,
-            Some(known) if !known.carried => decided(&known.record, branch),
-            _ => Decision::Undecided,
-        })
+            true if known.is_settled() => Decision::Abort,
+            true => Decision::Undecided,
+            false => decided(&known.record, branch),
+        };
+        if decision == Decision::Abort {
+            self.note_stray(&known, branch).await.map_err(words)?;
+        }
+        Ok(decision)
     }
 }
 

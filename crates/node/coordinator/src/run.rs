@@ -86,7 +86,7 @@ impl Transactions {
         }
         let store = self.store(limit).await?;
         if let Some(known) = store.look_for(&request.id).map_err(store_error)? {
-            return self.wait_for_other(&store, request, known, limit).await;
+            return self.wait_for_other(&store, request, known, applied, limit).await;
         }
         let branches = self.branches(request, undecided.min(limit)).await?;
         let mut ticket = None;
@@ -105,7 +105,7 @@ impl Transactions {
                     let found = store.find(&request.id, READ_TIMEOUT.min(limit.left())).await;
                     // It may have been committed, whatever keeps the records away.
                     if let Some(known) = found.map_err(|_| in_doubt(&request.id))? {
-                        return self.wait_for_other(&store, request, known, limit).await;
+                        return self.wait_for_other(&store, request, known, applied, limit).await;
                     }
                 }
             }
@@ -172,7 +172,9 @@ impl Transactions {
                 let store = self.store(limit).await.map_err(|_| in_doubt(&request.id))?;
                 let found = store.find(&request.id, READ_TIMEOUT.min(limit.left())).await;
                 match found.map_err(|_| in_doubt(&request.id))? {
-                    Some(known) => self.wait_for_other(&store, request, known, limit).await,
+                    Some(known) => {
+                        self.wait_for_other(&store, request, known, applied, limit).await
+                    }
                     None => Ok(None),
                 }
             }
@@ -188,6 +190,7 @@ impl Transactions {
         store: &Store,
         request: &Request,
         mut known: Known,
+        applied: bool,
         limit: Deadline,
     ) -> Result<Option<Report>, RunError> {
         loop {
@@ -195,19 +198,29 @@ impl Transactions {
             if !known.record.is_void() {
                 same(known.content, request)?;
             }
-            if known.is_settled() {
+            let (settled, late) = (known.is_settled(), limit.left().is_zero());
+            if settled && (late || !applied || is_applied(&known.record)) {
+                // Where it is late it is told as it stands: decided.
                 return Ok(Some(Report::known(&request.id, known)));
             }
-            if limit.left().is_zero() {
+            if late {
                 return Err(in_doubt(&request.id));
             }
             sleep(LOOK).await;
-            match store.look_for(&request.id).map_err(|_| in_doubt(&request.id))? {
-                Some(now) => known = now,
-                None => return Ok(None),
+            match store.look_for(&request.id) {
+                Ok(Some(now)) => known = now,
+                // It is over and forgotten, or cannot be looked at any more: a decision stays.
+                _ if settled => return Ok(Some(Report::known(&request.id, known))),
+                Ok(None) => return Ok(None),
+                Err(_) => return Err(in_doubt(&request.id)),
             }
         }
     }
+}
+
+/// Whether it is carried out everywhere, but for what waits for people.
+fn is_applied(record: &Record) -> bool {
+    matches!(record.stage, Stage::Finished(_)) || record.waits_for_people()
 }
 
 /// What is told of a transaction that a bundle carried, which is committed. What it read may be
@@ -267,4 +280,59 @@ fn in_doubt(id: &str) -> RunError {
         "the transaction {id:?} is in doubt: ask for it by `quorate txn show {id}`, or run it \
          again under the same id"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alone::Alone;
+    use crate::service::Settings;
+    use quorate_base::NodeId;
+    use quorate_transactions::{Owner, SuspicionSettings, Verdict};
+    use tokio::task::JoinHandle;
+
+    #[test]
+    fn whoever_asks_a_second_member_waits_for_the_end_as_well() {
+        let world = Alone::start();
+        // Nobody takes it over: it is driven elsewhere.
+        let long = Duration::from_secs(3_600);
+        let suspicion =
+            SuspicionSettings { lost: long, late: long, silent: long, ..Default::default() };
+        let transactions = world.transactions(Settings { suspicion, ..Settings::default() });
+        let owner = Owner { node: NodeId(99), run: 1 };
+        let stage = Stage::Decided(Verdict::Commit);
+        let decided = Record { owner, stage, ..world.record() };
+        let at = world.keep("t", None, decided.clone());
+
+        let ask = |applied, ms| {
+            let (it, request) = (transactions.clone(), world.request("t"));
+            let by = Deadline::within(Duration::from_millis(ms));
+            world.runtime.spawn(async move { it.run(request, applied, by).await })
+        };
+        let told = |asked: JoinHandle<Result<Report, RunError>>| {
+            world.runtime.block_on(asked).unwrap().unwrap()
+        };
+        assert!(!told(ask(false, 60_000)).is_finished(), "it is decided");
+        let late = told(ask(true, 200));
+        assert_eq!(late.record.stage, decided.stage, "told as it stands when the time is up");
+        let waits = ask(true, 60_000);
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!waits.is_finished());
+        let stage = Stage::Finished(Verdict::Commit);
+        world.keep("t", Some(at), Record { stage, ..decided.clone() });
+        assert!(told(waits).is_finished());
+
+        // What waits for people is carried out as far as it ever is by itself.
+        let mut alarm = decided;
+        for branch in &mut alarm.branches {
+            branch.state = BranchState::Heuristic("by hand".to_owned());
+        }
+        world.keep("u", None, alarm);
+        let (it, request) = (transactions.clone(), world.request("u"));
+        let answered = world.runtime.block_on(async {
+            let asked = it.run(request, true, Deadline::within(Duration::from_secs(60)));
+            timeout(Duration::from_secs(3), asked).await
+        });
+        assert!(!answered.unwrap().unwrap().is_finished());
+    }
 }

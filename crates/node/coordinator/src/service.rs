@@ -15,7 +15,7 @@ use crate::writer::{self, Writer};
 use crate::{orphans, takeover, tidy};
 use parking_lot::Mutex;
 use quorate_base::{GroupId, Instant, NodeId};
-use quorate_host::{AdminError, NodeHandle, TRANSACTIONS};
+use quorate_host::{AdminError, Description, NodeHandle, TRANSACTIONS};
 use quorate_resource_managers as rm;
 use quorate_resource_managers::{
     Deadline, Participants, Recovery, RecoverySettings, ResourceManager,
@@ -131,10 +131,11 @@ impl Inner {
                     "branch {name:?}: the keyspace {participant:?} is the cluster's own"
                 ))),
                 Ok(keyspace) => Ok((Kind::Keyspace, keyspace.id())),
-                Err(quorate_host::KeyspaceRefusal::Unknown) => Err(RunError::Unknown(format!(
-                    "branch {name:?}: there is no keyspace {participant:?}: make it with `quorate \
-                     keyspace create`"
-                ))),
+                // This member may not have heard of it yet.
+                Err(quorate_host::KeyspaceRefusal::Unknown) => {
+                    let listed = self.node.list_keyspaces(READ_TIMEOUT.min(deadline.left())).await;
+                    Err(missing(branch, listed))
+                }
                 Err(refusal) => Err(RunError::Unavailable(format!(
                     "branch {name:?}: {participant:?}: {refusal}"
                 ))),
@@ -179,6 +180,26 @@ impl Inner {
             Err(error @ rm::Error::Busy { .. }) => Err(RunError::Unavailable(error.to_string())),
             Err(error) => Err(RunError::Unfit(error.to_string())),
         }
+    }
+}
+
+/// Why a branch cannot be run whose keyspace this member does not know, by what the directory says:
+/// there is none, or another member may run it.
+fn missing(branch: &Branch, listed: Result<Vec<Description>, AdminError>) -> RunError {
+    let (name, participant) = (&branch.name, &branch.participant);
+    match listed {
+        Ok(all) if all.iter().all(|known| known.name != *participant) => {
+            let why = format!("there is no keyspace {participant:?}");
+            let make = "make it with `quorate keyspace create`";
+            RunError::Unknown(format!("branch {name:?}: {why}: {make}"))
+        }
+        Ok(_) => RunError::Unavailable(format!(
+            "branch {name:?}: this node has not heard of the keyspace {participant:?} yet"
+        )),
+        Err(error) => RunError::Unavailable(format!(
+            "branch {name:?}: this node does not know the keyspace {participant:?}, and whether \
+             there is one cannot be said: {error}"
+        )),
     }
 }
 
@@ -332,5 +353,35 @@ fn reports(id: &str, (record, _): Kept) -> Vec<Report> {
                 |it: &Carried| Report { bundle: bundle(), ..Report::of(&it.id, record.clone()) };
             record.carried.iter().map(one).collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alone::Alone;
+    use quorate_host::DEFAULT;
+
+    /// The directory decides, and not what this member has heard of it.
+    #[test]
+    fn a_keyspace_that_this_member_has_not_heard_of_may_be_there() {
+        let world = Alone::start();
+        let transactions = world.transactions(Settings::default());
+        let branch = |participant: &str| Branch {
+            participant: participant.to_owned(),
+            ..world.request("t").branches.remove(0)
+        };
+        let listed = || world.runtime.block_on(world.handle.list_keyspaces(READ_TIMEOUT));
+        let heard_late = missing(&branch(DEFAULT), listed());
+        assert!(matches!(heard_late, RunError::Unavailable(_)), "{heard_late}");
+        let unknown = missing(&branch("nowhere"), Err(AdminError::Unavailable));
+        assert!(matches!(unknown, RunError::Unavailable(_)), "{unknown}");
+        let none = missing(&branch("nowhere"), listed());
+        assert!(matches!(none, RunError::Unknown(_)), "{none}");
+
+        let by = Deadline::within(Duration::from_secs(60));
+        let nowhere = branch("nowhere");
+        let found = world.runtime.block_on(transactions.0.find("t", &nowhere, by));
+        assert_eq!(found, Err(none));
     }
 }

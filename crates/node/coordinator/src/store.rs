@@ -10,8 +10,8 @@ use quorate_keyspace::command::{Command, Delete, Operation, Put, Txn};
 use quorate_keyspace::reply::Outcome;
 use quorate_keyspace::{KeyspaceError, ReadError, codec};
 use quorate_mvcc::{KeyRange, Revision};
-use quorate_transactions::records::{self, Kept, Known, LookError, OPEN, as_of, key};
-use quorate_transactions::{Alarm, Record, StoreRequest, Stored};
+use quorate_transactions::records::{self, Kept, Known, LookError, OPEN, Over, as_of, key};
+use quorate_transactions::{Alarm, MAX_STRAYS, Record, StoreRequest, Stored, Stray};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const ALARM: &str = "a/";
 /// How many are read at a time, where all are looked at.
 const PAGE: u64 = 1_000;
-/// Records, and whom they carry, that are removed with one command.
+/// Records, with whom they carry and their strays, that are removed with one command.
 const MOST_REMOVED: usize = 500;
 
 /// The records.
@@ -38,6 +38,8 @@ pub(crate) enum StoreError {
     Request(RequestError),
     /// The keyspace refuses it.
     Refused(KeyspaceError),
+    /// Somebody else has changed it meanwhile.
+    Moved,
     /// It is there, or not, but cannot be read.
     Look(LookError),
 }
@@ -52,6 +54,7 @@ impl std::fmt::Display for StoreError {
             StoreError::Refused(error) => {
                 write!(f, "the keyspace of the transactions' records refuses: {error}")
             }
+            StoreError::Moved => f.write_str("the transaction's record has changed meanwhile"),
             StoreError::Look(error) => error.fmt(f),
         }
     }
@@ -167,14 +170,54 @@ impl Store {
         )
     }
 
-    /// Removes finished records, each if it is still as of its revision, and forgets whom they
-    /// carried.
-    pub async fn remove(&self, finished: &[(String, Kept)]) -> Result<(), StoreError> {
+    /// What there is besides of these records, which are over, as far as this node knows. One whose
+    /// strays cannot be read is passed over.
+    pub fn over(&self, finished: Vec<(String, Kept)>) -> Result<Vec<Over>, StoreError> {
+        let mut all = Vec::with_capacity(finished.len());
+        for (id, (record, revision)) in finished {
+            match records::strays(self.0.reader(), &id) {
+                Ok((strays, noted)) => all.push(Over { id, record, revision, strays, noted }),
+                Err(LookError::Decode(error)) => {
+                    tracing::error!(id, %error, "cannot read a transaction's strays");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Keeps a branch as a stray of a record, if that is still as of its revision. An error leaves
+    /// open whether it is kept.
+    pub async fn note_stray(
+        &self,
+        (id, kept): (&str, Kept),
+        stray: Stray,
+    ) -> Result<(), StoreError> {
+        let (mut all, noted) = records::strays(self.0.reader(), id)?;
+        if all.contains(&stray) {
+            return Ok(());
+        }
+        if all.len() >= MAX_STRAYS {
+            let name = stray.name;
+            tracing::warn!(id, name, "too many strays of one transaction: its row stays");
+            return Ok(());
+        }
+        all.push(stray);
+        let command = records::note_strays(id, &kept, noted, &all);
+        match self.propose(&command, WRITE_TIMEOUT).await?.1 {
+            Outcome::Txn(done) if done.succeeded => Ok(()),
+            _ => Err(StoreError::Moved),
+        }
+    }
+
+    /// Removes finished records with their strays, each if they are still as of their revisions,
+    /// and forgets whom they carried.
+    pub async fn remove(&self, finished: &[Over]) -> Result<(), StoreError> {
         let mut rest = finished;
         while !rest.is_empty() {
             let mut room = MOST_REMOVED;
-            let fits = |(_, (record, _)): &&(String, Kept)| {
-                let wanted = 1 + record.carried.len();
+            let fits = |over: &&Over| {
+                let wanted = 1 + over.record.carried.len() + usize::from(over.noted > 0);
                 room.checked_sub(wanted).map(|left| room = left).is_some()
             };
             let (some, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));

@@ -8,12 +8,13 @@
 use crate::manager::name;
 use crate::service::Inner;
 use crate::store::Store;
+use crate::traces::{self, Participant};
 use quorate_mvcc::Revision;
 use quorate_replicated_log::Role;
-use quorate_resource_managers::{Deadline, State};
-use quorate_transactions::records::{FINISHED, Kept};
+use quorate_resource_managers::{BranchName, Deadline, State};
+use quorate_transactions::records::{FINISHED, Kept, Over};
 use quorate_transactions::{BranchRecord, BranchState, Kind, Record};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Weak;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -22,7 +23,9 @@ use tokio::time::{Instant, sleep};
 const PAUSE: Duration = Duration::from_secs(30);
 /// Records in one page.
 const PAGE: u64 = 500;
-/// How long a participant may take to forget a page's branches.
+/// Branches that a participant is asked to forget at a time,
+const FORGOTTEN_TOGETHER: usize = 500;
+/// and how long it may take.
 const FORGET_LIMIT: Duration = Duration::from_secs(10);
 
 /// Does so as long as the node lives, while it leads the records' group.
@@ -57,9 +60,6 @@ pub(crate) async fn watch(inner: Weak<Inner>, retention: Duration) {
         }
     }
 }
-
-/// A participant outside.
-type Participant = (Kind, String);
 
 /// Participants that did not forget what they were asked to. Each is warned of once, until it has
 /// forgotten something again: their records are kept, however long that takes.
@@ -100,16 +100,21 @@ async fn forget(inner: &Inner, store: &Store, old: Revision, deaf: &mut Deaf) {
         };
         let Some((last, _)) = page.last() else { return };
         after.clone_from(last);
-        let mut due: Vec<(String, Kept)> =
-            page.into_iter().filter(|(_, (_, revision))| *revision <= old).collect();
+        let is_old = |(_, (_, revision)): &(String, Kept)| *revision <= old;
+        let mut due = match store.over(page.into_iter().filter(is_old).collect()) {
+            Ok(due) => due,
+            Err(error) => return tracing::warn!(%error, "cannot read finished transactions"),
+        };
+        // A stray that was found a moment ago may not even be rolled back yet.
+        due.retain(|over| over.noted <= old);
         let (mut kept, mut silent) = (BTreeSet::new(), BTreeSet::new());
-        for (id, (record, _)) in &due {
-            if comes_back(inner, id, record, &mut silent).await {
-                kept.insert(id.clone());
+        for over in &due {
+            if comes_back(inner, &over.id, &over.record, &mut silent).await {
+                kept.insert(over.id.clone());
             }
         }
         silent.iter().for_each(|participant| deaf.warn(participant, "it does not answer"));
-        due.retain(|(id, _)| !kept.contains(id));
+        due.retain(|over| !kept.contains(&over.id));
         let due = forgotten_outside(inner, due, deaf).await;
         if !due.is_empty()
             && let Err(error) = store.remove(&due).await
@@ -156,75 +161,43 @@ async fn comes_back(
     false
 }
 
-/// Lets the participants outside forget these; those that are kept by none of them any more. What a
-/// slow one has not come to is asked for again in the next round, without what it has forgotten.
-async fn forgotten_outside(
-    inner: &Inner,
-    due: Vec<(String, Kept)>,
-    deaf: &mut Deaf,
-) -> Vec<(String, Kept)> {
-    let mut branches = BTreeMap::<Participant, Vec<_>>::new();
-    for (id, (record, _)) in &due {
-        for branch in record.branches.iter().filter(|branch| branch.kind != Kind::Keyspace) {
-            let (asked, cluster) = (record.asked, inner.node.cluster());
-            if let Ok(name) = name(cluster, id, asked, &branch.participant, &branch.name) {
-                let participant = (branch.kind, branch.participant.clone());
-                branches.entry(participant).or_default().push((id.clone(), name));
+/// Lets the participants outside forget these; those that are kept by none of them any more.
+async fn forgotten_outside(inner: &Inner, mut due: Vec<Over>, deaf: &mut Deaf) -> Vec<Over> {
+    let mut failed = BTreeSet::new();
+    for (participant, names) in traces::of(inner.node.cluster(), &due) {
+        match forgotten_by(inner, &participant, names).await {
+            Ok(()) => deaf.forgot(&participant),
+            Err(error) => {
+                deaf.warn(&participant, &error);
+                failed.insert(participant);
             }
         }
     }
-    let mut kept = BTreeSet::new();
-    for (participant, named) in branches {
-        let (ids, names): (Vec<String>, Vec<_>) = named.into_iter().unzip();
-        let forgotten = match inner.manager(participant.0, &participant.1) {
-            Ok(manager) => manager
-                .forget(&names, Deadline::within(FORGET_LIMIT))
-                .await
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match &forgotten {
-            Ok(_) => deaf.forgot(&participant),
-            Err(error) => deaf.warn(&participant, error),
-        }
-        kept.extend(not_forgotten(ids, &forgotten));
-    }
-    due.into_iter().filter(|(id, _)| !kept.contains(id)).collect()
+    due.retain(|over| traces::participants(over).is_disjoint(&failed));
+    due
 }
 
-/// The records, of those whose branches a participant was to forget, that have to wait for it.
-fn not_forgotten<E>(
-    ids: Vec<String>,
-    forgotten: &Result<usize, E>,
-) -> impl Iterator<Item = String> + use<E> {
-    let first = *forgotten.as_ref().unwrap_or(&0);
-    ids.into_iter().skip(first)
+/// Lets one participant forget branches, some at a time, for as long as it gets on: what a slow one
+/// has not come to in time is asked for again, without what it has forgotten.
+async fn forgotten_by(
+    inner: &Inner,
+    (kind, name): &Participant,
+    mut names: impl Iterator<Item = BranchName>,
+) -> Result<(), String> {
+    let manager = inner.manager(*kind, name).map_err(|error| error.to_string())?;
+    let mut some: Vec<BranchName> = Vec::new();
+    loop {
+        some.extend(names.by_ref().take(FORGOTTEN_TOGETHER - some.len()));
+        if some.is_empty() {
+            return Ok(());
+        }
+        let forgotten = manager.forget(&some, Deadline::within(FORGET_LIMIT)).await;
+        match forgotten.map_err(|error| error.to_string())? {
+            0 => return Err("it forgets nothing in time".to_owned()),
+            n => drop(some.drain(..n.min(some.len()))),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_slow_participant_has_forgotten_is_over() {
-        let kept = |forgotten| {
-            let ids = ["a", "b", "c"].map(str::to_owned).to_vec();
-            not_forgotten::<()>(ids, &forgotten).collect::<Vec<_>>()
-        };
-        assert_eq!(kept(Ok(2)), ["c"]);
-        assert!(kept(Ok(3)).is_empty());
-        assert_eq!(kept(Err(())), ["a", "b", "c"]);
-    }
-
-    #[test]
-    fn a_participant_that_does_not_forget_is_news_once() {
-        let mut deaf = Deaf::default();
-        let (bank, shop) =
-            ((Kind::Postgres, "bank".to_owned()), (Kind::MariaDb, "bank".to_owned()));
-        assert!(deaf.failed(&bank) && deaf.failed(&shop));
-        assert!(!deaf.failed(&bank) && !deaf.failed(&shop));
-        deaf.forgot(&bank);
-        assert!(deaf.failed(&bank), "it was well in between");
-        assert!(!deaf.failed(&shop));
-    }
-}
+mod tests;

@@ -162,6 +162,13 @@ pub enum Input {
     Tick,
     /// Write down what is waited for, so that everybody can see it and that somebody is at work.
     Note,
+    /// The record is so in a replica of the store: of use where nothing is written that would tell.
+    Seen {
+        /// The revision of the replica.
+        as_of: u64,
+        /// That of the record in it; none, if there is none.
+        record: Option<u64>,
+    },
 }
 
 /// The record is to be so from now on, if it is still as of `at`.
@@ -271,8 +278,10 @@ pub struct Coordinator {
     pub(crate) cancelled: bool,
     /// Whether the record has what people must be able to see, and the store does not.
     pub(crate) unsaved: bool,
+    /// Whether something is waited for of which the record in the store does not tell.
+    pub(crate) troubled: bool,
     pub(crate) phase: Phase,
-    /// What the votes have come to while the first write of the record was under way.
+    /// What the votes have come to while the first write of the record, or a note, was under way.
     pub(crate) held: Option<commit::Decision>,
     /// Whether the host was told the decision.
     pub(crate) told: bool,
@@ -394,6 +403,7 @@ impl Coordinator {
             writes: 0,
             cancelled: false,
             unsaved: false,
+            troubled: false,
             phase: Phase::Beginning,
             held: None,
             told: false,
@@ -439,7 +449,7 @@ impl Coordinator {
     pub(crate) fn store(&mut self, moment: Moment, out: &mut Vec<Effect>) {
         assert!(self.writing.is_none(), "one write at a time");
         self.record.changed_ms = moment.wall_ms;
-        self.unsaved = false;
+        (self.unsaved, self.troubled) = (false, false);
         self.writes += 1;
         self.writing = Some(self.writes);
         let (number, at, record) = (self.writes, self.at, self.record.clone());

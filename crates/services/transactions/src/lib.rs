@@ -28,6 +28,7 @@ mod id;
 mod record;
 pub mod records;
 mod steps;
+mod stray;
 mod suspicion;
 mod votes;
 mod write;
@@ -43,5 +44,6 @@ pub use record::{
     BranchRecord, BranchState, Carried, Kind, MAX_BRANCHES, MAX_CARRIED, Owner, Record, Stage,
     Verdict, Voted,
 };
+pub use stray::{MAX_STRAYS, Stray};
 pub use suspicion::{Sight, Suspicion, SuspicionSettings};
 pub use write::{Change, Key, Write};

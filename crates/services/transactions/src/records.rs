@@ -5,12 +5,16 @@
 //! | `o/` and an id | the record of a transaction that is not over |
 //! | `f/` and an id | of one that is |
 //! | `c/` and an id | the id of the bundle that carries it |
+//! | `s/` and an id | the strays of its record: branches outside that are in no attempt of it |
 //!
-//! Invariant: a record is only ever changed on the condition that it is still as of a revision,
-//! and begun on the condition that there is none of either kind.
+//! Invariants: a record is only ever changed on the condition that it is still as of a revision,
+//! and begun on the condition that there is none of either kind. Strays are noted on the condition
+//! that there is a record, and a record is removed only together with the strays that whoever
+//! removes it knows of: an id that is free has none.
 
 use crate::coordinator::{StoreRequest, Stored};
-use crate::record::{Record, Verdict};
+use crate::record::{Record, Stage, Verdict};
+use crate::stray::Stray;
 use crate::write::{Change, Key, Write};
 use bytes::Bytes;
 use quorate_base::codec::DecodeError;
@@ -28,9 +32,26 @@ pub const OPEN: &str = "o/";
 pub const FINISHED: &str = "f/";
 /// What the ids of those begin with that a bundle carries.
 const CARRIED: &str = "c/";
+/// What the ids begin with of records that have strays.
+pub const STRAYS: &str = "s/";
 
 /// A record and its revision.
 pub type Kept = (Record, Revision);
+
+/// A record that is over, and what its participants remember besides.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Over {
+    /// Its id.
+    pub id: String,
+    /// The record.
+    pub record: Record,
+    /// Its revision.
+    pub revision: Revision,
+    /// Its strays.
+    pub strays: Vec<Stray>,
+    /// Their revision; zero, if there are none.
+    pub noted: Revision,
+}
 
 /// What is known of a client's transaction: its own record, or that of the bundle that carries it.
 #[derive(Clone, PartialEq, Debug)]
@@ -176,19 +197,51 @@ pub fn written(
     judged.collect()
 }
 
-/// The command that removes finished records, each if it is still as of its revision, and forgets
-/// whom they carried.
-pub fn remove(finished: &[(String, Kept)]) -> Command {
-    let one = |(id, (record, revision)): &(String, Kept)| {
-        let at = key(FINISHED, id);
-        let commits = record.stage.verdict().is_some_and(Verdict::commits);
-        let carried = record.carried.iter().filter(|_| commits);
+/// The command that removes finished records, each with its strays if both are still as of their
+/// revisions, and forgets whom they carried.
+pub fn remove(finished: &[Over]) -> Command {
+    let one = |over: &Over| {
+        let (at, strays) = (key(FINISHED, &over.id), key(STRAYS, &over.id));
+        let commits = over.record.stage.verdict().is_some_and(Verdict::commits);
+        let carried = over.record.carried.iter().filter(|_| commits);
         let mut success = vec![delete(at.clone())];
         success.extend(carried.map(|carried| delete(key(CARRIED, &carried.id))));
-        let compare = vec![as_of(at, *revision)];
+        if over.noted > 0 {
+            success.push(delete(strays.clone()));
+        }
+        let compare = vec![as_of(at, over.revision), as_of(strays, over.noted)];
         Operation::Txn(Txn { compare, success, failure: Vec::new() })
     };
     Command::Txn(Txn { success: finished.iter().map(one).collect(), ..Txn::default() })
+}
+
+/// The command that keeps these as the strays of a record, if that and the strays that there were
+/// are still as of their revisions.
+pub fn note_strays(id: &str, (record, revision): &Kept, noted: Revision, all: &[Stray]) -> Command {
+    let prefix = match record.stage {
+        Stage::Finished(_) => FINISHED,
+        Stage::Open | Stage::Decided(_) => OPEN,
+    };
+    let at = key(STRAYS, id);
+    Command::Txn(Txn {
+        compare: vec![as_of(key(prefix, id), *revision), as_of(at.clone(), noted)],
+        success: vec![put(at, Stray::encode(all))],
+        failure: Vec::new(),
+    })
+}
+
+/// The strays of a record as far as this replica knows, and their revision: zero, if there are
+/// none.
+///
+/// # Errors
+/// [`LookError`]
+pub fn strays<E: Engine>(
+    reader: &Reader<E>,
+    id: &str,
+) -> Result<(Vec<Stray>, Revision), LookError> {
+    let found = reader.range(&Range::of(KeyRange::One(key(STRAYS, id))))?;
+    let Some(kv) = found.kvs.into_iter().next() else { return Ok((Vec::new(), 0)) };
+    Ok((Stray::decode(kv.value).map_err(LookError::Decode)?, kv.mod_revision))
 }
 
 /// What is known of a client's transaction as far as this replica of the records knows.

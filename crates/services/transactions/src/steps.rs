@@ -45,20 +45,41 @@ impl Coordinator {
                 }
             }
             Input::Trouble { branch, what } => {
-                if let Some(branch) = self.branch(branch) {
-                    branch.trouble = cut(&what);
+                let what = cut(&what);
+                if let Some(branch) = self.branch(branch).filter(|it| it.trouble != what) {
+                    branch.trouble = what;
+                    self.troubled = true;
                 }
             }
             Input::Acknowledge { branch } => self.acknowledge(moment, branch, out),
             Input::Cancel => self.cancel(moment, out),
             Input::Tick => self.tick(moment, out),
-            Input::Note => {
-                // Where all that is left is people's matter, nothing moves.
-                let idle = self.record.waits_for_people() && !self.unsaved;
-                if self.phase == Phase::Settling && self.writing.is_none() && !idle {
-                    self.store(moment, out);
+            Input::Note => self.note(moment, out),
+            Input::Seen { as_of, record } => {
+                let knows = self.at.is_some_and(|at| as_of >= at);
+                if self.is_idle() && knows && record != self.at {
+                    self.depose(out);
                 }
             }
+        }
+    }
+
+    /// Whether nothing moves here, because all that is left is people's matter.
+    fn is_idle(&self) -> bool {
+        let settling = self.phase == Phase::Settling && self.writing.is_none();
+        settling && self.record.waits_for_people() && !self.unsaved
+    }
+
+    fn note(&mut self, moment: Moment, out: &mut Vec<Effect>) {
+        let due = match self.phase {
+            Phase::Settling => !self.is_idle(),
+            // What is undecided is taken over by the time that it takes, not by its silence: only
+            // what people see for the first time is written.
+            Phase::Asking | Phase::Resolving => self.troubled,
+            _ => false,
+        };
+        if due && self.writing.is_none() {
+            self.store(moment, out);
         }
     }
 
@@ -81,13 +102,14 @@ impl Coordinator {
                 let forget = self.record.epoch == self.record.asked;
                 out.push(Effect::Finished { forget });
             }
-            Phase::Voting => {
+            // What it came to while a write was under way, the first one or a note.
+            Phase::Voting | Phase::Asking | Phase::Resolving => {
                 if let Some(decision) = self.held.take() {
                     self.decide(moment, &decision, out);
                 }
             }
             Phase::Retreating => self.try_again(moment, out),
-            Phase::Asking | Phase::Resolving | Phase::Withdrawing | Phase::Over => {}
+            Phase::Withdrawing | Phase::Over => {}
         }
     }
 
@@ -253,6 +275,10 @@ impl Coordinator {
 
     /// The only participant says how it has decided.
     fn told(&mut self, moment: Moment, end: End, out: &mut Vec<Effect>) {
+        if self.held.is_some() {
+            // A copy: it is decided once the note under way is written.
+            return;
+        }
         let (voted, state, decision) = match end {
             End::Committed(revision) => {
                 (Some(Voted::Yes), BranchState::Committed(revision), commit::Decision::Commit)
@@ -269,6 +295,7 @@ impl Coordinator {
             End::Heuristic(_) | End::Superseded => return,
         };
         if let Some(branch) = self.branch(0) {
+            branch.trouble.clear();
             match voted {
                 Some(voted) => branch.voted(voted, state, moment.wall_ms),
                 None => branch.ended(state, moment.wall_ms),

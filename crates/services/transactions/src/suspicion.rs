@@ -54,10 +54,21 @@ pub struct Sight {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Seen {
-    revision: u64,
+    /// Where it was: see [`place`].
+    place: (bool, u64),
     since: Instant,
     /// Since when its owner has been seen not to be connected.
     alone: Option<Instant>,
+}
+
+/// What must change that a record is taken to move. An undecided one moves with its attempts and
+/// owners alone: that its owner tells what it waits for must not keep others, who may reach more,
+/// from ending it.
+fn place(record: &Record, revision: u64) -> (bool, u64) {
+    match record.stage {
+        Stage::Open => (false, record.epoch.into()),
+        _ => (true, revision),
+    }
 }
 
 /// What was seen so far of every open record.
@@ -86,9 +97,9 @@ impl Suspicion {
             return false;
         }
         let Sight { now, me, leads, able } = sight;
-        let new = Seen { revision, since: now, alone: None };
+        let new = Seen { place: place(record, revision), since: now, alone: None };
         let seen = self.seen.entry(id.to_owned()).or_insert(new);
-        if seen.revision != revision {
+        if seen.place != new.place {
             *seen = new;
         }
         if record.owner.node == me {

@@ -55,6 +55,7 @@ impl Coordinator {
                 let why = why.or(lost.map(|(_, why)| why)).unwrap_or_default();
                 let reason = Reason::Refused(cut(&why));
                 if let Some(branch) = self.branch(index) {
+                    branch.trouble.clear();
                     match voted {
                         true => branch.voted(Voted::No, BranchState::RolledBack, moment.wall_ms),
                         false => branch.ended(BranchState::RolledBack, moment.wall_ms),
@@ -66,6 +67,7 @@ impl Coordinator {
             Found::Superseded => return self.depose(out),
         };
         if let Some(branch) = self.branch(index) {
+            branch.trouble.clear();
             branch.voted(Voted::Yes, state, moment.wall_ms);
         }
         if self.votes_decide() {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::record::{BranchRecord, Carried, Owner, Stage};
+use crate::record::{BranchRecord, Carried, Kind, Owner, Stage};
 use quorate_base::{Ballot, GroupId, NodeId, Position, RequestId};
 use quorate_keyspace::{Config, Keyspace, codec};
 use quorate_mvcc::MemoryEngine;
@@ -74,7 +74,26 @@ impl Store {
     }
 
     fn remove(&mut self, id: &str, kept: Kept) {
-        self.run(&remove(&[(id.to_owned(), kept)]));
+        self.remove_with(id, kept, 0);
+    }
+
+    /// With the strays of this revision.
+    fn remove_with(&mut self, id: &str, (record, revision): Kept, noted: Revision) {
+        let (id, strays) = (id.to_owned(), Vec::new());
+        self.run(&remove(&[Over { id, record, revision, strays, noted }]));
+    }
+
+    /// Notes a stray beside those of this revision; whether that was done.
+    fn note(&mut self, id: &str, kept: &Kept, noted: Revision, name: &str) -> bool {
+        let (mut all, _) = strays(&self.keyspace.reader(), id).unwrap();
+        all.push(Stray { kind: Kind::Postgres, name: name.to_owned() });
+        let (_, outcome) = self.run(&note_strays(id, kept, noted, &all));
+        matches!(outcome, Outcome::Txn(done) if done.succeeded)
+    }
+
+    fn strays(&self, id: &str) -> (Vec<String>, Revision) {
+        let (all, noted) = strays(&self.keyspace.reader(), id).unwrap();
+        (all.into_iter().map(|stray| stray.name).collect(), noted)
     }
 }
 
@@ -192,6 +211,34 @@ fn only_what_is_as_it_was_is_forgotten() {
     let second = store.wrote("t", Some(next), &over);
     store.remove("t", (over.clone(), first));
     assert_eq!(store.look("t"), Some((over, second)));
+}
+
+#[test]
+fn strays_are_kept_as_long_as_their_record_and_no_longer() {
+    let mut store = Store::new();
+    let record = Record::void(OWNER, 7, "late");
+    assert!(!store.note("t", &(record.clone(), 3), 0, "a"), "there is no record");
+    let kept = (record.clone(), store.wrote("t", None, &record));
+    assert!(store.note("t", &kept, 0, "a"));
+    assert!(!store.note("t", &kept, 0, "b"), "somebody else noted one meanwhile");
+    let (_, first) = store.strays("t");
+    assert!(store.note("t", &kept, first, "b"));
+    let (names, second) = store.strays("t");
+    assert_eq!(names, ["a", "b"]);
+    store.remove("t", kept.clone());
+    store.remove_with("t", kept.clone(), first);
+    assert_eq!(store.look("t"), Some(kept.clone()), "one more was noted than was forgotten");
+    store.remove_with("t", kept.clone(), second);
+    assert_eq!((store.look("t"), store.strays("t")), (None, (Vec::new(), 0)));
+    assert!(!store.note("t", &kept, 0, "c"), "whoever comes late looks again");
+    // Beside one that is not over as well.
+    let begun = (open(1), store.wrote("t", None, &open(1)));
+    assert!(store.note("t", &begun, 0, "c"));
+    let over = finished(&open(1), &abort());
+    let revision = store.wrote("t", Some(begun.1), &over);
+    let (_, noted) = store.strays("t");
+    store.remove_with("t", (over, revision), noted);
+    assert_eq!((store.look("t"), store.strays("t")), (None, (Vec::new(), 0)));
 }
 
 #[test]

@@ -4,14 +4,14 @@ use quorate_atomic_commit::Protocol;
 use quorate_base::{GroupId, Instant, NodeId};
 use quorate_transactions::{
     BranchRecord, BranchState, Coordinator, Effect, End, Found, Input, Kind, Moment, Owner, Record,
-    Settings, Sight, Stage, Start, Stored, Suspicion, SuspicionSettings, Verdict, Vote, Voted,
+    Settings, Stage, Start, Stored, Verdict, Vote, Voted,
 };
 use std::time::Duration;
 
-const ME: Owner = Owner { node: NodeId(1), run: 1 };
-const OTHER: Owner = Owner { node: NodeId(2), run: 7 };
+pub const ME: Owner = Owner { node: NodeId(1), run: 1 };
+pub const OTHER: Owner = Owner { node: NodeId(2), run: 7 };
 
-fn at(ms: u64) -> Moment {
+pub fn at(ms: u64) -> Moment {
     Moment { now: Instant(ms * 1_000_000), wall_ms: ms }
 }
 
@@ -36,67 +36,67 @@ fn start_outside(n: u64) -> Start {
 }
 
 /// Whose votes are the decision.
-fn start_by_votes(n: u64) -> Start {
+pub fn start_by_votes(n: u64) -> Start {
     Start { protocol: Protocol::PaxosCommit, ..start(n) }
 }
 
-struct Lab {
-    it: Coordinator,
-    out: Vec<Effect>,
-    revision: u64,
+pub struct Lab {
+    pub it: Coordinator,
+    pub out: Vec<Effect>,
+    pub revision: u64,
 }
 
 impl Lab {
-    fn new(n: u64) -> Lab {
+    pub fn new(n: u64) -> Lab {
         Lab::of(start(n))
     }
 
-    fn of(start: Start) -> Lab {
+    pub fn of(start: Start) -> Lab {
         let mut out = Vec::new();
         let it = Coordinator::begin(Settings::default(), 1, start, at(0), &mut out);
         Lab { it, out, revision: 0 }
     }
 
     /// What follows when another holds the record.
-    fn lost(&mut self, ms: u64) -> Vec<Effect> {
+    pub fn lost(&mut self, ms: u64) -> Vec<Effect> {
         self.revision += 1;
         let number = self.revision;
         self.give(ms, Input::Stored { number, stored: Stored::Lost })
     }
 
-    fn give(&mut self, ms: u64, input: Input) -> Vec<Effect> {
+    pub fn give(&mut self, ms: u64, input: Input) -> Vec<Effect> {
         self.out.clear();
         self.it.step(at(ms), input, &mut self.out);
         self.out.clone()
     }
 
-    fn stored(&mut self, ms: u64) -> Vec<Effect> {
+    pub fn stored(&mut self, ms: u64) -> Vec<Effect> {
         self.revision += 1;
         let stored = Stored::Done(self.revision);
         let number = self.revision;
         self.give(ms, Input::Stored { number, stored })
     }
 
-    fn vote(&mut self, ms: u64, branch: u16, vote: Vote) -> Vec<Effect> {
+    pub fn vote(&mut self, ms: u64, branch: u16, vote: Vote) -> Vec<Effect> {
         let epoch = self.it.record().asked;
         self.give(ms, Input::Voted { branch, epoch, vote })
     }
 
-    fn end(&mut self, ms: u64, branch: u16, end: End) -> Vec<Effect> {
+    pub fn end(&mut self, ms: u64, branch: u16, end: End) -> Vec<Effect> {
         let epoch = self.it.record().epoch;
         self.give(ms, Input::Settled { branch, epoch, end })
     }
 
-    fn verdict(&self) -> Option<&Verdict> {
+    pub fn verdict(&self) -> Option<&Verdict> {
         self.it.record().stage.verdict()
     }
 }
 
-fn stores(effects: &[Effect]) -> bool {
+pub fn stores(effects: &[Effect]) -> bool {
     matches!(effects, [Effect::Store(_)])
 }
 
-fn settles(effects: &[Effect], wanted: bool) -> usize {
+pub fn settles(effects: &[Effect], wanted: bool) -> usize {
     let settle =
         |effect: &&Effect| matches!(effect, Effect::Settle { commit, .. } if *commit == wanted);
     effects.iter().filter(settle).count()
@@ -411,35 +411,8 @@ fn an_alarm_is_acknowledged_by_who_takes_the_transaction_over() {
     }
 }
 
-#[test]
-fn suspicion_rests_on_what_was_seen() {
-    let settings = SuspicionSettings::default();
-    let mut suspicion = Suspicion::new(settings);
-    let lab = Lab::new(2);
-    let record = lab.it.record();
-    let sight = |ms, leads| Sight { now: at(ms).now, me: OTHER.node, leads, able: true };
-    assert!(!suspicion.look("t", (record, 1), true, sight(0, true)));
-    assert!(!suspicion.look("t", (record, 1), false, sight(10, true)));
-    assert!(!suspicion.look("t", (record, 1), true, sight(150, true)), "it is back");
-    assert!(!suspicion.look("t", (record, 1), false, sight(200, true)));
-    assert!(suspicion.look("t", (record, 1), false, sight(360, true)));
-    assert!(!suspicion.look("t", (record, 1), false, sight(360, false)), "the leader is first");
-    let unable = Sight { able: false, ..sight(6_000, true) };
-    assert!(!suspicion.look("t", (record, 1), false, unable), "who can do it is first");
-    let unable = Sight { able: false, ..sight(6_300, true) };
-    assert!(suspicion.look("t", (record, 1), false, unable));
-    // Connected, but its deadline has passed long ago.
-    assert!(!suspicion.look("u", (record, 1), true, sight(0, true)));
-    assert!(!suspicion.look("u", (record, 2), true, sight(900, true)), "it moved");
-    assert!(!suspicion.look("u", (record, 2), true, sight(1_900, true)));
-    assert!(suspicion.look("u", (record, 2), true, sight(2_000, true)));
-    // One's own earlier life.
-    let mine = Sight { now: at(0).now, me: ME.node, leads: false, able: true };
-    assert!(suspicion.look("v", (record, 1), true, mine));
-}
-
 /// Why it is rolled back.
-fn reason(it: &Coordinator) -> String {
+pub fn reason(it: &Coordinator) -> String {
     match it.record().stage.verdict() {
         Some(Verdict::Abort { reason, .. }) => reason.clone(),
         other => panic!("{other:?}"),

@@ -6,4 +6,5 @@ mod cost;
 mod ends;
 mod participant;
 mod schedules;
+mod waits;
 mod world;

@@ -52,6 +52,7 @@ fn run(seed: u64, settings: Settings) -> Seen {
             }
             18..20 => world.pass(Duration::from_millis(60)),
             20 => world.scan(),
+            21..23 => world.hear(node),
             _ => {
                 world.arrive();
             }

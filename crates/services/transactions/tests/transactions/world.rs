@@ -258,6 +258,16 @@ impl World {
         }
     }
 
+    /// The node hears that participants do not answer, and writes it down.
+    pub fn hear(&mut self, node: usize) {
+        let all: Vec<String> = self.nodes[node].1.keys().cloned().collect();
+        for id in all {
+            let what = format!("no answer of kind {}", self.rng.below(3));
+            self.give(node, &id, Input::Trouble { branch: 0, what });
+            self.give(node, &id, Input::Note);
+        }
+    }
+
     fn give(&mut self, node: usize, id: &str, input: Input) {
         let moment = self.moment();
         let Some(it) = self.nodes[node].1.get_mut(id) else { return };

@@ -2,8 +2,11 @@
 
 use crate::{PATIENCE, World, eventually};
 use quorate_host::{End, NewKeyspace, Node, StartError};
+use quorate_keyspace::command::Put;
+use quorate_keyspace::{Command, codec};
 use quorate_replicated_log::Protocol;
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 impl World {
     fn data(&self, i: usize) -> PathBuf {
@@ -69,6 +72,73 @@ fn a_damaged_state_is_had_from_a_peer_on_raft() {
 #[test]
 fn a_damaged_state_is_had_from_a_peer_on_paxos() {
     a_damaged_state_is_had_from_a_peer(Protocol::Paxos);
+}
+
+/// The files in all folders of this name.
+fn files_in(folder: &Path, named: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match path.is_dir() {
+            true if path.file_name().is_some_and(|name| name == named) => {
+                let files = std::fs::read_dir(&path).unwrap().flatten().map(|file| file.path());
+                found.extend(files.filter(|file| file.is_file()));
+            }
+            true => found.extend(files_in(&path, named)),
+            false => {}
+        }
+    }
+    found
+}
+
+/// Bits rot while the node runs. It finds that out when it reads them, and does not go on; started
+/// again it does not read them a second time.
+#[test]
+fn a_state_that_is_found_damaged_while_it_runs_is_had_from_a_peer() {
+    let mut world = World::new(3, |config| {
+        config.limits.catch_up_entries = 20;
+        config.limits.compact_step_entries = 10;
+    });
+    let damaged = (world.leader() + 1) % 3;
+    let (other, state) = ((damaged + 1) % 3, world.data(damaged).join("state"));
+    // The newest one may not be written to its end.
+    let tables = || {
+        let about =
+            |file: PathBuf| file.metadata().map(|it| (it.modified().unwrap(), it.len(), file));
+        let mut all: Vec<_> = files_in(&state, "tables")
+            .into_iter()
+            .flat_map(about)
+            .filter(|it| it.1 > 1 << 20)
+            .collect();
+        all.sort();
+        all.pop();
+        all
+    };
+    let mut n = 0;
+    while tables().is_empty() {
+        world.put(other, &format!("k{n}"), &[7; 100_000]);
+        n += 1;
+        assert!(n < 2_000, "so much is not kept in memory");
+    }
+    for (_, length, table) in tables() {
+        let file = std::fs::OpenOptions::new().write(true).open(table).unwrap();
+        file.write_all_at(&vec![0xa5; usize::try_from(length).unwrap()], 0).unwrap();
+    }
+    let key = bytes::Bytes::from_static(b"k0");
+    let put = Put { key, value: "new".into(), prev_kv: true, ..Put::default() };
+    let body = codec::encode(&Command::Put(put)).unwrap();
+    world.runtime.block_on(world.handle(other).propose(body, PATIENCE)).unwrap();
+    let handle = world.handle(damaged);
+    let end = async { tokio::time::timeout(PATIENCE, handle.ended()).await };
+    let end = world.runtime.block_on(end).unwrap();
+    drop(handle); // It has the state open.
+    assert!(matches!(end, End::Failed(_)), "{end:?}");
+
+    world.halt(damaged);
+    world.start(damaged);
+    assert_eq!(world.get(damaged, "k0").as_deref(), Some(&b"new"[..]));
+    assert_eq!(world.get(damaged, "k1").as_deref(), Some(&[7; 100_000][..]));
+    assert!(world.data(damaged).join("state.damaged").is_dir());
 }
 
 /// Two of three at the same time: nobody has the state but the third, and nobody else leads.

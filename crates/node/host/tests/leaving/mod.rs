@@ -40,7 +40,16 @@ impl World {
 /// One right after the other, down to one: all that there is stays, even what had one replica.
 #[test]
 fn a_cluster_shrinks_to_one_member_and_keeps_everything() {
-    let mut world = World::new(3, |_| {});
+    shrinks(Protocol::Raft);
+}
+
+#[test]
+fn a_cluster_under_paxos_shrinks_to_one_member_and_keeps_everything() {
+    shrinks(Protocol::Paxos);
+}
+
+fn shrinks(protocol: Protocol) {
+    let mut world = World::new(3, |config| config.protocol = Some(protocol));
     world.make("orders", 3, Protocol::Raft);
     world.make("stock", 3, Protocol::Paxos);
     let at = world.make("alone", 1, Protocol::Raft);

@@ -93,7 +93,7 @@ impl Alone {
 
     /// The ids of those that are open, in order.
     pub fn ids(&self) -> Vec<String> {
-        let all = self.store.list(OPEN, "", false, u64::MAX).unwrap();
+        let all = self.store.list(OPEN, "", u64::MAX).unwrap();
         all.into_iter().map(|(id, _)| id).collect()
     }
 

@@ -41,7 +41,7 @@ impl Transactions {
         read.map_err(|e| store_error(StoreError::Request(e)))?;
         let (mut found, mut after) = (Vec::new(), String::new());
         while found.len() < most {
-            let page = store.list(OPEN, &after, false, PAGE).map_err(store_error)?;
+            let page = store.list(OPEN, &after, PAGE).map_err(store_error)?;
             let Some((last, _)) = page.last() else { break };
             after.clone_from(last);
             let is_there = |record: &Record| record.branches.iter().any(|it| it.group == group);

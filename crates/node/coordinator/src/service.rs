@@ -295,7 +295,7 @@ impl Transactions {
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut all = Vec::new();
         for prefix in [OPEN, FINISHED] {
-            let records = store.list(prefix, "", true, limit).map_err(store_error)?;
+            let records = store.latest(prefix, most, by).await.map_err(store_error)?;
             all.extend(records.into_iter().flat_map(|(id, kept)| reports(&id, kept)).take(most));
         }
         Ok(all)

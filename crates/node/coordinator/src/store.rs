@@ -10,10 +10,13 @@ use quorate_keyspace::command::{Command, Delete, Operation, Put, Txn};
 use quorate_keyspace::reply::Outcome;
 use quorate_keyspace::{KeyspaceError, ReadError, codec};
 use quorate_mvcc::{KeyRange, Revision};
+use quorate_resource_managers::Deadline;
 use quorate_transactions::records::{self, Kept, Known, LookError, OPEN, Over, as_of, key};
 use quorate_transactions::{Alarm, MAX_STRAYS, Record, StoreRequest, Stored, Stray};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
+use tokio::task::yield_now;
 
 /// How long one write may take before it is made again.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -124,23 +127,43 @@ impl Store {
     }
 
     /// Up to `limit` records that begin with `prefix`, after the id `after`, as far as this node
-    /// knows; with `latest`, those that changed last, latest first. Records that cannot be read
-    /// are passed over.
+    /// knows. Records that cannot be read are passed over.
     pub fn list(
         &self,
         prefix: &str,
         after: &str,
-        latest: bool,
         limit: u64,
     ) -> Result<Vec<(String, Kept)>, StoreError> {
-        let mut all = Vec::new();
-        for (id, value, revision) in records::list(self.0.reader(), prefix, after, latest, limit)? {
-            match Record::decode(value) {
-                Ok(record) => all.push((id, (record, revision))),
-                Err(error) => tracing::error!(id, %error, "cannot read a transaction's record"),
+        let page = self.list_raw(prefix, after, limit)?;
+        Ok(page.into_iter().filter_map(|(id, value, at)| kept(id, value, at)).collect())
+    }
+
+    /// The records that begin with `prefix` and changed last, latest first, as far as this node
+    /// knows. All are looked at, and no more kept in memory than are told.
+    pub async fn latest(
+        &self,
+        prefix: &str,
+        limit: usize,
+        by: Deadline,
+    ) -> Result<Vec<(String, Kept)>, StoreError> {
+        let (mut newest, mut after) = (BTreeMap::new(), String::new());
+        loop {
+            let page = self.list_raw(prefix, &after, PAGE)?;
+            let Some((last, ..)) = page.last() else { break };
+            after.clone_from(last);
+            for (id, value, revision) in page {
+                newest.insert((revision, id), value);
+                if newest.len() > limit {
+                    newest.pop_first();
+                }
             }
+            if by.left().is_zero() {
+                return Err(StoreError::Request(RequestError::DeadlineExceeded));
+            }
+            yield_now().await;
         }
-        Ok(all)
+        let newest = newest.into_iter().rev();
+        Ok(newest.filter_map(|((at, id), value)| kept(id, value, at)).collect())
     }
 
     /// Up to `limit` records that begin with `prefix`, as their bytes, with their revisions.
@@ -150,7 +173,7 @@ impl Store {
         after: &str,
         limit: u64,
     ) -> Result<Vec<(String, Bytes, Revision)>, StoreError> {
-        Ok(records::list(self.0.reader(), prefix, after, false, limit)?)
+        Ok(records::list(self.0.reader(), prefix, after, limit)?)
     }
 
     /// Shows every record that is open, as far as this node knows, until `look` has seen enough.
@@ -275,6 +298,17 @@ impl Store {
     }
 }
 
+/// A record from its bytes. One that cannot be read is passed over.
+fn kept(id: String, value: Bytes, revision: Revision) -> Option<(String, Kept)> {
+    match Record::decode(value) {
+        Ok(record) => Some((id, (record, revision))),
+        Err(error) => {
+            tracing::error!(id, %error, "cannot read a transaction's record");
+            None
+        }
+    }
+}
+
 /// Shows everything there is, page by page, until `look` has seen enough.
 fn each(
     page: impl Fn(&str) -> Result<Vec<(String, Bytes, Revision)>, StoreError>,
@@ -296,6 +330,25 @@ fn each(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alone::Alone;
+
+    #[test]
+    fn the_latest_come_first_and_no_more_than_are_wanted() {
+        let world = Alone::start();
+        for id in ["m", "z", "a", "k"] {
+            world.keep(id, None, world.record());
+        }
+        let by = Deadline::within(Duration::from_secs(60));
+        let latest = |most| {
+            let found = world.runtime.block_on(world.store.latest(OPEN, most, by));
+            found.unwrap().into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+        };
+        assert_eq!(latest(3), ["k", "a", "z"]);
+        assert_eq!(latest(9), ["k", "a", "z", "m"]);
+        let late = Deadline::within(Duration::ZERO);
+        let found = world.runtime.block_on(world.store.latest(OPEN, 3, late));
+        assert!(matches!(found, Err(StoreError::Request(RequestError::DeadlineExceeded))));
+    }
 
     #[test]
     fn all_pages_are_looked_at_until_enough_was_seen() {

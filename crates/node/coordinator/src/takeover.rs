@@ -191,7 +191,7 @@ mod tests {
         let n = AT_A_TIME + 60;
         world.begin_records(n);
         let transactions = world.transactions(OfNode { page: 50, ..OfNode::default() });
-        let list = |prefix: &str| world.store.list(prefix, "", false, 1_000).unwrap();
+        let list = |prefix: &str| world.store.list(prefix, "", 1_000).unwrap();
         eventually("all are over", || list(OPEN).is_empty() && list(FINISHED).len() == n);
         for (id, (record, _)) in list(FINISHED) {
             let Stage::Finished(Verdict::Abort { reason, .. }) = &record.stage else {

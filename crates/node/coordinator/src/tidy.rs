@@ -94,7 +94,7 @@ impl Deaf {
 async fn forget(inner: &Inner, store: &Store, old: Revision, deaf: &mut Deaf) {
     let mut after = String::new();
     loop {
-        let page = match store.list(FINISHED, &after, false, PAGE) {
+        let page = match store.list(FINISHED, &after, PAGE) {
             Ok(page) => page,
             Err(error) => return tracing::warn!(%error, "cannot read finished transactions"),
         };

@@ -182,6 +182,13 @@ impl<E: Engine> Reader<E> {
         RangeStream::open(self.store.clone(), range)
     }
 
+    /// The first `limit` keys of a range, as of now: without the count of all, which etcd's range
+    /// tells, and for which it looks at every key.
+    pub fn page(&self, range: KeyRange, limit: u64) -> Result<Vec<KeyValue>, ReadError> {
+        let request = RangeRequest { limit, count: false, ..RangeRequest::of(range) };
+        Ok(self.store.range(&request)?.kvs)
+    }
+
     /// One key as it was at a revision, which must be readable: `prev_kv` of an event is the key
     /// at the revision before the event's.
     pub fn key_at(&self, key: &Bytes, revision: Revision) -> Result<Option<KeyValue>, ReadError> {

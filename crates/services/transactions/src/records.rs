@@ -19,8 +19,7 @@ use crate::write::{Change, Key, Write};
 use bytes::Bytes;
 use quorate_base::codec::DecodeError;
 use quorate_keyspace::command::{
-    Command, Compare, CompareOperator, CompareTarget, Delete, Operation, Put, Range, SortTarget,
-    Txn,
+    Command, Compare, CompareOperator, CompareTarget, Delete, Operation, Put, Range, Txn,
 };
 use quorate_keyspace::reply::{OperationOutcome, Outcome, TxnOutcome};
 use quorate_keyspace::{ReadError, Reader};
@@ -299,8 +298,8 @@ pub fn look<E: Engine>(reader: &Reader<E>, id: &str) -> Result<Option<Kept>, Loo
     Ok(None)
 }
 
-/// Up to `limit` of what begins with `prefix`, after the id `after`, as far as this replica knows;
-/// with `latest`, what changed last, latest first. Each with its id, its bytes and its revision.
+/// Up to `limit` of what begins with `prefix`, after the id `after`, as far as this replica knows.
+/// Each with its id, its bytes and its revision.
 ///
 /// # Errors
 /// [`ReadError`]
@@ -308,7 +307,6 @@ pub fn list<E: Engine>(
     reader: &Reader<E>,
     prefix: &str,
     after: &str,
-    latest: bool,
     limit: u64,
 ) -> Result<Vec<(String, Bytes, Revision)>, ReadError> {
     let mut from = key(prefix, after).to_vec();
@@ -319,12 +317,9 @@ pub fn list<E: Engine>(
     if let Some(last) = end.last_mut() {
         *last += 1;
     }
-    let mut range = Range::of(KeyRange::from_etcd(from.into(), end.into()));
-    range.limit = limit;
-    range.sort = latest.then_some((SortTarget::Mod, true));
-    let found = reader.range(&range)?;
+    let found = reader.page(KeyRange::from_etcd(from.into(), end.into()), limit)?;
     let id = |key: &Bytes| String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
-    Ok(found.kvs.into_iter().map(|kv| (id(&kv.key), kv.value, kv.mod_revision)).collect())
+    Ok(found.into_iter().map(|kv| (id(&kv.key), kv.value, kv.mod_revision)).collect())
 }
 
 #[cfg(test)]

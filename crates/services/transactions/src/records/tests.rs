@@ -69,7 +69,7 @@ impl Store {
     }
 
     fn ids(&self, prefix: &str) -> Vec<String> {
-        let listed = list(&self.keyspace.reader(), prefix, "", false, 100).unwrap();
+        let listed = list(&self.keyspace.reader(), prefix, "", 100).unwrap();
         listed.into_iter().map(|(id, _, _)| id).collect()
     }
 
@@ -338,20 +338,19 @@ fn what_is_no_answer_to_a_batch_is_no_success() {
 }
 
 #[test]
-fn records_are_listed_by_id_or_latest_first() {
+fn records_are_listed_by_id() {
     let mut store = Store::new();
     let at = store.wrote("a", None, &open(1));
     store.wrote("b", None, &open(2));
     store.wrote("ab", None, &open(3));
     store.wrote("a", Some(at), &decided(&open(1), &abort()));
     store.wrote("z", None, &Record::void(OWNER, 7, "nobody began it"));
-    let listed = |after, latest, limit| {
-        let found = list(&store.keyspace.reader(), OPEN, after, latest, limit).unwrap();
+    let listed = |after, limit| {
+        let found = list(&store.keyspace.reader(), OPEN, after, limit).unwrap();
         found.into_iter().map(|(id, _, _)| id).collect::<Vec<_>>()
     };
-    assert_eq!(listed("", false, 10), ["a", "ab", "b"]);
-    assert_eq!(listed("a", false, 1), ["ab"]);
-    assert_eq!(listed("", true, 2), ["a", "ab"]);
+    assert_eq!(listed("", 10), ["a", "ab", "b"]);
+    assert_eq!(listed("a", 1), ["ab"]);
 }
 
 #[test]

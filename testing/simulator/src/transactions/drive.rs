@@ -264,7 +264,7 @@ impl World<'_> {
     pub(super) fn open_records(&mut self, node: u64) -> Option<Vec<(String, Kept)>> {
         let running = self.running(node)?;
         let reader = running.neighbours.get(&RECORDS)?.host.service().reader();
-        let listed = records::list(&reader, OPEN, "", false, MOST).ok()?;
+        let listed = records::list(&reader, OPEN, "", MOST).ok()?;
         let decode = |(id, bytes, revision)| Some((id, (Record::decode(bytes).ok()?, revision)));
         listed.into_iter().map(decode).collect()
     }

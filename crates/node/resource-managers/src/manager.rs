@@ -68,9 +68,9 @@ pub trait ResourceManager: Send + Sync {
     /// recorded that *every* branch of their transactions is. From then on it must answer
     /// "abort" for them (presumed abort), so that a late prepare is found and rolled back.
     ///
-    /// How many of the first of them it has forgotten: fewer than all if something, as the
-    /// deadline, stopped it on its way, and an error only if that is none. So whoever asks again
-    /// for the rest gets on, however slow the participant is.
+    /// How many of the first of them it has forgotten: fewer than all if they are too many for one
+    /// go, or something, as the deadline, stopped it on its way, and an error only if that is none.
+    /// So whoever asks again for the rest gets on, however slow the participant is.
     fn forget<'a>(
         &'a self,
         branches: &'a [BranchName],

@@ -197,7 +197,12 @@ async fn forget(run: &Run, branches: [BranchName; 2]) {
     if let Some(full) = full {
         for (bank, branches) in run.banks.iter().zip(full) {
             let bank = bank.clone();
-            tokio::spawn(async move { bank.forget(&branches, soon()).await.unwrap() });
+            tokio::spawn(async move {
+                let mut rest = &branches[..];
+                while !rest.is_empty() {
+                    rest = &rest[bank.forget(rest, soon()).await.unwrap()..];
+                }
+            });
         }
     }
 }

@@ -276,25 +276,17 @@ impl MariaDb {
         branches: &[BranchName],
         deadline: Deadline,
     ) -> Result<usize, Error> {
-        let mut forgotten = 0;
-        for some in branches.chunks(FORGOTTEN_TOGETHER) {
-            match self.forget_some(some, deadline).await {
-                Ok(()) => forgotten += some.len(),
-                Err(error) if forgotten == 0 => return Err(error),
-                Err(_) => break,
-            }
+        let some = &branches[..branches.len().min(FORGOTTEN_TOGETHER)];
+        if some.is_empty() {
+            return Ok(0);
         }
-        Ok(forgotten)
-    }
-
-    async fn forget_some(&self, some: &[BranchName], deadline: Deadline) -> Result<(), Error> {
         let mut session = self.finisher(deadline).await?;
         let deleted = deadline.bound(run(&mut session, &fence::delete_each(some))).await;
         // After an error the session has an open transaction, and is closed.
         let deleted = deleted.ok_or_else(|| self.too_late(FORGETTING))?;
         deleted.map_err(|error| self.failed(FORGETTING, &error))?;
         self.finishers.give_back(session);
-        Ok(())
+        Ok(some.len())
     }
 }
 

@@ -266,25 +266,17 @@ impl Postgres {
         branches: &[BranchName],
         deadline: Deadline,
     ) -> Result<usize, Error> {
-        let mut forgotten = 0;
-        for some in branches.chunks(SCAN_LIMIT) {
-            match self.forget_some(some, deadline).await {
-                Ok(()) => forgotten += some.len(),
-                Err(error) if forgotten == 0 => return Err(error),
-                Err(_) => break,
-            }
+        let some = &branches[..branches.len().min(SCAN_LIMIT)];
+        if some.is_empty() {
+            return Ok(0);
         }
-        Ok(forgotten)
-    }
-
-    async fn forget_some(&self, some: &[BranchName], deadline: Deadline) -> Result<(), Error> {
         let sql = format!("BEGIN READ WRITE; {}; COMMIT", fence::delete(some));
         let session = self.finisher(deadline).await?;
         let deleted = deadline.bound(session.client.batch_execute(&sql)).await;
         let deleted = deleted.ok_or_else(|| self.too_late(FORGETTING))?;
         deleted.map_err(|error| self.failed(FORGETTING, &error))?;
         self.finishers.give_back(session);
-        Ok(())
+        Ok(some.len())
     }
 }
 

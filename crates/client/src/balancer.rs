@@ -37,6 +37,12 @@ impl Balancer {
         picked
     }
 
+    /// Whether it has failed, and is left alone.
+    pub(crate) fn rests(&self, endpoint: usize, now: Instant) -> bool {
+        let until = self.health.get(endpoint).and_then(|health| health.rests_until);
+        until.is_some_and(|until| now < until)
+    }
+
     /// It could not be reached, or did not answer.
     pub(crate) fn failed(&mut self, endpoint: usize, now: Instant) {
         if let Some(health) = self.health.get_mut(endpoint) {

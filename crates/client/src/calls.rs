@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::retry::Safety;
+use crate::routes::Participants;
 use quorate_wire::etcdserverpb::cluster_client::ClusterClient;
 use quorate_wire::etcdserverpb::kv_client::KvClient;
 use quorate_wire::etcdserverpb::lease_client::LeaseClient;
@@ -43,10 +44,10 @@ macro_rules! calls {
             /// # Errors
             /// Each kind but [`Error::Endpoint`].
             pub async fn $name(&self, request: $request) -> Result<$response, Error> {
-                self.call(Safety::$safety, |channel| {
+                self.call(Safety::$safety, |link| {
                     let request = request.clone();
                     async move {
-                        $stub::new(channel)
+                        $stub::new(link)
                             .max_decoding_message_size(LARGEST_ANSWER_BYTES)
                             .$method(request)
                             .await
@@ -96,9 +97,6 @@ calls! {
     /// Describes one.
     keyspace_describe(KeyspacesClient.describe, DescribeKeyspaceRequest)
         -> DescribeKeyspaceResponse, Repeatable;
-    /// Runs a transaction. Under one id it is run once, however often it is asked for.
-    transaction_run(TransactionsClient.run, RunTransactionRequest)
-        -> RunTransactionResponse, Idempotent;
     /// Lists transactions.
     transaction_list(TransactionsClient.list, ListTransactionsRequest)
         -> ListTransactionsResponse, Repeatable;
@@ -126,6 +124,33 @@ calls! {
 }
 
 impl Client {
+    /// Runs a transaction. Under one id it is run once, however often it is asked for. Where a
+    /// member has told who drives transactions between these participants, that one is asked first.
+    ///
+    /// # Errors
+    /// Each kind but [`Error::Endpoint`].
+    pub async fn transaction_run(
+        &self,
+        request: RunTransactionRequest,
+    ) -> Result<RunTransactionResponse, Error> {
+        let participants = Participants::of(&request);
+        let first = self.routes.get(&participants);
+        let response = self.call_at(first, Safety::Idempotent, |link| {
+            let request = request.clone();
+            async move {
+                TransactionsClient::new(link)
+                    .max_decoding_message_size(LARGEST_ANSWER_BYTES)
+                    .run(request)
+                    .await
+            }
+        });
+        let response = response.await?;
+        if let Ok(endpoint) = response.driven_at.parse() {
+            self.routes.learn(participants, endpoint);
+        }
+        Ok(response)
+    }
+
     /// Asks the cluster for its members, and from now on uses their addresses.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::link::{Link, Named};
 use crate::retry::{Safety, Verdict, certainly_not_executed, holds_everywhere, judge};
+use crate::routes::Routes;
 use quorate_base::Rng;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -26,6 +27,7 @@ pub struct Client {
     config: Arc<Config>,
     links: Arc<Mutex<Links>>,
     named: Named,
+    pub(crate) routes: Arc<Routes>,
 }
 
 #[derive(Debug)]
@@ -80,7 +82,8 @@ impl Client {
         let seed = RandomState::new().build_hasher().finish();
         let links = Links::new(config.endpoints.clone(), Rng::new(seed));
         let named = Named::of(config.keyspace.as_deref());
-        Client { config: Arc::new(config), links: Arc::new(Mutex::new(links)), named }
+        let routes = Arc::default();
+        Client { config: Arc::new(config), links: Arc::new(Mutex::new(links)), named, routes }
     }
 
     /// What calls go out by, over this connection.
@@ -133,12 +136,25 @@ impl Client {
     where
         F: Future<Output = Result<tonic::Response<R>, Status>>,
     {
+        self.call_at(None, safety, attempt).await
+    }
+
+    /// The same, beginning with this endpoint, if it is one of ours and has not failed lately.
+    pub(crate) async fn call_at<R, F>(
+        &self,
+        mut first: Option<Endpoint>,
+        safety: Safety,
+        attempt: impl Fn(Link) -> F,
+    ) -> Result<R, Error>
+    where
+        F: Future<Output = Result<tonic::Response<R>, Status>>,
+    {
         let deadline = Instant::now() + self.config.timeout;
         let mut last = "no time to ask anybody".to_owned();
         // What a member has said of the call says more than that another one is away, or silent.
         let (mut told, mut may_be_done) = (false, false);
         for round in 0u32.. {
-            let (endpoint, channel) = match self.channel(deadline).await {
+            let (endpoint, channel) = match self.channel(first.take(), deadline).await {
                 Ok(found) => found,
                 Err(why) => {
                     if !told {
@@ -162,25 +178,22 @@ impl Client {
                     self.answered(&endpoint);
                     return Ok(response.into_inner());
                 }
-                Ok(Err(status)) if !is_timeout(&status) => {
-                    let says = std::error::Error::source(&status).is_none();
-                    (status, says)
-                }
-                _ => (Status::deadline_exceeded("no answer in time"), false),
+                Ok(Err(status)) => failure(status),
+                Err(_) => silence(),
             };
-            let failure = format!("{endpoint}: {}", describe(&status));
+            let words = format!("{endpoint}: {}", describe(&status));
             match judge(&status, safety) {
                 Verdict::Final => {
                     self.answered(&endpoint);
                     // Of what was done, one that has not heard of it knows nothing.
                     return Err(match may_be_done && !holds_everywhere(&status) {
-                        true => Error::Unknown { last: failure },
+                        true => Error::Unknown { last: words },
                         false => Error::Refused(Box::new(status)),
                     });
                 }
                 Verdict::Unknown => {
                     self.failed(&endpoint);
-                    return Err(Error::Unknown { last: failure });
+                    return Err(Error::Unknown { last: words });
                 }
                 Verdict::Again => {
                     self.failed(&endpoint);
@@ -188,7 +201,7 @@ impl Client {
                 }
             }
             if says || !told {
-                (last, told) = (failure, says);
+                (last, told) = (words, says);
             }
             if !self.pause(round, deadline).await {
                 break;
@@ -201,10 +214,17 @@ impl Client {
     }
 
     /// A connection to whoever's turn it is, or why there is none.
-    pub(crate) async fn channel(&self, deadline: Instant) -> Result<(Endpoint, Channel), String> {
+    pub(crate) async fn channel(
+        &self,
+        first: Option<Endpoint>,
+        deadline: Instant,
+    ) -> Result<(Endpoint, Channel), String> {
         let (endpoint, channel) = {
             let mut links = self.links();
-            let i = links.balancer.pick(std::time::Instant::now());
+            let now = std::time::Instant::now();
+            let known = first.and_then(|first| links.endpoints.iter().position(|e| *e == first));
+            let known = known.filter(|i| !links.balancer.rests(*i, now));
+            let i = known.unwrap_or_else(|| links.balancer.pick(now));
             (links.endpoints[i].clone(), links.channels[i].clone())
         };
         if let Some(channel) = channel {
@@ -257,6 +277,21 @@ impl Client {
         sleep_until(until).await;
         true
     }
+}
+
+/// How an attempt has failed, and whether it was the member that says so.
+fn failure(status: Status) -> (Status, bool) {
+    match is_timeout(&status) {
+        true => silence(),
+        false => {
+            let says = std::error::Error::source(&status).is_none();
+            (status, says)
+        }
+    }
+}
+
+fn silence() -> (Status, bool) {
+    (Status::deadline_exceeded("no answer in time"), false)
 }
 
 /// Whether the connection itself has noticed first that the time is up.

@@ -24,6 +24,7 @@ mod endpoint;
 mod error;
 mod link;
 mod retry;
+mod routes;
 mod watch;
 
 pub use client::{Client, connect};

@@ -107,7 +107,7 @@ impl Watcher {
         let deadline = Instant::now() + self.client.config().timeout;
         let mut last = "no time to ask anybody".to_owned();
         for round in 0u32.. {
-            let opened = match self.client.channel(deadline).await {
+            let opened = match self.client.channel(None, deadline).await {
                 Ok((endpoint, channel)) => {
                     let patience =
                         deadline.min(Instant::now() + self.client.config().attempt_timeout);

@@ -1,8 +1,8 @@
 //! Hands a transaction on to the member that should drive it:
 //!
 //! - where this member has no replica of one of its keyspaces, to one that has a replica of each;
-//! - where it may be carried with others, to the leader of its first keyspace, so that what all
-//!   members are asked for meets at one.
+//! - where it may be carried with others, to the leader of its first keyspace, or of the records
+//!   if it has none, so that what all members are asked for meets at one.
 //!
 //! Invariants: what was handed on is not handed on again. An id stands for one transaction wherever
 //! it is run, so that what the other does not answer is run here, if it can be. Where a member may
@@ -11,7 +11,7 @@
 use parking_lot::Mutex;
 use quorate_base::NodeId;
 use quorate_coordinator::{BranchWork, Request as Wanted};
-use quorate_host::{KeyspaceHandle, KeyspaceRefusal, NodeHandle};
+use quorate_host::{KeyspaceHandle, KeyspaceRefusal, NodeHandle, TRANSACTIONS};
 use quorate_resource_managers::Deadline;
 use quorate_wire::quorate::transactions_client::TransactionsClient;
 use quorate_wire::quorate::{RunTransactionRequest, RunTransactionResponse};
@@ -154,11 +154,20 @@ impl Relay {
                     _ = keyspace.leader_changed(leader) => return Handed::Here(Doubt(true)),
                 };
                 match answer {
+                    // It has not heard of a participant that this member may know, and has begun
+                    // nothing.
+                    Err(status) if status.code() == Code::NotFound => Handed::Here(doubt),
                     Err(status) if says_nothing(&status) => {
                         doubt.heard(&status);
                         Handed::Here(doubt)
                     }
-                    answer => Handed::Answered(Box::new(answer)),
+                    answer => {
+                        let told = answer.map(|mut response| {
+                            response.get_mut().driven_at = self.url(leader);
+                            response
+                        });
+                        Handed::Answered(Box::new(told))
+                    }
                 }
             }
             Course::Elsewhere(members) => {
@@ -210,8 +219,8 @@ impl Relay {
                 None => replicas,
             });
         }
-        let common = common.unwrap_or_default();
         if elsewhere {
+            let common = common.unwrap_or_default();
             let peers = self.node.peers();
             let connected =
                 |node: &NodeId| peers.iter().any(|(peer, how)| peer == node && how.connected);
@@ -219,10 +228,13 @@ impl Relay {
             members.sort_by_key(|member| !connected(member));
             return Course::Elsewhere(members);
         }
-        match first {
+        // Without a keyspace it is the records that it meets others at.
+        let meets = first.or_else(|| self.node.keyspace(TRANSACTIONS).ok());
+        match meets {
             Some(keyspace) if wanted.may_ride() => {
                 let leader = keyspace.consensus().leader;
-                match leader != self.node.node() && common.contains(&leader) {
+                let able = common.is_none_or(|members| members.contains(&leader));
+                match able && leader != self.node.node() && !leader.is_none() {
                     true => Course::Leader(leader, keyspace),
                     false => Course::Here,
                 }
@@ -235,6 +247,11 @@ impl Relay {
         let ways = self.ways.lock();
         let until = ways.get(&member).and_then(|way| way.rests_until);
         until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Where a member was reached last.
+    fn url(&self, member: NodeId) -> String {
+        self.ways.lock().get(&member).map(|way| way.url.clone()).unwrap_or_default()
     }
 
     async fn call(

@@ -4,6 +4,7 @@ use crate::deadline;
 use crate::relay::{Doubt, Handed, Relay, is_relayed};
 use crate::work::branch;
 use prost::Message;
+use quorate_atomic_commit::Protocol;
 use quorate_coordinator::{
     MAX_BYTES, Report, Request as Wanted, RunError, Transactions as Node, usual_protocol,
 };
@@ -85,6 +86,7 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
     let content = content_hash(&hashed.encode_to_vec());
     let branches = hashed.branches.into_iter().map(|it| branch(it, max_ops));
     let branches: Vec<_> = branches.collect::<Result<_, _>>().map_err(invalid)?;
+    let by_itself = !protocol.is_empty();
     let protocol = match protocol.as_str() {
         "" => usual_protocol(&branches),
         // Of those that have a name, the coordinator refuses what is not run between nodes.
@@ -92,7 +94,8 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
             invalid(format!("there is no protocol {name:?}: say two-phase or paxos-commit"))
         })?,
     };
-    Ok(Wanted { id: request.id, content, bytes, patience, protocol, branches })
+    let company = !(by_itself && protocol == Protocol::TwoPhase);
+    Ok(Wanted { id: request.id, content, bytes, patience, protocol, company, branches })
 }
 
 fn branch_status(branch: &BranchRecord) -> pb::BranchStatus {
@@ -201,7 +204,8 @@ impl Transactions for Service {
         let ran = self.node.run(wanted, applied, by).await;
         let report = ran.map_err(|error| doubt.told(&id, status(&error)))?;
         let transaction = Some(wire(&report));
-        Ok(Response::new(pb::RunTransactionResponse { transaction, answers: answers(report) }))
+        let (answers, driven_at) = (answers(report), String::new());
+        Ok(Response::new(pb::RunTransactionResponse { transaction, answers, driven_at }))
     }
 
     async fn list(

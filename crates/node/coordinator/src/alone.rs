@@ -133,6 +133,7 @@ impl Alone {
             bytes: 1,
             patience: Duration::from_secs(10),
             protocol: Protocol::TwoPhase,
+            company: false,
             branches: vec![branch("a", DEFAULT)],
         }
     }

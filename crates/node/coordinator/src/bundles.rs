@@ -13,24 +13,28 @@
 
 use crate::drive;
 use crate::live::{Live, Progress};
-use crate::request::{Branch, BranchWork, Request};
+use crate::request::{Branch, BranchWork, Request, usual_protocol};
 use crate::service::Inner;
 use parking_lot::Mutex;
-use quorate_atomic_commit::Protocol;
 use quorate_base::GroupId;
-use quorate_keyspace::command::Txn;
-use quorate_resource_managers::Deadline;
+use quorate_resource_managers::{
+    Deadline, Isolation, MERGED_STATEMENTS, SHARED_STATEMENTS, SqlWork, Work,
+};
 use quorate_transactions::{BranchRecord, Carried, MAX_CARRIED, Stage, Start, Verdict, bundle_id};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 /// How long a bundle may stay undecided; then everybody goes alone.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// The longest that the next ones wait for those who have just been answered.
+const LINGER: Duration = Duration::from_millis(10);
+/// By how many halvings they wait shorter at the most.
+const MOST_VAIN: u32 = 4;
 /// Bytes of the largest request that is carried, and of all that one bundle carries.
 const SMALL: usize = 16 << 10;
 const MOST_BYTES: usize = 256 << 10;
@@ -40,24 +44,53 @@ const MOST_WAITING: usize = 4_096;
 const MOST_LINES: usize = 1_024;
 
 const _: () = assert!(MAX_CARRIED <= quorate_keyspace::branch::MAX_TXNS);
+const _: () = assert!(MAX_CARRIED * SHARED_STATEMENTS <= MERGED_STATEMENTS);
 
 impl Request {
     /// Whether it may be carried with others.
     pub fn may_ride(&self) -> bool {
-        self.protocol == Protocol::PaxosCommit
+        self.company
             && self.branches.len() > 1
             && self.bytes <= SMALL
             && self.patience >= 2 * PATIENCE
+            && self.branches.iter().all(|branch| branch.work.may_ride())
     }
 }
 
-/// What requests must have in common: names, keyspaces, and what a compare that fails means.
-type Line = Vec<(String, GroupId, bool)>;
+impl BranchWork {
+    fn may_ride(&self) -> bool {
+        match self {
+            BranchWork::Keyspace { .. } => true,
+            BranchWork::Manager(_, Work::Sql(work)) => work.may_share(),
+            BranchWork::Manager(_, Work::Http(_) | Work::Prepared(_)) => false,
+        }
+    }
+}
 
-fn line(request: &Request, branches: &[BranchRecord]) -> Option<Line> {
+/// What the requests of a line have in common of one branch.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Seat {
+    /// Its name, the keyspace, and what a compare that fails means.
+    Keyspace(String, GroupId, bool),
+    /// Its name, the database, and the isolation in it.
+    Database(String, String, Option<Isolation>),
+}
+
+/// What requests must have in common.
+type Line = Vec<Seat>;
+
+/// Nothing, if there is a participant at which each goes by itself.
+fn line(inner: &Inner, request: &Request, branches: &[BranchRecord]) -> Option<Line> {
     let one = |(branch, record): (&Branch, &BranchRecord)| match &branch.work {
-        BranchWork::Keyspace { or_else, .. } => Some((branch.name.clone(), record.group, *or_else)),
-        BranchWork::Manager(..) => None,
+        BranchWork::Keyspace { or_else, .. } => {
+            Some(Seat::Keyspace(branch.name.clone(), record.group, *or_else))
+        }
+        BranchWork::Manager(_, work) => {
+            let Work::Sql(work) = work else { return None };
+            let manager = inner.manager_ref(record.kind, &branch.participant).ok()?;
+            let named = (branch.name.clone(), branch.participant.clone());
+            manager.shares().then_some(Seat::Database(named.0, named.1, work.isolation))
+        }
     };
     request.branches.iter().zip(branches).map(one).collect()
 }
@@ -83,6 +116,10 @@ pub(crate) struct Ticket {
     ids: Vec<String>,
     /// Whether others wait for it.
     ahead: bool,
+    /// Whether somebody aboard is answered only when it is carried out.
+    late: bool,
+    /// When it went.
+    since: Instant,
 }
 
 impl Ticket {
@@ -101,19 +138,25 @@ impl Ticket {
         if !std::mem::take(&mut self.ahead) {
             return;
         }
-        let next = {
+        let mut linger = None;
+        {
             let mut all = self.inner.bundles.all.lock();
             if let Some(stop) = all.lines.get_mut(&self.line) {
-                stop.under_way -= self.ids.len();
                 if let Some(committed) = committed {
                     stop.pace.ended(self.ids.len(), committed);
                 }
+                linger = stop.decided(self.ids.len(), self.since.elapsed(), self.late);
             }
-            let next = all.depart(&self.line);
             all.thin_out();
-            next
-        };
-        next.into_iter().for_each(|some| go(&self.inner, self.line.clone(), some));
+        }
+        depart(&self.inner, &self.line);
+        if let (Some(until), Ok(runtime)) = (linger, Handle::try_current()) {
+            let (inner, line) = (self.inner.clone(), self.line.clone());
+            runtime.spawn(async move {
+                sleep_until(until.into()).await;
+                depart(&inner, &line);
+            });
+        }
     }
 }
 
@@ -133,7 +176,11 @@ struct Waiting {
     id: String,
     content: u128,
     bytes: usize,
-    branches: Arc<Vec<Branch>>,
+    /// Whether it is answered only when it is carried out.
+    late: bool,
+    branches: Vec<Branch>,
+    /// What a record has of them.
+    records: Vec<BranchRecord>,
     /// It may stay undecided until then.
     until: Deadline,
     reply: oneshot::Sender<Ride>,
@@ -180,12 +227,62 @@ struct Stop {
     /// Requests that have gone and are not decided.
     under_way: usize,
     pace: Pace,
+    /// Who has just been answered may have more to ask.
+    expects: Option<Expected>,
+    /// By how many halvings the next ones wait shorter for them: more, where it was in vain.
+    vain: u32,
+}
+
+/// Who is waited for.
+struct Expected {
+    /// How many go together when they are there.
+    all: usize,
+    /// How many of them were there already.
+    there: usize,
+    until: Instant,
 }
 
 impl Stop {
+    fn new() -> Stop {
+        let waiting = VecDeque::new();
+        Stop { waiting, under_way: 0, pace: Pace::new(), expects: None, vain: 0 }
+    }
+
+    /// So many that went together, so long ago, are decided. Until when the next ones wait for
+    /// them: at the most as long as that took, or twice as long where some are `late`, answered
+    /// only when it is carried out.
+    fn decided(&mut self, ids: usize, took: Duration, late: bool) -> Option<Instant> {
+        self.under_way -= ids;
+        let there = self.waiting.len();
+        let all = (ids + there).min(self.pace.most);
+        if self.under_way > 0 || all <= there.max(1) {
+            return None;
+        }
+        let long = if late { 2 * took } else { took };
+        let until = Instant::now() + long.min(LINGER) / (1 << self.vain);
+        self.expects = Some(Expected { all, there, until });
+        Some(until)
+    }
+
+    /// Whether somebody is expected who has not come yet.
+    fn lingers(&mut self) -> bool {
+        let Some(expected) = &self.expects else { return false };
+        let now = self.waiting.len();
+        if now < expected.all && Instant::now() < expected.until {
+            return true;
+        }
+        let (came, wanted) = (now - expected.there.min(now), expected.all - expected.there);
+        self.vain = if 2 * came >= wanted { 0 } else { (self.vain + 1).min(MOST_VAIN) };
+        self.expects = None;
+        false
+    }
+
     /// Who goes now, together.
     fn leave(&mut self) -> Vec<Vec<Waiting>> {
         let mut all = Vec::new();
+        if self.lingers() {
+            return all;
+        }
         while self.under_way < self.pace.limit() && !self.waiting.is_empty() {
             let mut bytes = 0;
             let fits = |it: &&Waiting| {
@@ -212,7 +309,7 @@ impl All {
     /// Who goes now. Whoever has gone away is left behind, and whose time is up goes alone.
     fn depart(&mut self, line: &Line) -> Vec<Vec<Waiting>> {
         let Some(stop) = self.lines.get_mut(line) else { return Vec::new() };
-        if stop.under_way >= stop.pace.limit() {
+        if stop.under_way >= stop.pace.limit() || stop.lingers() {
             return Vec::new();
         }
         for it in std::mem::take(&mut stop.waiting) {
@@ -253,19 +350,21 @@ pub(crate) async fn ride(
     inner: &Arc<Inner>,
     request: &Request,
     records: &[BranchRecord],
-    until: Deadline,
+    (until, applied): (Deadline, bool),
 ) -> Ride {
-    let Some(line) = line(request, records) else { return Ride::Alone(None) };
+    let Some(line) = line(inner, request, records) else { return Ride::Alone(None) };
     let (reply, answer) = oneshot::channel();
     let waiting = Waiting {
         id: request.id.clone(),
         content: request.content,
         bytes: request.bytes,
-        branches: Arc::new(request.branches.clone()),
+        late: applied || request.reads(),
+        branches: request.branches.clone(),
+        records: records.to_vec(),
         until,
         reply,
     };
-    let next = {
+    {
         let mut all = inner.bundles.all.lock();
         if all.aboard.contains(&request.id) {
             return Ride::Aboard;
@@ -274,13 +373,17 @@ pub(crate) async fn ride(
             return Ride::Alone(None);
         }
         all.aboard.insert(request.id.clone());
-        let new = || Stop { waiting: VecDeque::new(), under_way: 0, pace: Pace::new() };
-        let stop = all.lines.entry(line.clone()).or_insert_with(new);
+        let stop = all.lines.entry(line.clone()).or_insert_with(Stop::new);
         stop.waiting.push_back(waiting);
-        all.depart(&line)
-    };
-    next.into_iter().for_each(|some| go(inner, line.clone(), some));
+    }
+    depart(inner, &line);
     answer.await.unwrap_or(Ride::Elsewhere)
+}
+
+/// Sends off whoever may go now.
+fn depart(inner: &Arc<Inner>, line: &Line) {
+    let next = inner.bundles.all.lock().depart(line);
+    next.into_iter().for_each(|some| go(inner, line.clone(), some));
 }
 
 /// Sends them off.
@@ -290,23 +393,25 @@ fn go(inner: &Arc<Inner>, line: Line, some: Vec<Waiting>) {
         return;
     }
     let ids = some.iter().map(|it| it.id.clone()).collect();
-    let ticket = Ticket { inner: inner.clone(), line, ids, ahead: true };
+    let (inner, late) = (inner.clone(), some.iter().any(|it| it.late));
+    let ticket =
+        Ticket { inner: inner.clone(), line, ids, ahead: true, late, since: Instant::now() };
     match <[Waiting; 1]>::try_from(some) {
         Ok([only]) => {
             // Whoever asked may be gone.
             let _ = only.reply.send(Ride::Alone(Some(ticket)));
         }
-        Err(some) => drop(tokio::spawn(carry(inner.clone(), ticket, some))),
+        Err(some) => drop(tokio::spawn(carry(inner, ticket, some))),
     }
 }
 
 /// Runs one bundle until it is decided.
 async fn carry(inner: Arc<Inner>, mut ticket: Ticket, some: Vec<Waiting>) {
     let carried = some.iter().map(|it| Carried { id: it.id.clone(), content: it.content });
-    let (work, branches) = merged(&some, &ticket.line);
+    let (work, branches) = merged(&some);
     let start = Start {
         content: 0,
-        protocol: Protocol::PaxosCommit,
+        protocol: usual_protocol(&work),
         owner: inner.me,
         patience: PATIENCE,
         branches,
@@ -315,6 +420,9 @@ async fn carry(inner: Arc<Inner>, mut ticket: Ticket, some: Vec<Waiting>) {
     let id = bundle_id(inner.me, inner.bundles.made.fetch_add(1, Relaxed));
     // Nobody else makes this id.
     let (Ok(live) | Err(live)) = drive::begin(&inner, &id, start, work);
+    if !ticket.late {
+        live.be_patient();
+    }
     if timeout(2 * PATIENCE, live.reached(Progress::Decided)).await.is_err() {
         // Its decision cannot be written at the moment. Perhaps the next ones fare better.
         ticket.step_aside(None);
@@ -338,18 +446,24 @@ async fn carry(inner: Arc<Inner>, mut ticket: Ticket, some: Vec<Waiting>) {
     ticket.step_aside(Some(verdict == Some(true)));
 }
 
-/// One branch for all that are asked of the same keyspace.
-fn merged(some: &[Waiting], line: &Line) -> (Vec<Branch>, Vec<BranchRecord>) {
-    let (mut work, mut records) = (Vec::new(), Vec::new());
-    for (index, (name, group, or_else)) in line.iter().enumerate() {
-        let of_this = || some.iter().filter_map(|it| it.branches.get(index));
-        let txns: Vec<Txn> = of_this().flat_map(|it| it.work.txns().iter().cloned()).collect();
-        let participant = of_this().next().map(|it| it.participant.clone()).unwrap_or_default();
-        records.push(BranchRecord::keyspace(name, &participant, *group));
-        let branch = BranchWork::Keyspace { txns, or_else: *or_else };
-        work.push(Branch { name: name.clone(), participant, work: branch });
-    }
-    (work, records)
+/// One branch for all that are asked of the same participant.
+fn merged(some: &[Waiting]) -> (Vec<Branch>, Vec<BranchRecord>) {
+    let Some(first) = some.first() else { return (Vec::new(), Vec::new()) };
+    let one = |(index, branch): (usize, &Branch)| {
+        let all = || some.iter().filter_map(move |it| it.branches.get(index));
+        let work = match &branch.work {
+            BranchWork::Keyspace { or_else, .. } => {
+                let txns = all().flat_map(|it| it.work.txns().iter().cloned()).collect();
+                BranchWork::Keyspace { txns, or_else: *or_else }
+            }
+            BranchWork::Manager(kind, _) => {
+                let merged = SqlWork::merged(all().filter_map(|it| it.work.sql()));
+                BranchWork::Manager(*kind, Work::Sql(merged))
+            }
+        };
+        Branch { work, ..branch.clone() }
+    };
+    (first.branches.iter().enumerate().map(one).collect(), first.records.clone())
 }
 
 #[cfg(test)]
@@ -357,15 +471,24 @@ mod tests {
     use super::*;
 
     fn stop() -> Stop {
-        Stop { waiting: VecDeque::new(), under_way: 0, pace: Pace::new() }
+        Stop::new()
     }
 
     fn wait(stop: &mut Stop, bytes: usize) {
-        let branches = Arc::default();
+        let (branches, records) = Default::default();
         let (reply, _) = oneshot::channel();
         let id = stop.waiting.len().to_string();
         let until = Deadline::within(PATIENCE);
-        stop.waiting.push_back(Waiting { id, content: 0, bytes, branches, until, reply });
+        stop.waiting.push_back(Waiting {
+            id,
+            content: 0,
+            bytes,
+            late: false,
+            branches,
+            records,
+            until,
+            reply,
+        });
     }
 
     fn sizes(all: &[Vec<Waiting>]) -> Vec<usize> {
@@ -420,9 +543,18 @@ mod tests {
         for (id, patience) in [("gone", 9), ("late", 0), ("first", 9), ("second", 9)] {
             let (reply, answer) = oneshot::channel();
             let until = Deadline::within(Duration::from_secs(patience));
-            let (id, branches) = (id.to_owned(), Arc::default());
+            let (id, branches, records) = (id.to_owned(), Vec::new(), Vec::new());
             all.aboard.insert(id.clone());
-            stop.waiting.push_back(Waiting { id, content: 0, bytes: 1, branches, until, reply });
+            stop.waiting.push_back(Waiting {
+                id,
+                content: 0,
+                bytes: 1,
+                late: false,
+                branches,
+                records,
+                until,
+                reply,
+            });
             replies.push(answer);
         }
         all.lines.insert(line.clone(), stop);

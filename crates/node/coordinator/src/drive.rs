@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use quorate_resource_managers::Deadline;
 use quorate_transactions::{
-    Coordinator, Effect, End, Input, Kind, Settings, Stage, Start, StoreRequest, Vote, content_hash,
+    Coordinator, Effect, End, Input, Kind, Settings, Start, StoreRequest, Vote, content_hash,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,9 +150,9 @@ impl Drive {
                 }
             }
         }
+        // That is proven, whether or not its end is on record yet.
         let record = self.coordinator.record();
-        let decided = matches!(record.stage, Stage::Decided(_));
-        if decided && self.coordinator.is_told() && record.open_branches().next().is_none() {
+        if self.coordinator.is_told() && record.open_branches().next().is_none() {
             self.show(Progress::Applied);
         }
     }

@@ -48,6 +48,10 @@ impl ResourceManager for Fake {
         Duration::ZERO
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn check(&self, _: Deadline) -> Answer<'_, Result<(), Error>> {
         Box::pin(async { self.here(()) })
     }

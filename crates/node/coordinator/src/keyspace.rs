@@ -109,14 +109,19 @@ impl Participant<'_> {
 
     /// Tells the decision, again and again, until it is certain that it is carried out.
     pub async fn settle(&self, commit: bool, epoch: u32) -> End {
-        let mut pauses = Pauses::new();
+        let (mut pauses, mut first) = (Pauses::new(), true);
         loop {
             let (id, epoch) = (self.id(), epoch.into());
             let command = match commit {
                 true => BranchCommand::Commit { id, epoch },
                 false => BranchCommand::Rollback { id, epoch },
             };
-            let what = match self.ask(command).await {
+            // Told again it is in a hurry.
+            let said = match commit && self.live.is_patient() && std::mem::take(&mut first) {
+                true => outbox::ask_in_company(self.inner, self.group, command).await,
+                false => self.ask(command).await,
+            };
+            let what = match said {
                 Ok(Ok(outcome)) => match branches::end(&outcome, commit) {
                     Ok(end) => {
                         self.answered(&outcome);

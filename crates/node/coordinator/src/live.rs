@@ -48,6 +48,8 @@ pub(crate) struct Live {
     word: Notify,
     /// The epoch in which votes are wanted; zero: in none.
     asks: AtomicU32,
+    /// Whether nobody waits for it to be carried out.
+    patient: AtomicBool,
 }
 
 impl Live {
@@ -65,6 +67,7 @@ impl Live {
             cancelled: AtomicBool::new(false),
             word: Notify::new(),
             asks: AtomicU32::new(0),
+            patient: AtomicBool::new(false),
         })
     }
 
@@ -75,6 +78,15 @@ impl Live {
 
     pub fn set_asks(&self, epoch: Option<u32>) {
         self.asks.store(epoch.unwrap_or(0), Relaxed);
+    }
+
+    /// Nobody waits for it to be carried out.
+    pub fn be_patient(&self) {
+        self.patient.store(true, Relaxed);
+    }
+
+    pub fn is_patient(&self) -> bool {
+        self.patient.load(Relaxed)
     }
 
     /// A branch says what it does, or, once it is committed, what it did.

@@ -64,7 +64,7 @@ impl Inner {
             // Whoever was first with a record: it says how it is.
             known = store.find(id, READ_TIMEOUT).await.map_err(words)?;
         }
-        let Some(known) = known else { return Ok(Decision::Undecided) };
+        let Some(known) = known else { return Ok(Decision::Unheard) };
         let decision = match known.carried {
             // A bundle has no branches outside: somebody else's transaction bears the same id.
             true if known.is_settled() => Decision::Abort,

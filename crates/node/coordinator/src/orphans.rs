@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const AWAY: Duration = Duration::from_millis(150);
 /// until so long after it was lost.
 const HURRY: Duration = Duration::from_secs(15);
+/// When participants outside are looked at after a node's loss, each after the one before.
+const HURRIES_MS: [u64; 5] = [0, 350, 500, 1_000, 2_000];
 /// A branch is looked at when it was seen in so many scans in a row.
 const SCANS: u32 = 2;
 /// How many branches of a keyspace are ended in one scan.
@@ -63,14 +65,20 @@ impl Away {
 /// Does so as long as the node lives, for the keyspaces that it leads.
 pub(crate) async fn watch(inner: Weak<Inner>) {
     let (mut seen, mut away, mut last) = (Seen::new(), Away::default(), Instant::now());
+    let mut noticed = BTreeSet::new();
+    let weak = inner;
     loop {
         sleep(LOOK).await;
-        let Some(inner) = inner.upgrade() else { return };
+        let Some(inner) = weak.upgrade() else { return };
         if inner.node.has_ended() {
             return;
         }
         let peers = inner.node.peers().into_iter();
         let lost = away.look(Instant::now(), peers.map(|(peer, stats)| (peer, stats.connected)));
+        if !lost.is_subset(&noticed) {
+            tokio::spawn(hurry_outside(weak.clone()));
+        }
+        noticed.clone_from(&lost);
         let leads = inner.node.hosted().into_iter().filter(|keyspace| {
             keyspace.consensus().role == Role::Leader && keyspace.name() != TRANSACTIONS
         });
@@ -107,6 +115,16 @@ async fn hurry(inner: &Arc<Inner>, keyspace: &KeyspaceHandle, lost: &BTreeSet<No
             let name = keyspace.name();
             tracing::debug!(id, name, why, "a lost node's branch could not be ended yet");
         }
+    }
+}
+
+/// Looks for what a lost node has left at participants outside; again and again for a while, for a
+/// participant may be slow.
+async fn hurry_outside(inner: Weak<Inner>) {
+    for pause in HURRIES_MS {
+        sleep(Duration::from_millis(pause)).await;
+        let Some(inner) = inner.upgrade() else { return };
+        inner.recovery.hurry();
     }
 }
 

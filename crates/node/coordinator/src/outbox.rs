@@ -13,10 +13,11 @@ use quorate_keyspace::branch::{MAX_TOGETHER, Part};
 use quorate_keyspace::reply::Outcome;
 use quorate_keyspace::{BranchCommand, BranchOutcome, Command, KeyspaceError, Reply, codec};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How long one request may take. A branch may wait for locks so long, and is answered when it is
 /// rolled back.
@@ -29,6 +30,9 @@ const MOST_BYTES: usize = 512 << 10;
 const QUIET_TURNS: usize = 4;
 /// or so many times in all.
 const MOST_TURNS: usize = 32;
+/// How long what nobody waits for, and what holds locks, may wait for company: those who were
+/// answered a moment ago may ask for more.
+const HOLD: Duration = Duration::from_millis(4);
 /// How long what is to be forgotten may wait for company.
 const FORGET_PAUSE: Duration = Duration::from_millis(250);
 
@@ -44,19 +48,40 @@ struct Waiting {
 #[derive(Default)]
 struct Outbox {
     waiting: Vec<Waiting>,
+    /// Goes along with what else goes, or after [`HOLD`].
+    held: Vec<Waiting>,
     /// To be forgotten: goes along with what else goes.
     idle: Vec<Waiting>,
     under_way: usize,
+    /// Whether what waits for company has waited long enough.
+    due: bool,
     /// Counts what has come.
     posted: u64,
 }
 
 impl Outbox {
+    fn is_empty(&self) -> bool {
+        let queues = [&self.waiting, &self.held, &self.idle];
+        self.under_way == 0 && queues.iter().all(|queue| queue.is_empty())
+    }
+
+    /// Sends everything, company or not; whoever sends already goes on with it.
+    fn go_now(&mut self, inner: &Arc<Inner>, group: GroupId) {
+        self.due = true;
+        if self.under_way == 0 {
+            self.under_way += 1;
+            tokio::spawn(send(inner.clone(), group));
+        }
+    }
+
     /// What goes next.
     fn take(&mut self) -> Vec<Waiting> {
         let mut taken = Vec::new();
+        if self.waiting.is_empty() && !std::mem::take(&mut self.due) {
+            return taken;
+        }
         let mut bytes = 0;
-        for queue in [&mut self.waiting, &mut self.idle] {
+        for queue in [&mut self.held, &mut self.waiting, &mut self.idle] {
             let room = MAX_TOGETHER - taken.len();
             let fits = |it: &&Waiting| {
                 bytes += it.part.size();
@@ -98,6 +123,31 @@ pub(crate) async fn ask(
     }
 }
 
+/// The same, of what may wait a moment for something else to go with.
+pub(crate) async fn ask_in_company(
+    inner: &Arc<Inner>,
+    group: GroupId,
+    command: BranchCommand,
+) -> Result<Said, String> {
+    let part = Part::new(command).map_err(|why| format!("it cannot be asked: {why:?}"))?;
+    let (reply, answer) = oneshot::channel();
+    {
+        let mut all = inner.outboxes.0.lock();
+        all.entry(group).or_default().held.push(Waiting { part, reply: Some(reply) });
+    }
+    let mut answer = pin!(answer);
+    let said = match timeout(HOLD, &mut answer).await {
+        Ok(said) => said,
+        Err(_) => {
+            if let Some(outbox) = inner.outboxes.0.lock().get_mut(&group) {
+                outbox.go_now(inner, group);
+            }
+            answer.await
+        }
+    };
+    said.unwrap_or_else(|_| Err("the node is going down".to_owned()))
+}
+
 /// Asks a keyspace once. An error is in words, and leaves open whether it was done.
 async fn ask_alone(inner: &Inner, group: GroupId, command: BranchCommand) -> Result<Said, String> {
     let keyspace = hosted(inner, group)?;
@@ -114,9 +164,8 @@ pub(crate) fn forget(inner: &Arc<Inner>, group: GroupId, command: BranchCommand)
     let mut all = inner.outboxes.0.lock();
     let outbox = all.entry(group).or_default();
     outbox.idle.push(Waiting { part, reply: None });
-    if outbox.idle.len() >= MAX_TOGETHER && outbox.under_way == 0 {
-        outbox.under_way += 1;
-        tokio::spawn(send(inner.clone(), group));
+    if outbox.idle.len() >= MAX_TOGETHER {
+        outbox.go_now(inner, group);
     }
 }
 
@@ -158,7 +207,7 @@ async fn send(inner: Arc<Inner>, group: GroupId) {
             let taken = outbox.take();
             if taken.is_empty() {
                 outbox.under_way -= 1;
-                if outbox.under_way == 0 {
+                if outbox.is_empty() {
                     all.remove(&group);
                 }
                 return;
@@ -219,10 +268,7 @@ pub(crate) async fn watch(inner: Weak<Inner>) {
         }
         let mut all = inner.outboxes.0.lock();
         for (group, outbox) in all.iter_mut() {
-            if outbox.under_way == 0 {
-                outbox.under_way += 1;
-                tokio::spawn(send(inner.clone(), *group));
-            }
+            outbox.go_now(&inner, *group);
         }
     }
 }

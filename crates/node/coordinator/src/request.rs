@@ -3,7 +3,7 @@
 use crate::error::RunError;
 use quorate_atomic_commit::Protocol;
 use quorate_keyspace::command::{Operation, Txn};
-use quorate_resource_managers::{BRANCH_LIMIT, Kind, PARTICIPANT_LIMIT, Work};
+use quorate_resource_managers::{BRANCH_LIMIT, Kind, PARTICIPANT_LIMIT, SqlWork, Work};
 use quorate_transactions::{MAX_BRANCHES, check_id};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub struct Request {
     pub patience: Duration,
     /// How its participants agree.
     pub protocol: Protocol,
+    /// Whether it may be carried with others.
+    pub company: bool,
     /// Its branches.
     pub branches: Vec<Branch>,
 }
@@ -59,6 +61,14 @@ pub enum BranchWork {
 }
 
 impl BranchWork {
+    /// What is done in a database by statements.
+    pub(crate) fn sql(&self) -> Option<&SqlWork> {
+        match self {
+            BranchWork::Manager(_, Work::Sql(work)) => Some(work),
+            _ => None,
+        }
+    }
+
     /// What is done in a keyspace.
     pub(crate) fn txns(&self) -> &[Txn] {
         match self {
@@ -202,6 +212,7 @@ mod tests {
             bytes: 1,
             patience: Duration::from_secs(1),
             protocol: Protocol::TwoPhase,
+            company: false,
             branches: names.iter().map(branch).collect(),
         }
     }

@@ -91,7 +91,8 @@ impl Transactions {
         let branches = self.branches(request, undecided.min(limit)).await?;
         let mut ticket = None;
         if std::mem::take(company) {
-            let rode = timeout(limit.left(), ride(inner, request, &branches, undecided)).await;
+            let rode = timeout(limit.left(), ride(inner, request, &branches, (undecided, applied)));
+            let rode = rode.await;
             match rode.map_err(|_| in_doubt(&request.id))? {
                 Ride::Committed(bundle, place) => {
                     return Ok(Some(carried(&bundle, place, request, applied, limit).await));

@@ -47,6 +47,13 @@ pub struct DatabaseConfig {
     /// Whether to work with a server whose settings let it lose a vote in a power cut.
     #[serde(default)]
     pub allow_unsafe_durability: bool,
+    /// Whether transactions of several clients may be carried out there as one.
+    #[serde(default = "bundles")]
+    pub bundles: bool,
+}
+
+fn bundles() -> bool {
+    true
 }
 
 fn branch_connections() -> usize {
@@ -81,6 +88,7 @@ impl DatabaseConfig {
             connect_timeout_ms: connect_timeout_ms(),
             hand_in_ms: hand_in_ms(),
             allow_unsafe_durability: false,
+            bundles: bundles(),
         }
     }
 

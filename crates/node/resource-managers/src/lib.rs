@@ -23,6 +23,7 @@ mod own;
 mod pool;
 mod postgres;
 mod recovery;
+mod share;
 mod spec;
 mod sql;
 mod work;
@@ -41,6 +42,7 @@ pub use outcome::{Doubt, Heuristic, InDoubt, Outcome, Proof, Refusal, State, Vot
 pub use own::OwnBranch;
 pub use postgres::Postgres;
 pub use recovery::{Alarm, Counts, Decision, Oracle, Recovery, RecoverySettings, Scanned};
+pub use share::{MERGED_STATEMENTS, SHARED_STATEMENTS};
 pub use spec::{BranchSpec, Kind, Participants, ParticipantsConfig};
 pub use work::{
     ACTION_LIMIT, HttpWork, Isolation, PARAMETERS_LIMIT, Parameter, SQL_LIMIT, STATEMENTS_LIMIT,

@@ -27,6 +27,10 @@ pub trait ResourceManager: Send + Sync {
     /// application may yet hand it in.
     fn hand_in(&self) -> Duration;
 
+    /// Whether transactions of several clients may be carried out here as one, as far as is known
+    /// since the last check.
+    fn shares(&self) -> bool;
+
     /// Whether it can take part at all: reachable, credentials, settings, the fence. Call it for
     /// every participant before any of them prepares.
     fn check(&self, deadline: Deadline) -> Answer<'_, Result<(), Error>>;

@@ -3,7 +3,7 @@
 //! A name must be found again by whoever recovers, told apart from everybody else's, and fit into
 //! every database: PostgreSQL takes 199 bytes, XA takes 64 for the transaction and 64 for the
 //! branch. Invariant: a name that exists keeps these limits, and is made of letters, digits and
-//! `.`, `_`, `-`, `:` only, so that it can stand in SQL where no parameter may.
+//! `.`, `_`, `-`, `:`, `~` only, so that it can stand in SQL where no parameter may.
 
 use crate::error::Error;
 use quorate_base::ClusterId;
@@ -27,6 +27,9 @@ pub const BQUAL_LIMIT: usize = 64;
 /// What marks our branches among XA's: "Q1".
 pub const XA_FORMAT_ID: u32 = 0x5131;
 
+/// What the ids of transactions that carry others begin with, and no client's does.
+const BUNDLE: char = '~';
+
 /// The version of this scheme; a later one begins otherwise.
 const SCHEME: &str = "q1";
 
@@ -44,7 +47,8 @@ impl TransactionName {
     /// # Errors
     /// The caller's: `txid` is empty, too long, or has a character that no name may have.
     pub fn new(cluster: ClusterId, epoch: u64, txid: &str) -> Result<TransactionName, Error> {
-        checked("a transaction's id", txid, TXID_LIMIT)?;
+        let client = txid.strip_prefix(BUNDLE).unwrap_or(txid);
+        checked("a transaction's id", client, TXID_LIMIT - (txid.len() - client.len()))?;
         if epoch >= EPOCH_LIMIT {
             return Err(Error::Caller(format!("epoch {epoch} is not below {EPOCH_LIMIT}")));
         }
@@ -82,6 +86,11 @@ impl TransactionName {
     /// The id that the client gave.
     pub fn txid(&self) -> &str {
         self.text.rsplit(':').next().unwrap_or_default()
+    }
+
+    /// Whether it carries others. Its coordinator alone makes its branches: nobody hands one in.
+    pub fn is_bundle(&self) -> bool {
+        self.txid().starts_with(BUNDLE)
     }
 
     /// The whole name.

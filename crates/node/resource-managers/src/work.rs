@@ -6,6 +6,7 @@
 
 use crate::error::Error;
 use crate::name::{BranchName, POSTGRES_GID_LIMIT};
+use crate::share::MERGED_STATEMENTS;
 use crate::sql;
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,7 @@ pub struct SqlWork {
 }
 
 /// An isolation level of standard SQL.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
     /// Each statement sees what was committed before it.
@@ -150,9 +151,17 @@ impl SqlWork {
     /// # Errors
     /// The caller's: too many or too large statements, or one that could end the transaction.
     pub fn validate(&self) -> Result<(), Error> {
+        self.validate_up_to(STATEMENTS_LIMIT)
+    }
+
+    /// The same of one that may be of several clients.
+    pub(crate) fn validate_merged(&self) -> Result<(), Error> {
+        self.validate_up_to(MERGED_STATEMENTS)
+    }
+
+    fn validate_up_to(&self, limit: usize) -> Result<(), Error> {
         let count = self.statements.len();
-        if count == 0 || count > STATEMENTS_LIMIT {
-            let limit = STATEMENTS_LIMIT;
+        if count == 0 || count > limit {
             return Err(refused(format!(
                 "a branch has {count} statements; allowed are 1 to {limit}"
             )));

@@ -1,6 +1,7 @@
 //! Connections, clients, and the window in which they are measured.
 
 use super::pauses::{Pause, Pauses};
+use super::transfers::Ways;
 use super::workload::{Client, prepare};
 use super::{Arguments, Workload, cpu, watching};
 use crate::exit::Failure;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// The longest latency that is told apart, in microseconds: ten minutes.
@@ -83,9 +83,11 @@ pub async fn run(arguments: &Arguments) -> Result<Figures, Failure> {
         arguments.endpoints.iter().map(|e| e.parse()).collect::<Result<_, _>>()?;
     let mut channels = Vec::new();
     for i in 0..arguments.connections as usize {
-        channels.push(connect(&endpoints[i % endpoints.len()], CONNECT_WITHIN).await?);
+        let endpoint = &endpoints[i % endpoints.len()];
+        channels.push((endpoint.clone(), connect(endpoint, CONNECT_WITHIN).await?));
     }
-    prepare(arguments, &channels[0]).await?;
+    let ways = Arc::new(Ways::new(channels));
+    prepare(arguments, &ways.any(0)).await?;
     let shared = Arc::new(arguments.clone());
     let now = Instant::now();
     let begin = now + arguments.warmup;
@@ -95,13 +97,12 @@ pub async fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     let pauses = Arc::new(Pauses::new(window.begin));
     if arguments.workload == Workload::Watch {
         for i in 0..arguments.watchers as usize {
-            let responses = watching::open(&channels[i % channels.len()]).await?;
+            let responses = watching::open(&ways.any(i)).await?;
             tasks.spawn(watching::count(responses, window, epoch));
         }
     }
     for i in 0..arguments.clients {
-        let channel = channels[i as usize % channels.len()].clone();
-        let client = Client::new(i, channel, shared.clone(), epoch);
+        let client = Client::new(i, ways.clone(), shared.clone(), epoch);
         tasks.spawn(drive(client, window, arguments.request_timeout, pauses.clone()));
     }
     let server_pids = cpu::servers(arguments, &endpoints);
@@ -130,7 +131,6 @@ pub async fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     }
     pauses.success(window.end);
     figures.pauses = pauses.all();
-    drop::<Vec<Channel>>(channels);
     Ok(figures)
 }
 

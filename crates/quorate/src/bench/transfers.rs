@@ -6,6 +6,7 @@
 
 use super::Arguments;
 use bytes::Bytes;
+use quorate_client::Endpoint;
 use quorate_wire::etcdserverpb::kv_client::KvClient;
 use quorate_wire::etcdserverpb::request_op::Request as Op;
 use quorate_wire::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
@@ -16,6 +17,7 @@ use quorate_wire::quorate::{
     Branch, KeyspaceWork, RunTransactionRequest, SqlParameter, SqlStatement, SqlWork,
     TransactionState,
 };
+use std::sync::Arc;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
@@ -83,10 +85,39 @@ fn put(key: Bytes, value: &Bytes) -> RequestOp {
     RequestOp { request: Some(Op::RequestPut(put)) }
 }
 
+/// The connections that clients share.
+pub struct Ways(Vec<(Endpoint, Channel)>);
+
+impl Ways {
+    /// There is at least one.
+    pub fn new(all: Vec<(Endpoint, Channel)>) -> Ways {
+        Ways(all)
+    }
+
+    /// The connection of the client of this number.
+    pub fn any(&self, number: usize) -> Channel {
+        self.0[number % self.0.len()].1.clone()
+    }
+
+    /// Its connection to the member that is reached there, if there is one.
+    fn to(&self, url: &str, number: usize) -> Option<Channel> {
+        let endpoint: Endpoint = url.parse().ok()?;
+        let all: Vec<&Channel> =
+            self.0.iter().filter(|(at, _)| *at == endpoint).map(|(_, channel)| channel).collect();
+        // Clients take connections in turn, and members in turn have them.
+        (!all.is_empty()).then(|| all[number % all.len()].clone())
+    }
+}
+
 /// A client of them.
 pub struct Transfers {
     kv: KvClient<Channel>,
     transactions: TransactionsClient<Channel>,
+    /// All connections, and which of those to one member it takes.
+    ways: Arc<Ways>,
+    number: usize,
+    /// Who drives its transactions, as it was told last.
+    driven_at: String,
     places: Vec<Place>,
     /// How they agree; empty, as the server likes.
     protocol: String,
@@ -98,11 +129,35 @@ pub struct Transfers {
 }
 
 impl Transfers {
-    pub fn new(channel: Channel, arguments: &Arguments, name: String) -> Transfers {
+    pub fn new(ways: Arc<Ways>, number: usize, arguments: &Arguments, name: String) -> Transfers {
+        let channel = ways.any(number);
         let (kv, transactions) = (KvClient::new(channel.clone()), TransactionsClient::new(channel));
         let (places, protocol) = (Place::all(arguments), arguments.commit.clone());
         let applied = arguments.applied;
-        Transfers { kv, transactions, places, protocol, applied, name, count: 0 }
+        let (driven_at, count) = (String::new(), 0);
+        Transfers {
+            kv,
+            transactions,
+            ways,
+            number,
+            driven_at,
+            places,
+            protocol,
+            applied,
+            name,
+            count,
+        }
+    }
+
+    /// Asks whoever drives them from now on, as the client library does.
+    fn follow(&mut self, driven_at: String) {
+        if driven_at.is_empty() || driven_at == self.driven_at {
+            return;
+        }
+        if let Some(channel) = self.ways.to(&driven_at, self.number) {
+            self.transactions = TransactionsClient::new(channel);
+        }
+        self.driven_at = driven_at;
     }
 
     /// Makes one between these accounts; in keyspaces they get this value.
@@ -135,6 +190,7 @@ impl Transfers {
                     ..RunTransactionRequest::default()
                 };
                 let ran = self.transactions.run(request).await?.into_inner();
+                self.follow(ran.driven_at);
                 let told = ran.transaction.unwrap_or_default();
                 match told.state() {
                     TransactionState::RolledBack | TransactionState::RollingBack => {

@@ -1,6 +1,6 @@
 //! What one client does, once.
 
-use super::transfers::Transfers;
+use super::transfers::{Transfers, Ways};
 use super::{Arguments, Workload};
 use crate::exit::Failure;
 use quorate_base::Rng;
@@ -44,14 +44,15 @@ pub struct Client {
 
 impl Client {
     /// The client of this number; the same number draws the same keys.
-    pub fn new(number: u32, channel: Channel, arguments: Arc<Arguments>, epoch: Instant) -> Client {
+    pub fn new(number: u32, ways: Arc<Ways>, arguments: Arc<Arguments>, epoch: Instant) -> Client {
+        let channel = ways.any(number as usize);
         Client {
             kv: KvClient::new(channel.clone()),
-            lease: LeaseClient::new(channel.clone()),
+            lease: LeaseClient::new(channel),
             transfers: {
                 let nanos = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
                 let name = format!("b{:x}-{number}", nanos >> 10);
-                Transfers::new(channel, &arguments, name)
+                Transfers::new(ways, number as usize, &arguments, name)
             },
             arguments,
             rng: Rng::new(u64::from(number) + 1),

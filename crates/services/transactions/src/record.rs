@@ -272,16 +272,22 @@ impl Record {
         self.branches.len() == 1
     }
 
-    /// Whether its branches are asked beside the first write of the record, not after it. Keyspaces
-    /// can be: their branches bear the asker's name.
+    /// Whether its branches are asked beside the first write of the record, not after it: where
+    /// nobody else asks for branches of the same names. Those in keyspaces bear the asker's name,
+    /// and those of a bundle its id, which nobody else makes.
     pub fn is_eager(&self) -> bool {
-        !self.is_alone() && self.branches.iter().all(|branch| branch.kind == Kind::Keyspace)
+        !self.is_alone() && (self.is_in_keyspaces() || !self.carried.is_empty())
+    }
+
+    /// Whether all of its participants are keyspaces.
+    pub fn is_in_keyspaces(&self) -> bool {
+        self.branches.iter().all(|branch| branch.kind == Kind::Keyspace)
     }
 
     /// Whether the votes are the decision, so that nobody may decide without them: as in Paxos
     /// Commit every participant's vote is chosen by a consensus of its own, the log of its group.
     pub fn is_decided_by_votes(&self) -> bool {
-        self.protocol == Protocol::PaxosCommit && self.is_eager()
+        self.protocol == Protocol::PaxosCommit && !self.is_alone() && self.is_in_keyspaces()
     }
 
     /// Whether nobody ever began it: a branch of it was found, and the record says that it is void.

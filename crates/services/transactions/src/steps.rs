@@ -86,7 +86,10 @@ impl Coordinator {
     fn stored(&mut self, moment: Moment, stored: Stored, out: &mut Vec<Effect>) {
         let Stored::Done(revision) = stored else {
             return match self.at {
-                None if self.record.is_eager() => self.withdraw(out),
+                None if self.record.is_eager() && self.record.is_in_keyspaces() => {
+                    self.withdraw(out);
+                }
+                None if self.record.is_eager() => self.disband(moment, out),
                 _ => self.depose(out),
             };
         };
@@ -111,6 +114,18 @@ impl Coordinator {
             Phase::Retreating => self.try_again(moment, out),
             Phase::Withdrawing | Phase::Over => {}
         }
+    }
+
+    /// Of those whom this bundle carries somebody else has begun one, so that it cannot be. It gets
+    /// a record that carries nobody and rolls it back: what its participants outside keep of it is
+    /// forgotten with that.
+    fn disband(&mut self, moment: Moment, out: &mut Vec<Effect>) {
+        self.record.carried.clear();
+        self.held = None;
+        let reason = "one of those whom it was to carry was begun elsewhere".to_owned();
+        self.record.stage = Stage::Decided(Verdict::Abort { branch: None, reason });
+        self.phase = Phase::Deciding;
+        self.store(moment, out);
     }
 
     pub(crate) fn depose(&mut self, out: &mut Vec<Effect>) {

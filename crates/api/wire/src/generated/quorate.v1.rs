@@ -1153,6 +1153,10 @@ pub struct RunTransactionResponse {
     /// and none where it does not commit.
     #[prost(message, repeated, tag = "2")]
     pub answers: ::prost::alloc::vec::Vec<BranchAnswer>,
+    /// Where the member that drives transactions like this one is reached by clients, if the one that
+    /// was asked has handed it on there: to ask that one spares the way.
+    #[prost(string, tag = "3")]
+    pub driven_at: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BranchAnswer {

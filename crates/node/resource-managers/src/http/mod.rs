@@ -243,6 +243,11 @@ impl ResourceManager for HttpParticipant {
         Duration::from_millis(self.config.hand_in_ms)
     }
 
+    fn shares(&self) -> bool {
+        // An action is tried, confirmed and cancelled by itself.
+        false
+    }
+
     fn check(&self, deadline: Deadline) -> Answer<'_, Result<(), Error>> {
         Box::pin(self.check_now(deadline))
     }

@@ -130,6 +130,10 @@ impl ResourceManager for MariaDb {
         Duration::from_millis(self.config.hand_in_ms)
     }
 
+    fn shares(&self) -> bool {
+        self.config.bundles
+    }
+
     fn check(&self, deadline: Deadline) -> Answer<'_, Result<(), Error>> {
         Box::pin(self.check_now(deadline))
     }

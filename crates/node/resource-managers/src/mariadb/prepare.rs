@@ -44,7 +44,7 @@ impl MariaDb {
         };
         let admitted = async {
             branch.check_belongs(&self.name)?;
-            work.validate()?;
+            work.validate_merged()?;
             check_reads(work)?;
             self.check_once(deadline).await
         };

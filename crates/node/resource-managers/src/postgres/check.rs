@@ -8,14 +8,17 @@ use std::sync::atomic::Ordering;
 
 const CHECKING: &str = "checking its settings";
 
-/// Settings, the fence, and which of the rights to it are missing: without one of them a branch
-/// could be prepared and committed, and its commit not be proven.
+/// Settings, the fence, which of the rights to it are missing (without one of them a branch could
+/// be prepared and committed, and its commit not be proven), and whether anything is checked at the
+/// end of a transaction only.
 const QUESTION: &str = "SELECT current_setting('max_prepared_transactions'), \
      current_setting('fsync'), current_setting('full_page_writes'), pg_is_in_recovery()::text, \
      coalesce(to_regclass('quorate_fence')::text, ''), current_database(), \
      coalesce((SELECT string_agg(right_to, ', ') \
      FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS right_to \
-     WHERE NOT has_table_privilege(to_regclass('quorate_fence'), right_to)), '')";
+     WHERE NOT has_table_privilege(to_regclass('quorate_fence'), right_to)), ''), \
+     (EXISTS (SELECT FROM pg_constraint WHERE condeferred) \
+     OR EXISTS (SELECT FROM pg_trigger WHERE tginitdeferred))::text";
 
 impl Postgres {
     /// The same, but only if the server may have changed since it was found fit.
@@ -38,8 +41,9 @@ impl Postgres {
         Ok(())
     }
 
-    fn judge(&self, values: &[String; 7]) -> Result<(), Error> {
-        let [prepared, fsync, pages, standby, fence, database, missing] = values;
+    fn judge(&self, values: &[String; 8]) -> Result<(), Error> {
+        let [prepared, fsync, pages, standby, fence, database, missing, defers] = values;
+        self.defers.store(defers == "true", Ordering::Relaxed);
         let unfit = |setting: &str, found: &str, wanted: &str| {
             Err(Error::Setting {
                 manager: self.name.clone(),
@@ -94,9 +98,9 @@ impl Postgres {
     }
 }
 
-async fn ask(session: &Session) -> Result<[String; 7], tokio_postgres::Error> {
+async fn ask(session: &Session) -> Result<[String; 8], tokio_postgres::Error> {
     let row = session.client.query_one(QUESTION, &[]).await?;
-    let mut values = [const { String::new() }; 7];
+    let mut values = [const { String::new() }; 8];
     for (i, value) in values.iter_mut().enumerate() {
         *value = row.try_get(i)?;
     }

@@ -41,6 +41,9 @@ pub struct Postgres {
     finishers: Pool<Session>,
     /// Whether the server was found fit since it was last lost.
     fit: AtomicBool,
+    /// Whether it has constraints that are checked at the end of a transaction only: what breaks
+    /// one of them could be mended by whoever shares its transaction.
+    defers: AtomicBool,
 }
 
 impl Postgres {
@@ -58,6 +61,7 @@ impl Postgres {
             cluster,
             config,
             fit: AtomicBool::new(false),
+            defers: AtomicBool::new(true),
         })
     }
 
@@ -110,6 +114,10 @@ impl ResourceManager for Postgres {
 
     fn hand_in(&self) -> Duration {
         Duration::from_millis(self.config.hand_in_ms)
+    }
+
+    fn shares(&self) -> bool {
+        self.config.bundles && !self.defers.load(Ordering::Relaxed)
     }
 
     fn check(&self, deadline: Deadline) -> Answer<'_, Result<(), Error>> {

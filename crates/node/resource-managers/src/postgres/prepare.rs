@@ -44,7 +44,7 @@ impl Postgres {
         };
         let admitted = async {
             branch.check_belongs(&self.name)?;
-            work.validate()?;
+            work.validate_merged()?;
             self.check_once(deadline).await
         };
         if let Err(error) = admitted.await {

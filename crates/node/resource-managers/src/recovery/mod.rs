@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 /// What was decided about a transaction.
@@ -48,6 +49,8 @@ pub enum Decision {
     Tombstoned,
     /// Nothing yet: its coordinator is at work, or an answer needs a quorum that is not there.
     Undecided,
+    /// There is no record of it, yet.
+    Unheard,
 }
 
 /// Who knows the decisions, and keeps the alarms.
@@ -57,8 +60,8 @@ pub enum Decision {
 pub trait Oracle: Send + Sync {
     /// What was decided about a branch's transaction; an error is taken for
     /// [`Decision::Undecided`]. Where nothing is known of the transaction, that is
-    /// [`Decision::Undecided`] too unless the branch is `orphaned`: its application may yet hand it
-    /// in.
+    /// [`Decision::Unheard`] unless the branch is `orphaned`: its application may yet hand it in,
+    /// or its coordinator be writing the record.
     fn decision<'a>(
         &'a self,
         branch: &'a BranchName,
@@ -82,6 +85,10 @@ pub struct RecoverySettings {
     pub first_pause: Duration,
     /// up to this.
     pub longest_pause: Duration,
+    /// For how long a branch of a bundle that has no record is left alone: its coordinator may be
+    /// writing it. Of others, an application may have prepared the branch, and how long that may
+    /// take is the participant's matter.
+    pub unheard: Duration,
 }
 
 impl Default for RecoverySettings {
@@ -92,6 +99,7 @@ impl Default for RecoverySettings {
             concurrency: 8,
             first_pause: Duration::from_millis(100),
             longest_pause: Duration::from_secs(10),
+            unheard: Duration::from_millis(300),
         }
     }
 }
@@ -105,6 +113,18 @@ pub struct Recovery {
     counters: Counters,
     /// When each branch that is prepared was first met, by participant.
     met: Mutex<BTreeMap<String, BTreeMap<BranchName, Instant>>>,
+    /// Wakes whoever waits for the next scan.
+    hurry: Notify,
+}
+
+/// What became of a branch that a scan has found.
+enum End {
+    /// It was told how it ends.
+    Told(Outcome),
+    /// Nothing: there is no decision yet, or nothing to be done.
+    Left,
+    /// Nothing: there is no record of it.
+    Unheard,
 }
 
 /// What one scan of one participant came to.
@@ -118,8 +138,9 @@ pub struct Scanned {
     pub rolled_back: usize,
     /// Of these, left alone: there is no decision yet, or it has ended since it was found.
     pub undecided: usize,
-    /// Of these, met so lately that an application may yet hand them in, if nobody else has them.
-    pub young: usize,
+    /// The time until the first of those of which there is no record is rolled back, if there are
+    /// such.
+    pub again: Option<Duration>,
     /// Of these, not known: the next scan tries again.
     pub unknown: usize,
     /// Of these, against the decision: alarms.
@@ -134,7 +155,8 @@ impl Recovery {
         settings: RecoverySettings,
     ) -> Recovery {
         let (alarms, counters) = (Alarms::default(), Counters::default());
-        Recovery { managers, oracle, settings, alarms, counters, met: Mutex::default() }
+        let (met, hurry) = (Mutex::default(), Notify::new());
+        Recovery { managers, oracle, settings, alarms, counters, met, hurry }
     }
 
     /// Scans every participant at once, and then each in its interval, until this future is
@@ -148,6 +170,19 @@ impl Recovery {
         futures_util::future::join_all(all).await;
     }
 
+    /// Scans every participant soon: a coordinator was lost, which may have left branches that have
+    /// no record.
+    pub fn hurry(&self) {
+        self.hurry.notify_waiters();
+    }
+
+    async fn rest(&self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.hurry.notified() => {}
+        }
+    }
+
     async fn watch(&self, manager: &dyn ResourceManager) {
         let mut pause = self.settings.first_pause;
         loop {
@@ -155,9 +190,8 @@ impl Recovery {
                 Ok(scanned) if scanned.unknown == 0 => {
                     pause = self.settings.first_pause;
                     // What nobody hands in is rolled back when its time has come.
-                    let young = (scanned.young > 0).then(|| manager.hand_in());
-                    let next = young.unwrap_or(self.settings.interval).max(pause);
-                    tokio::time::sleep(next.min(self.settings.interval)).await;
+                    let next = scanned.again.unwrap_or(self.settings.interval).max(pause);
+                    self.rest(next.min(self.settings.interval)).await;
                     continue;
                 }
                 Ok(scanned) => {
@@ -166,7 +200,7 @@ impl Recovery {
                 }
                 Err(error) => warn!("{error}; again in {pause:?}"),
             }
-            tokio::time::sleep(pause).await;
+            self.rest(pause).await;
             pause = (pause * 2).min(self.settings.longest_pause);
         }
     }
@@ -179,51 +213,54 @@ impl Recovery {
         let found = manager.scan(Deadline::within(self.settings.call_limit)).await;
         let found = found.inspect_err(|_| self.counters.failed_scan())?;
         let mut scanned = Scanned { found: found.len(), ..Scanned::default() };
-        let orphaned = self.meet(manager, &found);
+        let left = self.meet(manager, &found);
         let concurrency = self.settings.concurrency.max(1);
-        let mut all: Vec<BoxFuture<'_, Option<Outcome>>> = Vec::with_capacity(found.len());
-        for (in_doubt, orphaned) in found.iter().zip(orphaned) {
-            scanned.young += usize::from(!orphaned);
-            all.push(Box::pin(self.finish(manager, in_doubt, orphaned)));
+        let mut all: Vec<BoxFuture<'_, (End, Duration)>> = Vec::with_capacity(found.len());
+        for (in_doubt, left) in found.iter().zip(left) {
+            let finish = self.finish(manager, in_doubt, left.is_zero());
+            all.push(Box::pin(async move { (finish.await, left) }));
         }
         let mut ends = stream::iter(all).buffer_unordered(concurrency);
-        while let Some(end) = ends.next().await {
+        while let Some((end, left)) = ends.next().await {
             match end {
-                None => scanned.undecided += 1,
-                Some(Outcome::Applied(_)) => scanned.committed += 1,
-                Some(Outcome::NotThere) => scanned.rolled_back += 1,
-                Some(Outcome::Unknown(_)) => scanned.unknown += 1,
-                Some(Outcome::Heuristic(_)) => scanned.heuristic += 1,
+                End::Left => scanned.undecided += 1,
+                End::Unheard => {
+                    scanned.undecided += 1;
+                    scanned.again = Some(scanned.again.map_or(left, |again| again.min(left)));
+                }
+                End::Told(Outcome::Applied(_)) => scanned.committed += 1,
+                End::Told(Outcome::NotThere) => scanned.rolled_back += 1,
+                End::Told(Outcome::Unknown(_)) => scanned.unknown += 1,
+                End::Told(Outcome::Heuristic(_)) => scanned.heuristic += 1,
             }
         }
         self.counters.scanned(&scanned);
         Ok(scanned)
     }
 
-    /// Notes when each of these branches was first met; whether that is so long ago that nobody
-    /// will hand it in any more. By this process's own clock: a participant's may be any.
-    fn meet(&self, manager: &dyn ResourceManager, found: &[InDoubt]) -> Vec<bool> {
+    /// Notes when each of these branches was first met; how long from now on it may be without a
+    /// record. By this process's own clock: a participant's may be any.
+    fn meet(&self, manager: &dyn ResourceManager, found: &[InDoubt]) -> Vec<Duration> {
         let mut all = self.met.lock();
         let met = all.entry(manager.name().to_owned()).or_default();
-        let (now, limit) = (Instant::now(), manager.hand_in());
+        let now = Instant::now();
         let mut still = BTreeMap::new();
-        let mut orphaned = Vec::with_capacity(found.len());
+        let mut left = Vec::with_capacity(found.len());
         for InDoubt { branch, .. } in found {
             let since = met.get(branch).copied().unwrap_or(now);
             still.insert(branch.clone(), since);
-            orphaned.push(now.duration_since(since) >= limit);
+            let limit = match branch.transaction().is_bundle() {
+                true => self.settings.unheard,
+                false => manager.hand_in(),
+            };
+            left.push(limit.saturating_sub(now.duration_since(since)));
         }
         *met = still;
-        orphaned
+        left
     }
 
-    /// Finishes one branch, once; nothing, if there is no decision, or nothing to be done.
-    async fn finish(
-        &self,
-        manager: &dyn ResourceManager,
-        found: &InDoubt,
-        orphaned: bool,
-    ) -> Option<Outcome> {
+    /// Finishes one branch, once.
+    async fn finish(&self, manager: &dyn ResourceManager, found: &InDoubt, orphaned: bool) -> End {
         let (branch, limit) = (&found.branch, self.settings.call_limit);
         let asked = Deadline::within(limit);
         let decision = match asked.bound(self.oracle.decision(branch, orphaned)).await {
@@ -237,7 +274,8 @@ impl Recovery {
         let outcome = match decision {
             Decision::Commit => self.order(manager, branch, true).await,
             Decision::Abort | Decision::Tombstoned => self.order(manager, branch, false).await,
-            Decision::Undecided => return None,
+            Decision::Undecided => return End::Left,
+            Decision::Unheard => return End::Unheard,
             // It was found before its record was read: only what is prepared now has come back.
             Decision::Committed | Decision::SeenTo => {
                 match manager.inspect(branch, Deadline::within(limit)).await {
@@ -248,7 +286,7 @@ impl Recovery {
                         self.alarms.raise(branch, Heuristic::CameBack);
                         Outcome::Heuristic(Heuristic::CameBack)
                     }
-                    Ok(_) => return None,
+                    Ok(_) => return End::Left,
                     Err(error) => Outcome::Unknown(Doubt(error)),
                 }
             }
@@ -260,7 +298,7 @@ impl Recovery {
             Outcome::Heuristic(heuristic) => self.oracle.alarm(branch, *heuristic),
             Outcome::Unknown(_) => {}
         }
-        Some(outcome)
+        End::Told(outcome)
     }
 
     /// What happened so far.

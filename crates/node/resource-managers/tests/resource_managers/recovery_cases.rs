@@ -40,7 +40,7 @@ impl Oracle for Decisions {
                 decisions.insert(transaction.txid().to_owned(), Decision::Tombstoned);
                 Decision::Tombstoned
             }
-            None => Decision::Undecided,
+            None => Decision::Unheard,
         };
         Box::pin(async move { Ok(decision) })
     }

@@ -248,7 +248,10 @@ mod tests {
             let mut it = Transaction { id: "order-1".to_owned(), ..Transaction::default() };
             it.set_state(state);
             it.branches = vec![branch];
-            told(&connection, &RunTransactionResponse { transaction: Some(it), answers: vec![] })
+            told(
+                &connection,
+                &RunTransactionResponse { transaction: Some(it), ..Default::default() },
+            )
         };
         assert!(code(TransactionState::Committed, "committed").is_ok());
         // People have seen to it.

@@ -15,6 +15,7 @@ struct Seen {
     found: u32,
     carried: u32,
     let_go: u32,
+    disbanded: u32,
 }
 
 fn run(seed: u64, settings: Settings) -> Seen {
@@ -62,8 +63,8 @@ fn run(seed: u64, settings: Settings) -> Seen {
     world.judge();
     let commits = world.told.values().filter(|commits| **commits).count();
     let aborts = world.told.len() - commits;
-    let World { deposed, taken_over, second, found, carried, let_go, .. } = world;
-    Seen { commits, aborts, deposed, taken_over, second, found, carried, let_go }
+    let World { deposed, taken_over, second, found, carried, let_go, disbanded, .. } = world;
+    Seen { commits, aborts, deposed, taken_over, second, found, carried, let_go, disbanded }
 }
 
 /// Every other transaction is decided by its votes, if it can be.
@@ -85,6 +86,7 @@ fn whatever_fails_all_participants_end_alike() {
         all.found += seen.found;
         all.carried += seen.carried;
         all.let_go += seen.let_go;
+        all.disbanded += seen.disbanded;
     }
     println!("{all:?}");
     // The schedules are worth something only if all of that happens.
@@ -92,6 +94,7 @@ fn whatever_fails_all_participants_end_alike() {
     assert!(all.deposed > 300 && all.taken_over > 3_000, "{all:?}");
     assert!(all.second > 300 && all.found > 300, "{all:?}");
     assert!(all.carried > 300 && all.let_go > 300, "{all:?}");
+    assert!(all.disbanded > 30, "{all:?}");
 }
 
 /// Transactions and bundles of which nothing goes wrong: messages are repeated and arrive in any

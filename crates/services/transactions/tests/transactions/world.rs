@@ -5,8 +5,8 @@ use crate::participant::{Mood, Participant, State};
 use quorate_atomic_commit::Protocol;
 use quorate_base::{GroupId, Instant, NodeId, Rng};
 use quorate_transactions::{
-    BranchRecord, BranchState, Carried, Change, Coordinator, Effect, Input, Key, Moment, Owner,
-    Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Vote, Write,
+    BranchRecord, BranchState, Carried, Change, Coordinator, Effect, Input, Key, Kind, Moment,
+    Owner, Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Vote, Write,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -140,6 +140,10 @@ pub struct World {
     pub refused: BTreeMap<String, bool>,
     /// The chance, in parts per million, of anything but yes.
     pub moody: u32,
+    /// Whether bundles have a branch in a database.
+    databases: bool,
+    /// Bundles that could not be because one of those they carry was begun elsewhere.
+    pub disbanded: u32,
     pub deposed: u32,
     pub taken_over: u32,
     /// Transactions that were begun where there was a record of their id already.
@@ -167,6 +171,8 @@ impl World {
             told: BTreeMap::new(),
             refused: BTreeMap::new(),
             moody: 100_000,
+            databases: seed.is_multiple_of(2),
+            disbanded: 0,
             deposed: 0,
             taken_over: 0,
             second: 0,
@@ -188,7 +194,12 @@ impl World {
 
     /// A bundle of these clients' transactions.
     pub fn bundle(&mut self, node: usize, id: &str, participants: &[u64], carried: &[String]) {
-        self.begin_with(node, id, Protocol::PaxosCommit, participants, carried);
+        // In every other world the last of its participants is a database.
+        let protocol = match self.databases {
+            true => Protocol::TwoPhase,
+            false => Protocol::PaxosCommit,
+        };
+        self.begin_with(node, id, protocol, participants, carried);
     }
 
     fn begin_with(
@@ -207,12 +218,16 @@ impl World {
             BranchRecord::keyspace(&format!("b{group}"), &format!("p{group}"), GroupId(*group))
         };
         let owner = self.nodes[node].0;
+        let mut branches: Vec<BranchRecord> = self.groups[id].iter().map(branch).collect();
+        if let Some(last) = branches.last_mut().filter(|_| self.databases && !carried.is_empty()) {
+            last.kind = Kind::Postgres;
+        }
         let start = Start {
             content: 1,
             protocol,
             owner,
             patience: DEADLINE,
-            branches: self.groups[id].iter().map(branch).collect(),
+            branches,
             carried: carried.iter().map(|id| Carried { id: id.clone(), content: 1 }).collect(),
         };
         let mut out = Vec::new();
@@ -289,7 +304,9 @@ impl World {
                     self.found += u32::from(open && record.epoch > record.asked);
                     let commits = record.stage.verdict().unwrap().commits();
                     let carried = record.carried.clone();
+                    let outside = !record.is_in_keyspaces();
                     self.tell(id, commits);
+                    self.disbanded += u32::from(outside && carried.is_empty());
                     for Carried { id: one, .. } in carried {
                         if commits {
                             self.tell(&one, true);

@@ -166,12 +166,7 @@ impl Client {
                     continue;
                 }
             };
-            let patience = match safety {
-                Safety::Repeatable | Safety::Idempotent => {
-                    deadline.min(Instant::now() + self.config.attempt_timeout)
-                }
-                Safety::Once => deadline,
-            };
+            let patience = self.patience(safety, deadline);
             let link = self.link_until(channel, patience);
             let (status, says) = match timeout_at(patience, attempt(link)).await {
                 Ok(Ok(response)) => {
@@ -213,7 +208,17 @@ impl Client {
         }
     }
 
-    /// A connection to whoever's turn it is, or why there is none.
+    /// Until when one endpoint is waited for.
+    fn patience(&self, safety: Safety, deadline: Instant) -> Instant {
+        match safety {
+            Safety::Repeatable | Safety::Idempotent => {
+                deadline.min(Instant::now() + self.config.attempt_timeout)
+            }
+            Safety::Once => deadline,
+        }
+    }
+
+    /// A connection to the first, if it is there, or to whoever's turn it is; or why there is none.
     pub(crate) async fn channel(
         &self,
         first: Option<Endpoint>,

@@ -326,7 +326,7 @@ impl All {
     /// What was learned of lines is forgotten where there are too many.
     fn thin_out(&mut self) {
         if self.lines.len() > MOST_LINES {
-            self.lines.retain(|_, stop| stop.under_way > 0);
+            self.lines.retain(|_, stop| stop.under_way > 0 || !stop.waiting.is_empty());
         }
     }
 }
@@ -470,25 +470,25 @@ fn merged(some: &[Waiting]) -> (Vec<Branch>, Vec<BranchRecord>) {
 mod tests {
     use super::*;
 
-    fn stop() -> Stop {
-        Stop::new()
-    }
-
-    fn wait(stop: &mut Stop, bytes: usize) {
-        let (branches, records) = Default::default();
-        let (reply, _) = oneshot::channel();
-        let id = stop.waiting.len().to_string();
-        let until = Deadline::within(PATIENCE);
-        stop.waiting.push_back(Waiting {
-            id,
+    /// One that waits, and where it is answered.
+    fn waiting(id: &str, bytes: usize, patience: Duration) -> (Waiting, oneshot::Receiver<Ride>) {
+        let (reply, answer) = oneshot::channel();
+        let it = Waiting {
+            id: id.to_owned(),
             content: 0,
             bytes,
             late: false,
-            branches,
-            records,
-            until,
+            branches: Vec::new(),
+            records: Vec::new(),
+            until: Deadline::within(patience),
             reply,
-        });
+        };
+        (it, answer)
+    }
+
+    fn wait(stop: &mut Stop, bytes: usize) {
+        let id = stop.waiting.len().to_string();
+        stop.waiting.push_back(waiting(&id, bytes, PATIENCE).0);
     }
 
     fn sizes(all: &[Vec<Waiting>]) -> Vec<usize> {
@@ -497,7 +497,7 @@ mod tests {
 
     #[test]
     fn the_first_goes_at_once_and_the_next_together() {
-        let mut stop = stop();
+        let mut stop = Stop::new();
         wait(&mut stop, 10);
         assert_eq!(sizes(&stop.leave()), [1]);
         for _ in 0..20 {
@@ -515,6 +515,65 @@ mod tests {
             stop.under_way = 0;
             assert_eq!(sizes(&stop.leave()), [1], "what is too large for company goes alone");
         }
+    }
+
+    const RIDE: Duration = Duration::from_secs(3_600);
+
+    #[test]
+    fn the_next_wait_for_those_who_were_just_answered() {
+        let mut stop = Stop::new();
+        (0..8).for_each(|_| wait(&mut stop, 10));
+        assert_eq!(sizes(&stop.leave()), [8]);
+        (0..2).for_each(|_| wait(&mut stop, 10));
+        let until = stop.decided(8, RIDE, false).unwrap();
+        assert!(until <= Instant::now() + LINGER, "however long the ride was");
+        for _ in 0..7 {
+            assert!(stop.leave().is_empty());
+            wait(&mut stop, 10);
+        }
+        wait(&mut stop, 10);
+        assert_eq!(sizes(&stop.leave()), [10], "all are there");
+        assert_eq!(
+            stop.decided(10, Duration::ZERO, false).map(|until| until < Instant::now()),
+            Some(true)
+        );
+        wait(&mut stop, 10);
+        assert_eq!(sizes(&stop.leave()), [1], "their time was up");
+        assert_eq!(stop.decided(1, RIDE, false), None, "nobody else is known");
+        wait(&mut stop, 10);
+        assert_eq!(sizes(&stop.leave()), [1]);
+    }
+
+    #[test]
+    fn who_does_not_come_back_is_waited_for_ever_shorter() {
+        let mut stop = Stop::new();
+        let mut waited = Vec::new();
+        for came in [0, 0, 3, 4, 1] {
+            stop.under_way = 8;
+            let until = stop.decided(8, RIDE, false).unwrap();
+            waited.push((until - Instant::now()).as_millis() + 1);
+            (0..came).for_each(|_| wait(&mut stop, 10));
+            stop.expects.as_mut().unwrap().until = Instant::now();
+            assert_eq!(stop.leave().len(), usize::from(came > 0));
+        }
+        let most = LINGER.as_millis();
+        let shorter = |halvings: u32| most / (1 << halvings);
+        for (waited, halvings) in waited.into_iter().zip([0, 1, 2, 3, 0]) {
+            let limit = shorter(halvings);
+            assert!(waited <= limit + 1 && waited + 1 >= limit, "{waited} ms of {limit}");
+        }
+    }
+
+    #[test]
+    fn a_line_where_somebody_waits_is_not_forgotten() {
+        let mut all = All::default();
+        for n in 0..=MOST_LINES {
+            let seat = Seat::Keyspace(n.to_string(), GroupId(1), false);
+            all.lines.insert(vec![seat], Stop::new());
+        }
+        wait(all.lines.first_entry().unwrap().get_mut(), 10);
+        all.thin_out();
+        assert_eq!(all.lines.len(), 1);
     }
 
     #[test]
@@ -539,22 +598,11 @@ mod tests {
     fn whoever_has_gone_away_is_left_behind_and_the_late_go_alone() {
         let (line, mut all) = (Line::new(), All::default());
         let mut replies = Vec::new();
-        let mut stop = Stop { under_way: 1, ..stop() };
+        let mut stop = Stop { under_way: 1, ..Stop::new() };
         for (id, patience) in [("gone", 9), ("late", 0), ("first", 9), ("second", 9)] {
-            let (reply, answer) = oneshot::channel();
-            let until = Deadline::within(Duration::from_secs(patience));
-            let (id, branches, records) = (id.to_owned(), Vec::new(), Vec::new());
-            all.aboard.insert(id.clone());
-            stop.waiting.push_back(Waiting {
-                id,
-                content: 0,
-                bytes: 1,
-                late: false,
-                branches,
-                records,
-                until,
-                reply,
-            });
+            all.aboard.insert(id.to_owned());
+            let (it, answer) = waiting(id, 1, Duration::from_secs(patience));
+            stop.waiting.push_back(it);
             replies.push(answer);
         }
         all.lines.insert(line.clone(), stop);

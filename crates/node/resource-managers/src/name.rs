@@ -258,6 +258,13 @@ mod tests {
         assert!(new(1, "it's").unwrap_err().contains('\''));
         assert!(new(EPOCH_LIMIT, "x").unwrap_err().contains("epoch"));
         assert!(BranchName::new(new(1, "x").unwrap(), "a", "a:b").is_err());
+        for text in ["~", "a~", "~~a"] {
+            assert!(new(1, text).is_err(), "{text}");
+        }
+        assert!(new(1, &format!("~{}", "x".repeat(TXID_LIMIT))).is_err());
+        let bundle = new(1, &format!("~{}", "x".repeat(TXID_LIMIT - 1))).unwrap();
+        assert!(bundle.is_bundle() && !new(1, "x").unwrap().is_bundle());
+        assert_eq!(TransactionName::parse(bundle.as_str()), Some(bundle));
     }
 
     #[test]

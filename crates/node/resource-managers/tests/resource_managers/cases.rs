@@ -1,7 +1,8 @@
 //! What every database must do.
 
 pub use crate::recovery_cases::{
-    an_alarm_stays_until_it_is_acknowledged, recovery_finishes_what_was_decided_and_nothing_else,
+    a_bundle_without_a_record_is_left_for_a_moment, an_alarm_stays_until_it_is_acknowledged,
+    recovery_finishes_what_was_decided_and_nothing_else,
     recovery_waits_for_a_participant_that_is_away, what_ends_during_a_scan_is_left_alone,
     what_is_prepared_again_is_committed_or_left_to_people,
 };
@@ -44,6 +45,31 @@ pub async fn commit_is_proven_and_may_be_repeated(bank: impl Bank) {
     assert_eq!(rolled, Outcome::Heuristic(Heuristic::Committed));
     manager.forget(&[b.clone(), bank.branch("never")], soon()).await.unwrap();
     assert_eq!((state(&*manager, &b).await, bank.balance(1).await), (State::Absent, 105));
+}
+
+/// More clients' statements than one branch may have, in one transaction: all or none.
+pub async fn what_shares_a_transaction_is_done_in_turn(bank: impl Bank) {
+    let manager = bank.manager();
+    manager.check(soon()).await.unwrap();
+    assert!(manager.shares());
+    let one = |account, amount| match bank.add(account, amount) {
+        Work::Sql(work) => work,
+        _ => unreachable!(),
+    };
+    let mut all: Vec<SqlWork> = (0..100).map(|n| one(1 + n % 2, 1)).collect();
+    assert!(all.iter().all(SqlWork::may_share));
+    let together = bank.branch("~0123");
+    prepare(&*manager, &together, &Work::Sql(SqlWork::merged(all.iter()))).await;
+    assert_eq!((bank.prepared().await, bank.balance(1).await), (1, 100));
+    applied(&manager.commit(&together, soon()).await);
+    assert_eq!((bank.balance(1).await, bank.balance(2).await), (150, 150));
+    all[70] = one(77, 1);
+    let why = refusal(&*manager, "~0124", &Work::Sql(SqlWork::merged(all.iter()))).await;
+    assert_eq!(why, "statement 71 affected 0 rows where 1 must be");
+    let most = SqlWork { statements: vec![one(1, 1).statements.remove(0); 513], ..all[0].clone() };
+    let why = refusal(&*manager, "~0125", &Work::Sql(most)).await;
+    assert!(why.contains("513 statements; allowed are 1 to 512"), "{why}");
+    assert_eq!((bank.balance(1).await, bank.balance(2).await), (150, 150));
 }
 
 pub async fn rollback_bars_a_late_prepare(bank: impl Bank) {

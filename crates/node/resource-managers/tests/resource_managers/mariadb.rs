@@ -12,6 +12,7 @@ use std::time::Duration;
 
 run_cases!(MariaDbBank:
     commit_is_proven_and_may_be_repeated,
+    what_shares_a_transaction_is_done_in_turn,
     rollback_bars_a_late_prepare,
     a_branch_that_fails_votes_no_and_leaves_nothing,
     a_repeated_prepare_that_fails_leaves_the_branch_alone,
@@ -22,6 +23,7 @@ run_cases!(MariaDbBank:
     locks_are_waited_for_no_longer_than_the_deadline,
     many_branches_share_few_connections,
     recovery_finishes_what_was_decided_and_nothing_else,
+    a_bundle_without_a_record_is_left_for_a_moment,
     recovery_waits_for_a_participant_that_is_away,
     what_is_prepared_again_is_committed_or_left_to_people,
     what_ends_during_a_scan_is_left_alone,

@@ -9,6 +9,7 @@ use quorate_resource_managers::{
 
 run_cases!(PostgresBank:
     commit_is_proven_and_may_be_repeated,
+    what_shares_a_transaction_is_done_in_turn,
     rollback_bars_a_late_prepare,
     a_branch_that_fails_votes_no_and_leaves_nothing,
     a_repeated_prepare_that_fails_leaves_the_branch_alone,
@@ -19,6 +20,7 @@ run_cases!(PostgresBank:
     locks_are_waited_for_no_longer_than_the_deadline,
     many_branches_share_few_connections,
     recovery_finishes_what_was_decided_and_nothing_else,
+    a_bundle_without_a_record_is_left_for_a_moment,
     recovery_waits_for_a_participant_that_is_away,
     what_is_prepared_again_is_committed_or_left_to_people,
     what_ends_during_a_scan_is_left_alone,
@@ -43,6 +45,41 @@ async fn a_connection_may_be_lost_at_every_step() {
             _ => lost_connections::while_silent(bank, "PREPARE TRANSACTION").await,
         }
     }
+}
+
+/// What breaks a constraint that is checked at the end could be mended by whoever comes next.
+#[tokio::test]
+async fn where_checks_are_deferred_everybody_goes_alone() {
+    let Some(bank) = PostgresBank::open("deferred").await else { return };
+    let manager = bank.manager();
+    assert!(!manager.shares(), "it was not looked at yet");
+    for (change, shares) in [
+        ("SELECT 1", true),
+        ("ALTER TABLE account ADD CONSTRAINT once UNIQUE (balance, id) DEFERRABLE", true),
+        ("ALTER TABLE account DROP CONSTRAINT once", true),
+        (
+            "ALTER TABLE account ADD CONSTRAINT once UNIQUE (balance, id) \
+             DEFERRABLE INITIALLY DEFERRED",
+            false,
+        ),
+        ("ALTER TABLE account DROP CONSTRAINT once", true),
+        (
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+             CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON account \
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION f()",
+            false,
+        ),
+    ] {
+        assert!(bank.try_run(change).await, "{change}");
+        manager.check(soon()).await.unwrap();
+        assert_eq!(manager.shares(), shares, "{change}");
+    }
+    let mut alone = config(bank.port(), bank.name());
+    alone.bundles = false;
+    assert!(bank.try_run("DROP TRIGGER late ON account").await);
+    let alone = Postgres::new(CLUSTER, alone).unwrap();
+    alone.check(soon()).await.unwrap();
+    assert!(!alone.shares(), "the user says so");
 }
 
 /// The trap: the server answers `PREPARE TRANSACTION` in an aborted transaction without an error,

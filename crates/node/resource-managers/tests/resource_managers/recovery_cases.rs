@@ -97,6 +97,42 @@ pub async fn recovery_finishes_what_was_decided_and_nothing_else(bank: impl Bank
     bank.run(&bank.by_hand(false, &foreign)).await;
 }
 
+/// Its coordinator may be writing the record; of anybody else's nothing would be waited for here.
+pub async fn a_bundle_without_a_record_is_left_for_a_moment(bank: impl Bank) {
+    let (manager, decisions) = (bank.manager(), Arc::new(Decisions::default()));
+    let unheard = Duration::from_millis(400);
+    let settings = RecoverySettings { unheard, interval: Duration::from_secs(3_600), ..quick() };
+    let recovery = Recovery::new(vec![manager.clone()], decisions, settings);
+    prepare(&*bank.manager(), &bank.branch("~bundle"), &bank.add(1, 5)).await;
+    prepare(&*bank.manager(), &bank.branch("other"), &bank.add(2, 5)).await;
+    let scanned = recovery.scan(&*manager).await.unwrap();
+    assert_eq!((scanned.found, scanned.undecided, scanned.rolled_back), (2, 1, 1));
+    let again = scanned.again.unwrap();
+    assert!(again > Duration::ZERO && again <= unheard, "{again:?}");
+    let ended = Instant::now() + Duration::from_secs(10);
+    let rolled_back = async |n: u64| {
+        while recovery.counts().rolled_back < n {
+            assert!(Instant::now() < ended, "{:?}", recovery.counts());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let all = async {
+        rolled_back(2).await;
+        // The next scan is in an hour, but for a lost node.
+        prepare(&*bank.manager(), &bank.branch("~next"), &bank.add(3, 5)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let scans = recovery.counts().scans;
+        recovery.hurry();
+        rolled_back(3).await;
+        assert!(recovery.counts().scans >= scans + 2, "it was met before it was rolled back");
+    };
+    tokio::select! {
+        () = recovery.run() => unreachable!("it runs until it is dropped"),
+        () = all => {}
+    }
+    assert_eq!(bank.prepared().await, 0);
+}
+
 pub async fn recovery_waits_for_a_participant_that_is_away(bank: impl Bank) {
     let decisions = Arc::new(Decisions::default());
     decisions.decide("t1", Decision::Commit);

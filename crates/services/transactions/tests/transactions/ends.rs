@@ -3,8 +3,8 @@
 use quorate_atomic_commit::Protocol;
 use quorate_base::{GroupId, Instant, NodeId};
 use quorate_transactions::{
-    BranchRecord, BranchState, Coordinator, Effect, End, Found, Input, Kind, Moment, Owner, Record,
-    Settings, Stage, Start, Stored, Verdict, Vote, Voted,
+    BranchRecord, BranchState, Carried, Coordinator, Effect, End, Found, Input, Kind, Moment,
+    Owner, Record, Settings, Stage, Start, Stored, Verdict, Vote, Voted,
 };
 use std::time::Duration;
 
@@ -190,6 +190,43 @@ fn keyspaces_are_asked_beside_the_first_record_but_nothing_is_decided_before_it(
         assert_eq!(lab.end(3, 1, End::RolledBack), [Effect::Deposed]);
         assert!(lab.it.is_over() && lab.verdict().is_none());
     }
+}
+
+/// A bundle, of which one branch is in a database.
+fn start_bundle() -> Start {
+    let mut start = start(2);
+    start.branches[1].kind = Kind::Postgres;
+    start.carried = vec![Carried { id: "x".to_owned(), content: 7 }];
+    start
+}
+
+#[test]
+fn a_bundle_asks_databases_beside_its_first_record_and_is_disbanded_by_one() {
+    let mut lab = Lab::of(start_bundle());
+    assert_eq!((asks(&lab.out), lab.out.len()), (2, 3), "both, and the record");
+    lab.vote(1, 0, Vote::Yes);
+    assert_eq!(lab.vote(1, 1, Vote::Yes), [], "there is no record");
+    assert!(stores(&lab.stored(2)), "the decision");
+    assert_eq!(lab.stored(3)[0], Effect::Decided);
+    assert_eq!(lab.verdict(), Some(&Verdict::Commit));
+
+    // One of those it carries was begun elsewhere.
+    let mut lab = Lab::of(start_bundle());
+    lab.vote(1, 0, Vote::Yes);
+    let [Effect::Store(request)] = &lab.lost(2)[..] else { panic!("{:?}", lab.out) };
+    assert_eq!((request.at, &request.record.carried[..]), (None, &[][..]));
+    assert_eq!(request.record.stage.verdict().map(Verdict::commits), Some(false));
+    assert_eq!(lab.vote(3, 1, Vote::Yes), [], "too late");
+    let told = lab.stored(4);
+    assert_eq!((told[0].clone(), settles(&told, false)), (Effect::Decided, 2));
+    lab.end(5, 0, End::RolledBack);
+    assert!(stores(&lab.end(6, 1, End::RolledBack)), "the end");
+
+    // And somebody has found a branch of it, and made it void.
+    let mut lab = Lab::of(start_bundle());
+    lab.lost(1);
+    assert_eq!(lab.lost(2), [Effect::Deposed]);
+    assert!(lab.it.is_over() && !lab.it.is_told());
 }
 
 #[test]

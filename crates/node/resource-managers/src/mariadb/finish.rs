@@ -18,10 +18,13 @@ const ADOPTING: &str = "adopting a branch";
 const SCANNING: &str = "scanning for branches in doubt";
 const FORGETTING: &str = "forgetting branches";
 
-/// How long to leave the server to let a branch go after its session was killed.
-const RELEASE_WAIT: Duration = Duration::from_millis(10);
-/// How often to try.
-const RELEASE_TRIES: usize = 20;
+/// The pause before a row that somebody has locked is written again.
+const BAR_WAIT: Duration = Duration::from_millis(10);
+
+/// How long to leave the server to let a branch go whose session has ended or was killed, before
+/// each further try, in milliseconds. Few: a commit that meets the server at the moment in which
+/// it lets the branch go is answered with "ok" and lost until it is restarted.
+const RELEASE_WAITS_MS: [u64; 4] = [10, 40, 160, 320];
 
 /// How many rows of the fence are removed in one transaction.
 const FORGOTTEN_TOGETHER: usize = 100;
@@ -72,13 +75,13 @@ impl MariaDb {
                 }
             }
         }
-        for _ in 0..RELEASE_TRIES {
+        for wait in RELEASE_WAITS_MS {
             match self.order_from_outside(order, branch, doing, deadline).await? {
                 Some(answer) => {
                     self.holders.over(branch);
                     return Ok(answer);
                 }
-                None => tokio::time::sleep(RELEASE_WAIT).await,
+                None => tokio::time::sleep(Duration::from_millis(wait)).await,
             }
         }
         Err(Error::Refused {
@@ -156,9 +159,9 @@ impl MariaDb {
                     // for the lock would be to wait for a branch that only we can end.
                     Err(Error::Refused { code, .. })
                         if code == answers::LOCK_WAIT.to_string()
-                            && deadline.left() > RELEASE_WAIT * 2 =>
+                            && deadline.left() > BAR_WAIT * 2 =>
                     {
-                        tokio::time::sleep(RELEASE_WAIT).await;
+                        tokio::time::sleep(BAR_WAIT).await;
                         continue;
                     }
                     Err(error) => return Err(error),

@@ -70,6 +70,11 @@ fn says_nothing(status: &Status) -> bool {
     )
 }
 
+/// Whether a refusal is about the member, which has begun nothing.
+fn is_its_own(status: &Status) -> bool {
+    matches!(status.code(), Code::NotFound | Code::FailedPrecondition)
+}
+
 /// Whether a member that answered this, which says nothing of the transaction, may have begun it
 /// all the same. Not, if it was not reached, or says itself that it could not.
 fn may_have_begun(status: &Status) -> bool {
@@ -137,12 +142,12 @@ impl Relay {
     pub async fn ask(
         &self,
         request: &RunTransactionRequest,
-        wanted: &Wanted,
+        (wanted, rides): (&Wanted, bool),
         by: Deadline,
     ) -> Handed {
         let by = by.min(Deadline::within(wanted.patience + GRACE));
         let mut doubt = Doubt::default();
-        match self.course(wanted) {
+        match self.course(wanted, rides) {
             Course::Here => Handed::Here(doubt),
             Course::Leader(leader, keyspace) => {
                 if self.rests(leader) {
@@ -154,9 +159,12 @@ impl Relay {
                     _ = keyspace.leader_changed(leader) => return Handed::Here(Doubt(true)),
                 };
                 match answer {
-                    // It has not heard of a participant that this member may know, and has begun
-                    // nothing.
-                    Err(status) if status.code() == Code::NotFound => Handed::Here(doubt),
+                    // It has begun nothing, for what is not so here, perhaps: a participant that it
+                    // does not know, or cannot use.
+                    Err(status) if is_its_own(&status) => {
+                        self.let_rest(leader);
+                        Handed::Here(doubt)
+                    }
                     Err(status) if says_nothing(&status) => {
                         doubt.heard(&status);
                         Handed::Here(doubt)
@@ -194,7 +202,7 @@ impl Relay {
         }
     }
 
-    fn course(&self, wanted: &Wanted) -> Course {
+    fn course(&self, wanted: &Wanted, rides: bool) -> Course {
         let (mut common, mut first) = (None::<BTreeSet<NodeId>>, None);
         let mut elsewhere = false;
         let keyspaces = wanted.branches.iter();
@@ -231,7 +239,7 @@ impl Relay {
         // Without a keyspace it is the records that it meets others at.
         let meets = first.or_else(|| self.node.keyspace(TRANSACTIONS).ok());
         match meets {
-            Some(keyspace) if wanted.may_ride() => {
+            Some(keyspace) if rides => {
                 let leader = keyspace.consensus().leader;
                 let able = common.is_none_or(|members| members.contains(&leader));
                 match able && leader != self.node.node() && !leader.is_none() {
@@ -265,12 +273,16 @@ impl Relay {
         request.metadata_mut().insert(RELAYED, MetadataValue::from_static("1"));
         request.set_timeout(limit);
         let answer = client.run(request).await;
-        if answer.as_ref().is_err_and(says_nothing)
-            && let Some(way) = self.ways.lock().get_mut(&member)
-        {
-            way.rests_until = Some(Instant::now() + REST);
+        if answer.as_ref().is_err_and(says_nothing) {
+            self.let_rest(member);
         }
         answer
+    }
+
+    fn let_rest(&self, member: NodeId) {
+        if let Some(way) = self.ways.lock().get_mut(&member) {
+            way.rests_until = Some(Instant::now() + REST);
+        }
     }
 
     /// Connects when it is first used. Where the member is now is looked up after a failure only.

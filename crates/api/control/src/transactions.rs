@@ -195,7 +195,8 @@ impl Transactions for Service {
         let wanted = wanted(request, self.max_txn_ops)?;
         let mut doubt = Doubt::default();
         if let Some(asked) = asked {
-            match self.relay.ask(&asked, &wanted, by).await {
+            let rides = self.node.may_ride(&wanted);
+            match self.relay.ask(&asked, (&wanted, rides), by).await {
                 Handed::Answered(answer) => return *answer,
                 Handed::Here(begun) => doubt = begun,
             }

@@ -51,7 +51,7 @@ fn clients(record: &Record) -> u64 {
 
 impl Counters {
     /// One that this node drives is decided. A bundle that is not to commit decides nothing: whom
-    /// it carried goes alone.
+    /// it carried goes alone. It has no content of its own.
     pub fn decided(&self, record: &Record) {
         let Some(verdict) = record.stage.verdict() else { return };
         match verdict.commits() {
@@ -59,7 +59,7 @@ impl Counters {
                 self.committed.fetch_add(clients(record), Relaxed);
                 self.carried.fetch_add(record.carried.len() as u64, Relaxed);
             }
-            false if record.carried.is_empty() => drop(self.rolled_back.fetch_add(1, Relaxed)),
+            false if record.content != 0 => drop(self.rolled_back.fetch_add(1, Relaxed)),
             false => {}
         }
     }
@@ -128,6 +128,7 @@ mod tests {
     fn record(stage: Stage, began_ms: u64, carried: usize) -> Record {
         let mut record = Record::void(Owner::default(), began_ms, "");
         record.stage = stage;
+        record.content = u128::from(carried == 0);
         let branch = |name| BranchRecord::keyspace(name, name, GroupId(7));
         record.branches = ["orders", "stock"].map(branch).to_vec();
         record.carried =
@@ -147,6 +148,8 @@ mod tests {
         counters.decided(&record(Stage::Finished(rolled_back()), 0, 0));
         // It is taken apart: each of them is decided by itself.
         counters.decided(&record(Stage::Decided(rolled_back()), 0, 20));
+        // It could not be, and carries nobody any more.
+        counters.decided(&Record { content: 0, ..record(Stage::Decided(rolled_back()), 0, 0) });
         counters.taken_over(&record(Stage::Open, 0, 20));
         let counts = counters.read();
         assert_eq!((counts.committed, counts.rolled_back, counts.carried), (21, 1, 20));

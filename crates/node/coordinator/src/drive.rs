@@ -147,6 +147,9 @@ impl Drive {
                 Effect::Deposed => {
                     let id = &self.live.id;
                     tracing::info!(id, "somebody else drives the transaction now");
+                    if !self.coordinator.record().is_in_keyspaces() {
+                        self.inner.recovery.hurry();
+                    }
                 }
             }
         }
@@ -232,8 +235,9 @@ impl Drive {
                     let named = name(cluster, &live.id, asked, &it.participant, &it.name);
                     match (named, inner.manager(it.kind, &it.participant)) {
                         (Ok(name), Ok(manager)) => {
-                            let outside = Outside { live: &live, manager: &*manager, name, branch };
-                            break outside.settle(&inner.recovery, commit, alone).await;
+                            let (inner, live, manager) = (&*inner, &*live, &*manager);
+                            let outside = Outside { inner, live, manager, name, branch };
+                            break outside.settle(commit, alone).await;
                         }
                         (Err(error), _) => live.trouble(branch, &error.to_string()),
                         (_, Err(error)) => live.trouble(branch, &error.to_string()),
@@ -289,7 +293,7 @@ fn outside<'a>(
     let name = name(cluster, &live.id, epoch, &it.participant, &it.name)
         .map_err(|error| error.to_string())?;
     let manager = inner.manager_ref(kind, &it.participant).map_err(|error| error.to_string())?;
-    Ok(Outside { live, manager, name, branch })
+    Ok(Outside { inner, live, manager, name, branch })
 }
 
 #[cfg(test)]

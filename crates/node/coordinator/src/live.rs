@@ -50,6 +50,8 @@ pub(crate) struct Live {
     asks: AtomicU32,
     /// Whether nobody waits for it to be carried out.
     patient: AtomicBool,
+    /// The branch, and its statement from 1, for which it was refused.
+    guilty: Mutex<Option<(u16, usize)>>,
 }
 
 impl Live {
@@ -68,6 +70,7 @@ impl Live {
             word: Notify::new(),
             asks: AtomicU32::new(0),
             patient: AtomicBool::new(false),
+            guilty: Mutex::default(),
         })
     }
 
@@ -87,6 +90,16 @@ impl Live {
 
     pub fn is_patient(&self) -> bool {
         self.patient.load(Relaxed)
+    }
+
+    /// This statement of a branch was refused.
+    pub fn blame(&self, branch: u16, statement: usize) {
+        self.guilty.lock().get_or_insert((branch, statement));
+    }
+
+    /// For which it was refused first, if for one.
+    pub fn guilty(&self) -> Option<(u16, usize)> {
+        *self.guilty.lock()
     }
 
     /// A branch says what it does, or, once it is committed, what it did.

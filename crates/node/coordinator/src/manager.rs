@@ -4,6 +4,7 @@
 
 use crate::keyspace::Pauses;
 use crate::live::Live;
+use crate::service::Inner;
 use quorate_base::ClusterId;
 use quorate_resource_managers as rm;
 use quorate_resource_managers::{BranchName, Deadline, ResourceManager, TransactionName, Work};
@@ -15,6 +16,7 @@ const ORDER_LIMIT: Duration = Duration::from_secs(5);
 
 /// One branch at one participant outside.
 pub(crate) struct Outside<'a> {
+    pub inner: &'a Inner,
     pub live: &'a Live,
     pub manager: &'a dyn ResourceManager,
     pub name: BranchName,
@@ -57,6 +59,12 @@ impl Outside<'_> {
                 rm::Vote::Yes => return Some(Vote::Yes),
                 rm::Vote::ReadOnly => return Some(Vote::ReadOnly),
                 rm::Vote::No(refusal) => {
+                    if refusal.is_unreachable() {
+                        self.inner.doubt_fitness(self.manager.name());
+                    }
+                    if let Some(statement) = refusal.statement() {
+                        self.live.blame(self.branch, statement);
+                    }
                     return Some(Vote::No { reason: refusal.to_string(), again: None });
                 }
                 rm::Vote::Unknown(doubt) => self.live.trouble(self.branch, &doubt.to_string()),
@@ -85,13 +93,15 @@ impl Outside<'_> {
 
     /// Tells the decision, again and again, until it is certain that it is carried out. `alone`:
     /// it may have committed by itself.
-    pub async fn settle(&self, recovery: &rm::Recovery, commit: bool, alone: bool) -> End {
+    pub async fn settle(&self, commit: bool, alone: bool) -> End {
         let mut pauses = Pauses::new();
         loop {
             let deadline = Deadline::within(ORDER_LIMIT);
             let outcome = match alone && !commit {
                 true => self.manager.rollback(&self.name, deadline).await,
-                false => recovery.settle(self.manager, &self.name, commit, deadline).await,
+                false => {
+                    self.inner.recovery.settle(self.manager, &self.name, commit, deadline).await
+                }
             };
             match outcome {
                 rm::Outcome::Applied(_) => return End::Committed(0),

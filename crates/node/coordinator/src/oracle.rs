@@ -10,7 +10,7 @@ use std::time::Duration;
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
 /// Why a transaction is void whose record is made for a branch of it.
 pub(crate) const ORPHANED: &str =
-    "a branch of it was found prepared, and nobody had begun it or handed the branch in in time";
+    "a branch of it was found prepared, and in time nobody had handed it in or written a record";
 
 /// The records, as the managers' recovery sees them.
 pub(crate) struct Records(pub Weak<Inner>);
@@ -58,7 +58,12 @@ impl Inner {
         let store = self.store().ok_or("the records cannot be reached from this node yet")?;
         let words = |error: StoreError| error.to_string();
         let mut known = store.find(id, READ_TIMEOUT).await.map_err(words)?;
-        // Its application may have prepared it, and be about to hand it in.
+        if known.is_none() && self.live.get(id).is_some() {
+            // Its record is being written here.
+            return Ok(Decision::Unheard);
+        }
+        // Its application may have prepared it, and be about to hand it in; or its coordinator may
+        // be about to write the record, if it is a bundle.
         if known.is_none() && orphaned {
             self.bury(id, ORPHANED).await.map_err(words)?;
             // Whoever was first with a record: it says how it is.
@@ -66,7 +71,8 @@ impl Inner {
         }
         let Some(known) = known else { return Ok(Decision::Unheard) };
         let decision = match known.carried {
-            // A bundle has no branches outside: somebody else's transaction bears the same id.
+            // A bundle's branches bear its own id: this one is of another transaction of the same
+            // id as one that it carries.
             true if known.is_settled() => Decision::Abort,
             true => Decision::Undecided,
             false => decided(&known.record, branch),

@@ -30,7 +30,7 @@ const AWAY: Duration = Duration::from_millis(150);
 /// until so long after it was lost.
 const HURRY: Duration = Duration::from_secs(15);
 /// When participants outside are looked at after a node's loss, each after the one before.
-const HURRIES_MS: [u64; 5] = [0, 350, 500, 1_000, 2_000];
+const HURRIES_MS: [u64; 8] = [0, 350, 500, 1_000, 2_000, 3_000, 4_000, 4_000];
 /// A branch is looked at when it was seen in so many scans in a row.
 const SCANS: u32 = 2;
 /// How many branches of a keyspace are ended in one scan.

@@ -92,6 +92,7 @@ impl Outbox {
             let n = n.max(usize::from(taken.is_empty() && !queue.is_empty()));
             taken.extend(queue.drain(..n));
         }
+        self.due |= !self.held.is_empty();
         taken
     }
 }

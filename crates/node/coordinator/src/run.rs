@@ -26,6 +26,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 /// Transactions that one node drives at a time, but for those that it has taken over.
 const MOST_LIVE: usize = 4_096;
+/// How often a request is taken along, where others were refused, before it goes alone.
+const MOST_RIDES: u32 = 3;
 /// The least that an attempt is given to be decided.
 const LEAST: Duration = Duration::from_millis(50);
 
@@ -45,10 +47,10 @@ impl Transactions {
         request.check()?;
         let undecided = Deadline::within(request.patience);
         let limit = by.min(Deadline::within(request.patience + GRACE));
-        let mut company = request.may_ride();
+        let mut rides = if request.may_ride() { MOST_RIDES } else { 0 };
         while !limit.left().is_zero() {
             let by = (undecided, limit);
-            let told = self.attempt(&request, by, applied, &mut company).await?;
+            let told = self.attempt(&request, by, applied, &mut rides).await?;
             if let Some(report) = told {
                 return Ok(report);
             }
@@ -62,7 +64,7 @@ impl Transactions {
         request: &Request,
         by @ (undecided, limit): (Deadline, Deadline),
         applied: bool,
-        company: &mut bool,
+        rides: &mut u32,
     ) -> Result<Option<Report>, RunError> {
         let inner = &self.0;
         if let Some(live) = inner.live.get(&request.id) {
@@ -90,7 +92,8 @@ impl Transactions {
         }
         let branches = self.branches(request, undecided.min(limit)).await?;
         let mut ticket = None;
-        if std::mem::take(company) {
+        if *rides > 0 {
+            *rides -= 1;
             let rode = timeout(limit.left(), ride(inner, request, &branches, (undecided, applied)));
             let rode = rode.await;
             match rode.map_err(|_| in_doubt(&request.id))? {
@@ -98,8 +101,9 @@ impl Transactions {
                     return Ok(Some(carried(&bundle, place, request, applied, limit).await));
                 }
                 Ride::Alone(given) => ticket = given,
+                Ride::Again => return Ok(None),
                 Ride::Aboard => {
-                    *company = true;
+                    *rides += 1;
                     return Ok(None);
                 }
                 Ride::Elsewhere => {

@@ -8,7 +8,7 @@ use crate::open::Open;
 use crate::oracle::Records;
 use crate::outbox::{self, Outboxes};
 use crate::report::Report;
-use crate::request::{Branch, BranchWork};
+use crate::request::{Branch, BranchWork, Request};
 use crate::store::{Store, StoreError};
 use crate::takeover::Taken;
 use crate::writer::{self, Writer};
@@ -152,6 +152,11 @@ impl Inner {
         }
     }
 
+    /// The participant was not reached: whoever comes next asks whether it is there.
+    pub(crate) fn doubt_fitness(&self, participant: &str) {
+        self.fit.lock().remove(participant);
+    }
+
     pub(crate) async fn check(
         &self,
         manager: &dyn ResourceManager,
@@ -267,6 +272,18 @@ impl Transactions {
         Transactions(inner)
     }
 
+    /// Whether this may be carried with others, as far as this node knows of its participants.
+    pub fn may_ride(&self, request: &Request) -> bool {
+        let shares = |branch: &Branch| match &branch.work {
+            BranchWork::Keyspace { .. } => true,
+            BranchWork::Manager(kind, _) => self
+                .0
+                .manager_ref(kind_of(*kind), &branch.participant)
+                .is_ok_and(|manager| manager.shares()),
+        };
+        request.may_ride() && request.branches.iter().all(shares)
+    }
+
     /// The participants outside that this node is configured with.
     pub fn participants(&self) -> &Participants {
         &self.0.managers
@@ -342,11 +359,14 @@ fn unconfirmed(voters: &[NodeId]) -> String {
 }
 
 /// What a record tells: of a bundle, how those stand that it carries. An aborted one carries nobody
-/// any more.
+/// any more: it is told of itself while it has to be ended somewhere.
 fn reports(id: &str, (record, _): Kept) -> Vec<Report> {
     match record.stage.verdict() {
         _ if record.carried.is_empty() => vec![Report::of(id, record)],
-        Some(verdict) if !verdict.commits() => Vec::new(),
+        Some(verdict) if !verdict.commits() => match record.stage {
+            Stage::Finished(_) => Vec::new(),
+            _ => vec![Report::of(id, record)],
+        },
         _ => {
             let bundle = || Some(id.to_owned());
             let one =

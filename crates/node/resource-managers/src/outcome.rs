@@ -53,6 +53,27 @@ pub enum Refusal {
     NotAdoptable(String),
 }
 
+impl Refusal {
+    /// Whether the participant was not reached.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Refusal::Branch(Error::Unreachable { .. })
+                | Refusal::Statement { error: Error::Unreachable { .. }, .. }
+        )
+    }
+
+    /// The statement that caused it, from 1, if one did.
+    pub fn statement(&self) -> Option<usize> {
+        match self {
+            Refusal::Expectation { statement, .. } | Refusal::Statement { statement, .. } => {
+                Some(*statement)
+            }
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

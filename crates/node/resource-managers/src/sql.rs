@@ -26,6 +26,11 @@ pub(crate) fn is_call(sql: &str) -> bool {
     first_word(sql).is_ok_and(|word| word.eq_ignore_ascii_case("CALL"))
 }
 
+/// Whether a statement begins with one of these words, which are in lower case as it is.
+pub(crate) fn begins_with(sql: &str, words: &[&str]) -> bool {
+    first_word(sql).is_ok_and(|word| words.contains(&word))
+}
+
 /// The first word behind blanks, comments and opening parentheses.
 fn first_word(sql: &str) -> Result<&str, String> {
     let mut rest = sql;

@@ -90,6 +90,8 @@ impl Coordinator {
                     self.withdraw(out);
                 }
                 None if self.record.is_eager() => self.disband(moment, out),
+                // A branch of it was found, and it is void: what is outside is for who finds it.
+                None if self.is_disbanded() => self.withdraw(out),
                 _ => self.depose(out),
             };
         };
@@ -126,6 +128,11 @@ impl Coordinator {
         self.record.stage = Stage::Decided(Verdict::Abort { branch: None, reason });
         self.phase = Phase::Deciding;
         self.store(moment, out);
+    }
+
+    fn is_disbanded(&self) -> bool {
+        let aborts = self.record.stage.verdict().is_some_and(|verdict| !verdict.commits());
+        self.at.is_none() && aborts && !self.record.is_in_keyspaces()
     }
 
     pub(crate) fn depose(&mut self, out: &mut Vec<Effect>) {
@@ -505,8 +512,14 @@ impl Coordinator {
         let by_votes = *decision == commit::Decision::Commit && self.votes_decide();
         let canary = self.settings.canary;
         if self.writing.is_some() && !(by_votes && canary.sings(Bug::DecideBeforeRecord)) {
-            // There is no record yet.
+            // There is no record yet. Databases need not hold locks for it: nobody else can commit
+            // what has none.
+            let first = self.held.is_none();
             self.held.get_or_insert_with(|| decision.clone());
+            let aborts = *decision != commit::Decision::Commit;
+            if first && aborts && self.at.is_none() && !self.record.is_in_keyspaces() {
+                self.settle_all(false, out);
+            }
             return;
         }
         let unrecorded =

@@ -11,7 +11,7 @@
 //! aborts and one that takes over, one is deposed before anything is told.
 
 use crate::coordinator::{Coordinator, Effect, Found, Moment, Phase};
-use crate::record::{BranchState, Voted};
+use crate::record::{BranchState, Kind, Voted};
 use crate::steps::cut;
 use quorate_atomic_commit::{BranchId, Decision, Reason};
 
@@ -80,6 +80,9 @@ impl Coordinator {
     pub(crate) fn withdraw(&mut self, out: &mut Vec<Effect>) {
         self.phase = Phase::Withdrawing;
         self.held = None;
+        let outside = self.record.branches.iter_mut().filter(|it| it.kind != Kind::Keyspace);
+        // Found by a scan, which notes what is left there for it to be forgotten.
+        outside.for_each(|branch| branch.state = BranchState::RolledBack);
         self.settle_all(false, out);
         self.withdraw_further(out);
     }

@@ -9,41 +9,69 @@ use crate::transactions::{
 use quorate_client::Client;
 use quorate_end_to_end::Cluster;
 use quorate_wire::etcdserverpb::RangeRequest;
-use quorate_wire::quorate::RunTransactionRequest;
-use std::collections::BTreeMap;
+use quorate_wire::quorate::{Branch, RunTransactionRequest};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 const CLIENTS: u64 = 36;
 
 #[derive(Default)]
-struct Ledger {
+pub(crate) struct Ledger {
     /// What each was told, if it was: whether it commits.
     told: Mutex<BTreeMap<String, bool>>,
     /// How many were carried by a bundle.
     carried: AtomicU64,
     refused: AtomicU64,
-    stop: AtomicBool,
+    pub stop: AtomicBool,
+}
+
+impl Ledger {
+    /// What was done must be what clients were told, and enough of everything.
+    pub fn judge(&self, done: &BTreeSet<String>) {
+        let told = self.told.lock().unwrap();
+        for (id, commits) in told.iter() {
+            assert_eq!(done.contains(id), *commits, "{id} did not end as its client was told");
+        }
+        let (carried, refused) = (self.carried.load(Relaxed), self.refused.load(Relaxed));
+        println!(
+            "{} transactions, {} told, {carried} carried, {refused} refused",
+            done.len(),
+            told.len()
+        );
+        assert!(done.len() > 200 && carried > 50 && refused > 5, "too little happened");
+    }
+}
+
+/// What a client asks for, under this id and by its number; some of it is impossible, for the
+/// reason in the words of the last.
+pub(crate) type Asks = (fn(id: &str, me: u64, impossible: bool) -> Vec<Branch>, &'static str);
+
+/// A transaction in both keyspaces.
+fn in_keyspaces(id: &str, _: u64, impossible: bool) -> Vec<Branch> {
+    let half = |keyspace: &str, impossible: bool| {
+        let never = holds("never".to_owned(), "there".to_owned());
+        let compare = if impossible { vec![never] } else { Vec::new() };
+        let hot = put("hot".to_owned(), id.to_owned());
+        let done = vec![put(format!("log/{id}"), String::new()), hot, get("log/", "")];
+        branch(keyspace, compare, done)
+    };
+    vec![half("orders", false), half("stock", impossible)]
 }
 
 /// One transaction after the other.
-async fn work(client: Client, me: u64, ledger: Arc<Ledger>) {
+pub(crate) async fn work(client: Client, me: u64, (asks, why): Asks, ledger: Arc<Ledger>) {
     let mut n = 0;
     while !ledger.stop.load(Relaxed) {
         n += 1;
         let id = format!("{me}-{n}");
-        let half = |keyspace: &str, impossible: bool| {
-            let never = holds("never".to_owned(), "there".to_owned());
-            let compare = if impossible { vec![never] } else { Vec::new() };
-            let hot = put("hot".to_owned(), id.clone());
-            let done = vec![put(format!("log/{id}"), String::new()), hot, get("log/", "")];
-            branch(keyspace, compare, done)
-        };
         let impossible = (n + 7 * me).is_multiple_of(48);
+        let branches = asks(&id, me, impossible);
+        let guilty = branches.last().unwrap().name.clone();
         let request = RunTransactionRequest {
             id: id.clone(),
             patience_ms: 6_000,
-            branches: vec![half("orders", false), half("stock", impossible)],
+            branches,
             ..Default::default()
         };
         // Now and then the client is impatient, and asks another node as well.
@@ -66,8 +94,8 @@ async fn work(client: Client, me: u64, ledger: Arc<Ledger>) {
             ledger.refused.fetch_add(u64::from(!commits), Relaxed);
             // Who is refused goes alone, and is refused for a reason of its own.
             assert!(commits || it.bundle.is_empty(), "{it:?}");
-            if it.reason.contains("compare") {
-                assert!(impossible && it.guilty_branch == "stock", "{it:?}");
+            if it.reason.contains(why) {
+                assert!(impossible && it.guilty_branch == guilty, "{it:?}");
             }
         }
     }
@@ -81,7 +109,8 @@ fn what_is_carried_with_others_happens_once_or_not_at_all() {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|me| {
             let client = client(&cluster, None);
-            cluster.runtime.spawn(work(client, me, ledger.clone()))
+            let asks: Asks = (in_keyspaces, "compare");
+            cluster.runtime.spawn(work(client, me, asks, ledger.clone()))
         })
         .collect();
     every_node_dies(&mut cluster);
@@ -108,15 +137,5 @@ fn judge(cluster: &Cluster, ledger: &Ledger) {
     for (id, times) in &orders {
         assert_eq!(*times, 1, "{id} was done {times} times");
     }
-    let told = ledger.told.lock().unwrap();
-    for (id, commits) in told.iter() {
-        assert_eq!(orders.contains_key(id), *commits, "{id} did not end as its client was told");
-    }
-    let (carried, refused) = (ledger.carried.load(Relaxed), ledger.refused.load(Relaxed));
-    println!(
-        "{} transactions, {} told, {carried} carried, {refused} refused",
-        orders.len(),
-        told.len()
-    );
-    assert!(orders.len() > 200 && carried > 50 && refused > 5, "too little happened");
+    ledger.judge(&orders.into_keys().collect());
 }

@@ -9,6 +9,7 @@ mod bundles;
 mod cancel;
 mod command_line;
 mod coordinator;
+mod database_bundles;
 mod databases;
 mod etcdctl;
 mod faults;

@@ -218,6 +218,8 @@ impl Recovery {
         let mut all: Vec<BoxFuture<'_, (End, Duration)>> = Vec::with_capacity(found.len());
         for (in_doubt, left) in found.iter().zip(left) {
             let finish = self.finish(manager, in_doubt, left.is_zero());
+            // Where the records cannot be read it is looked at again, but not all the time.
+            let left = if left.is_zero() { self.settings.first_pause * 10 } else { left };
             all.push(Box::pin(async move { (finish.await, left) }));
         }
         let mut ends = stream::iter(all).buffer_unordered(concurrency);
@@ -267,9 +269,9 @@ impl Recovery {
             Some(Ok(decision)) => decision,
             Some(Err(why)) => {
                 warn!("what was decided about {} is not known: {why}", branch.transaction());
-                Decision::Undecided
+                unread(branch)
             }
-            None => Decision::Undecided,
+            None => unread(branch),
         };
         let outcome = match decision {
             Decision::Commit => self.order(manager, branch, true).await,
@@ -304,5 +306,14 @@ impl Recovery {
     /// What happened so far.
     pub fn counts(&self) -> Counts {
         self.counters.read(self.alarms.all().len())
+    }
+}
+
+/// What is taken for the decision where the records do not answer: a bundle's branch, which may
+/// have none, is soon looked at again.
+fn unread(branch: &BranchName) -> Decision {
+    match branch.transaction().is_bundle() {
+        true => Decision::Unheard,
+        false => Decision::Undecided,
     }
 }

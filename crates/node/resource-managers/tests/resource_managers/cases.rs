@@ -57,7 +57,6 @@ pub async fn what_shares_a_transaction_is_done_in_turn(bank: impl Bank) {
         _ => unreachable!(),
     };
     let mut all: Vec<SqlWork> = (0..100).map(|n| one(1 + n % 2, 1)).collect();
-    assert!(all.iter().all(SqlWork::may_share));
     let together = bank.branch("~0123");
     prepare(&*manager, &together, &Work::Sql(SqlWork::merged(all.iter()))).await;
     assert_eq!((bank.prepared().await, bank.balance(1).await), (1, 100));

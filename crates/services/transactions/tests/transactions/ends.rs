@@ -222,11 +222,27 @@ fn a_bundle_asks_databases_beside_its_first_record_and_is_disbanded_by_one() {
     lab.end(5, 0, End::RolledBack);
     assert!(stores(&lab.end(6, 1, End::RolledBack)), "the end");
 
-    // And somebody has found a branch of it, and made it void.
+    // And somebody has found a branch of it, and made it void: what is outside is for them.
     let mut lab = Lab::of(start_bundle());
     lab.lost(1);
-    assert_eq!(lab.lost(2), [Effect::Deposed]);
+    assert_eq!(settles(&lab.lost(2), false), 1);
+    assert_eq!(lab.end(3, 0, End::RolledBack), [Effect::Deposed]);
     assert!(lab.it.is_over() && !lab.it.is_told());
+
+    // It cannot be written: databases do not wait for that with what they have locked.
+    let mut lab = Lab::of(start_bundle());
+    lab.vote(1, 0, Vote::Yes);
+    lab.vote(2, 1, Vote::Yes);
+    assert_eq!(lab.give(100, Input::Tick), [], "all votes are there");
+    let mut lab = Lab::of(start_bundle());
+    lab.vote(1, 1, Vote::Yes);
+    assert_eq!(settles(&lab.give(100, Input::Tick), false), 2);
+    lab.end(101, 1, End::RolledBack);
+    lab.vote(102, 0, Vote::Yes);
+    assert_eq!(lab.verdict(), None, "nothing is told before there is a record");
+    assert!(stores(&lab.stored(200)), "the decision");
+    assert_eq!(lab.verdict().map(Verdict::commits), Some(false));
+    assert_eq!(settles(&lab.stored(201), false), 2);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Members that hand a transaction on: every member can be asked, wherever the keyspaces are.
 
-use crate::transactions::{branch, put, state};
+use crate::transactions::{branch, put, state, two_keyspaces};
 use crate::{begin, quorate};
 use quorate_client::{Client, Config};
 use quorate_end_to_end::{Cluster, Node, eventually};
@@ -99,4 +99,36 @@ fn every_member_can_be_asked() {
     let nobody = run(&cluster, &at(&cluster.nodes[0]), "apart", [&names[0], &names[apart]]);
     let why = nobody.unwrap_err();
     assert!(why.contains("no member has a replica of each"), "{why}");
+}
+
+#[test]
+fn who_drives_such_transactions_is_told() {
+    let _turn = begin();
+    let cluster = two_keyspaces();
+    let mut n = 0;
+    // Leadership may move meanwhile.
+    eventually("all tell of the same member", PATIENCE, || {
+        n += 1;
+        let told = |(at_node, node): (usize, &Node)| {
+            let ran = run(&cluster, &at(node), &format!("{n}-{at_node}"), ["orders", "stock"]);
+            ran.ok().map(|ran| ran.driven_at)
+        };
+        let told: Option<Vec<String>> = cluster.nodes.iter().enumerate().map(told).collect();
+        let Some(told) = told else { return false };
+        let Some(here) = told.iter().position(String::is_empty) else { return false };
+        let url = format!("http://{}", cluster.nodes[here].client);
+        told.iter().enumerate().all(|(at_node, told)| (at_node == here) == told.is_empty())
+            && told.iter().all(|told| told.is_empty() || *told == url)
+    });
+    // The client finds the way by itself, and goes on without that member.
+    let mut cluster = cluster;
+    let client = crate::transactions::client(&cluster, None);
+    for id in ["first", "second"] {
+        run(&cluster, &client, id, ["orders", "stock"]).unwrap();
+    }
+    let told = run(&cluster, &at(&cluster.nodes[0]), "where", ["orders", "stock"]).unwrap();
+    let leads = cluster.nodes.iter().position(|node| told.driven_at.ends_with(&node.client));
+    cluster.nodes[leads.unwrap_or(0)].kill();
+    let ran = run(&cluster, &client, "third", ["orders", "stock"]).unwrap();
+    assert!(matches!(state(&ran), TransactionState::Committing | TransactionState::Committed));
 }

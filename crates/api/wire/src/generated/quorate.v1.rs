@@ -1036,7 +1036,8 @@ pub struct RunTransactionRequest {
     #[prost(uint64, tag = "2")]
     pub patience_ms: u64,
     /// How its participants agree: "two-phase" or, for keyspaces alone, "paxos-commit". Empty is the
-    /// latter where it can be, and else the former.
+    /// latter where it can be, and else the former; named "two-phase" it is run by itself, otherwise
+    /// perhaps with others.
     #[prost(string, tag = "3")]
     pub protocol: ::prost::alloc::string::String,
     /// 1 to 32, each at another participant.

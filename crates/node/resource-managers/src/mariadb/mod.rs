@@ -13,6 +13,7 @@ mod finish;
 mod holders;
 mod prepare;
 mod session;
+mod together;
 
 use crate::config::DatabaseConfig;
 use crate::deadline::Deadline;

@@ -1,7 +1,7 @@
 //! The first phase: a branch runs, writes its fence row, and is prepared.
 
 use super::session::run;
-use super::{MariaDb, answers};
+use super::{MariaDb, answers, together};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::fence;
@@ -83,9 +83,19 @@ impl MariaDb {
         let session = self.brancher(deadline).await;
         let mut session = session.map_err(|error| Stop::Vote(Refusal::Branch(error)))?;
         let too_late = || Stop::Broken(self.too_late(RUNNING));
-        let begun = deadline.bound(self.begin_branch(&mut session, branch, work, deadline)).await;
-        let made = match begun.unwrap_or_else(|| Err(too_late())) {
-            Ok(made) => made,
+        let begun = async {
+            let together = branch.transaction().is_bundle().then(|| together::all(work)).flatten();
+            match together {
+                Some(all) => self.run_together(&mut session, branch, work, (&all, deadline)).await,
+                None => {
+                    let made = self.begin_branch(&mut session, branch, work, deadline).await?;
+                    Ok(self.run_branch(&mut session, &made, work).await)
+                }
+            }
+        };
+        let begun = deadline.bound(begun).await;
+        let mut outcome = match begun.unwrap_or_else(|| Err(too_late())) {
+            Ok(ran) => ran,
             Err(Stop::Broken(error)) => return Err(Stop::Broken(error)),
             Err(stop) => {
                 // Nothing is open in the session. To roll the branch back here would roll back one
@@ -94,8 +104,6 @@ impl MariaDb {
                 return Err(stop);
             }
         };
-        let ran = deadline.bound(self.run_branch(&mut session, &made, work)).await;
-        let mut outcome = ran.unwrap_or_else(|| Err(too_late()));
         if outcome.is_ok() {
             outcome = self.last_step(&mut session, branch, work, deadline).await;
         }
@@ -140,12 +148,41 @@ impl MariaDb {
         }
         match run(session, &begin(branch, work, deadline)).await {
             Ok(_) => Ok(all),
-            Err(error) => {
-                let exists = answers::code(&error) == Some(answers::DUPLICATE_XID);
-                let error = self.failed(RUNNING, &error);
-                Err(if exists { Stop::Fenced(error) } else { Stop::Broken(error) })
+            Err(error) => Err(self.not_begun(&error)),
+        }
+    }
+
+    /// Begins the branch and runs all of it, in one request: how it ran. After an error that is
+    /// not [`Stop::Broken`] it has not begun.
+    async fn run_together(
+        &self,
+        session: &mut Lease<Conn>,
+        branch: &BranchName,
+        work: &SqlWork,
+        (all, deadline): (&str, Deadline),
+    ) -> Result<Result<(), Stop>, Stop> {
+        let begin = begin(branch, work, deadline);
+        let before = begin.split("; ").count();
+        let (affected, ran) = together::run(session, &format!("{begin}; {all}")).await;
+        let Some(affected) = affected.get(before..).filter(|_| affected.len() >= before) else {
+            return Err(match ran {
+                Err(error) => self.not_begun(&error),
+                Ok(()) => Stop::Broken(self.too_late(RUNNING)),
+            });
+        };
+        for (i, (affected, statement)) in affected.iter().zip(&work.statements).enumerate() {
+            if let Some(wanted) = statement.affects.filter(|wanted| wanted != affected) {
+                let (statement, affected) = (i + 1, *affected);
+                return Ok(Err(Stop::Vote(Refusal::Expectation { statement, wanted, affected })));
             }
         }
+        Ok(ran.map_err(|error| self.statement_failed(affected.len(), &error)))
+    }
+
+    fn not_begun(&self, error: &mysql_async::Error) -> Stop {
+        let exists = answers::code(error) == Some(answers::DUPLICATE_XID);
+        let error = self.failed(RUNNING, error);
+        if exists { Stop::Fenced(error) } else { Stop::Broken(error) }
     }
 
     async fn run_branch(

@@ -58,13 +58,22 @@ pub async fn what_shares_a_transaction_is_done_in_turn(bank: impl Bank) {
     };
     let mut all: Vec<SqlWork> = (0..100).map(|n| one(1 + n % 2, 1)).collect();
     let together = bank.branch("~0123");
-    prepare(&*manager, &together, &Work::Sql(SqlWork::merged(all.iter()))).await;
-    assert_eq!((bank.prepared().await, bank.balance(1).await), (1, 100));
+    for again in [&manager, &manager, &bank.manager()] {
+        prepare(&**again, &together, &Work::Sql(SqlWork::merged(all.iter()))).await;
+        assert_eq!((bank.prepared().await, bank.balance(1).await), (1, 100));
+    }
     applied(&manager.commit(&together, soon()).await);
     assert_eq!((bank.balance(1).await, bank.balance(2).await), (150, 150));
     all[70] = one(77, 1);
     let why = refusal(&*manager, "~0124", &Work::Sql(SqlWork::merged(all.iter()))).await;
     assert_eq!(why, "statement 71 affected 0 rows where 1 must be");
+    let Work::Sql(twice) = bank.statements(&["INSERT INTO account (id, balance) VALUES (1, 0)"])
+    else {
+        unreachable!()
+    };
+    all[30] = twice;
+    let why = refusal(&*manager, "~0126", &Work::Sql(SqlWork::merged(all.iter()))).await;
+    assert!(why.starts_with("statement 31 failed: "), "{why}");
     let most = SqlWork { statements: vec![one(1, 1).statements.remove(0); 513], ..all[0].clone() };
     let why = refusal(&*manager, "~0125", &Work::Sql(most)).await;
     assert!(why.contains("513 statements; allowed are 1 to 512"), "{why}");

@@ -32,7 +32,7 @@ const QUIET_TURNS: usize = 4;
 const MOST_TURNS: usize = 32;
 /// How long what nobody waits for, and what holds locks, may wait for company: those who were
 /// answered a moment ago may ask for more.
-const HOLD: Duration = Duration::from_millis(4);
+const HOLD: Duration = Duration::from_millis(6);
 /// How long what is to be forgotten may wait for company.
 const FORGET_PAUSE: Duration = Duration::from_millis(250);
 

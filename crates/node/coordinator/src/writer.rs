@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 /// How long an end may wait for company.
-const END_PAUSE: Duration = Duration::from_millis(5);
+const END_PAUSE: Duration = Duration::from_millis(10);
 /// Records in one command,
 const MOST: usize = 64;
 /// and their bytes: far less than a command may have, and more than any record has.

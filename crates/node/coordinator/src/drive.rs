@@ -147,9 +147,7 @@ impl Drive {
                 Effect::Deposed => {
                     let id = &self.live.id;
                     tracing::info!(id, "somebody else drives the transaction now");
-                    if !self.coordinator.record().is_in_keyspaces() {
-                        self.inner.recovery.hurry();
-                    }
+                    self.leave_to_recovery();
                 }
             }
         }
@@ -158,6 +156,27 @@ impl Drive {
         if self.coordinator.is_told() && record.open_branches().next().is_none() {
             self.show(Progress::Applied);
         }
+    }
+
+    /// What it has asked of participants outside is not its any more: it is found by a scan, and
+    /// what was rolled back already is noted to be forgotten with the record that there is.
+    fn leave_to_recovery(&self) {
+        let record = self.coordinator.record();
+        if record.is_in_keyspaces() {
+            return;
+        }
+        let (inner, id) = (self.inner.clone(), self.live.id.clone());
+        let outside = record.branches.iter().filter(|branch| branch.kind != Kind::Keyspace);
+        let names = outside.filter_map(|branch| {
+            name(inner.node.cluster(), &id, record.asked, &branch.participant, &branch.name).ok()
+        });
+        let names: Vec<_> = names.collect();
+        tokio::spawn(async move {
+            if let Err(error) = inner.note_strays(&id, &names).await {
+                tracing::warn!(id, %error, "branches of it may be remembered for ever");
+            }
+            inner.recovery.hurry();
+        });
     }
 
     /// Lets whoever waits see how it stands.

@@ -21,7 +21,7 @@ use quorate_resource_managers::{
     Deadline, Participants, Recovery, RecoverySettings, ResourceManager,
 };
 use quorate_transactions::records::{FINISHED, Kept, OPEN};
-use quorate_transactions::{Carried, Kind, Moment, Owner, Stage, SuspicionSettings};
+use quorate_transactions::{Carried, Kind, Moment, Owner, Stage, SuspicionSettings, is_bundle_id};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -361,19 +361,19 @@ fn unconfirmed(voters: &[NodeId]) -> String {
 /// What a record tells: of a bundle, how those stand that it carries. An aborted one carries nobody
 /// any more: it is told of itself while it has to be ended somewhere.
 fn reports(id: &str, (record, _): Kept) -> Vec<Report> {
-    match record.stage.verdict() {
-        _ if record.carried.is_empty() => vec![Report::of(id, record)],
-        Some(verdict) if !verdict.commits() => match record.stage {
+    let aborts = record.stage.verdict().is_some_and(|verdict| !verdict.commits());
+    if is_bundle_id(id) && aborts {
+        return match record.stage {
             Stage::Finished(_) => Vec::new(),
             _ => vec![Report::of(id, record)],
-        },
-        _ => {
-            let bundle = || Some(id.to_owned());
-            let one =
-                |it: &Carried| Report { bundle: bundle(), ..Report::of(&it.id, record.clone()) };
-            record.carried.iter().map(one).collect()
-        }
+        };
     }
+    if record.carried.is_empty() {
+        return vec![Report::of(id, record)];
+    }
+    let bundle = || Some(id.to_owned());
+    let one = |it: &Carried| Report { bundle: bundle(), ..Report::of(&it.id, record.clone()) };
+    record.carried.iter().map(one).collect()
 }
 
 #[cfg(test)]

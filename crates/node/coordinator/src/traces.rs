@@ -6,7 +6,7 @@
 //! this one's; and of the last attempt a row may be the proof that it was committed.
 
 use crate::manager::name;
-use crate::service::{Inner, kind_of};
+use crate::service::{Inner, READ_TIMEOUT, kind_of};
 use crate::store::StoreError;
 use quorate_base::ClusterId;
 use quorate_resource_managers::{BranchName, EPOCH_LIMIT};
@@ -81,6 +81,22 @@ fn has(record: &Record, branch: &BranchName) -> bool {
 }
 
 impl Inner {
+    /// The same for several of one transaction, whatever its record says.
+    pub(crate) async fn note_strays(
+        &self,
+        id: &str,
+        branches: &[BranchName],
+    ) -> Result<(), StoreError> {
+        let store = self.store().ok_or(StoreError::Away)?;
+        for branch in branches {
+            // Each note changes the record's revision.
+            if let Some(known) = store.find(id, READ_TIMEOUT).await? {
+                self.note_stray(&known, branch).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Sees to it that this branch, which is about to be rolled back, is forgotten with the record
     /// that says so.
     pub(crate) async fn note_stray(

@@ -53,6 +53,9 @@ pub enum Refusal {
     NotAdoptable(String),
 }
 
+/// What databases say where a statement met somebody else's: deadlocks, serialization failures.
+const OF_OTHERS: [&str; 3] = ["40P01", "40001", "1213"];
+
 impl Refusal {
     /// Whether the participant was not reached.
     pub fn is_unreachable(&self) -> bool {
@@ -63,9 +66,15 @@ impl Refusal {
         )
     }
 
-    /// The statement that caused it, from 1, if one did.
+    /// The statement that caused it, from 1, if one did by itself: one that met others, in a
+    /// deadlock or as of another moment, did not.
     pub fn statement(&self) -> Option<usize> {
         match self {
+            Refusal::Statement { error: Error::Refused { code, .. }, .. }
+                if OF_OTHERS.contains(&code.as_str()) =>
+            {
+                None
+            }
             Refusal::Expectation { statement, .. } | Refusal::Statement { statement, .. } => {
                 Some(*statement)
             }

@@ -6,7 +6,8 @@
 //! the session, nor read as of a moment before its own transaction would have begun. So only
 //! statements share that call no functions but harmless ones, which are listed, and in MariaDB,
 //! where all reads of a transaction are as of its first, only those that read nothing without a
-//! lock. What triggers, views and defaults do is not seen here.
+//! lock. What triggers, views, defaults, operators and casts do is not seen here, nor a function
+//! that is called as if it were a column.
 
 use crate::spec::Kind;
 use crate::sql;
@@ -17,19 +18,20 @@ pub const SHARED_STATEMENTS: usize = 8;
 /// The most statements of branches that share one transaction, together.
 pub const MERGED_STATEMENTS: usize = 512;
 
-/// Words that may stand before an opening parenthesis: SQL's own, and functions that leave nothing
-/// behind in the session and tell nothing of it. Others may be anything.
+/// Words that may stand before an opening parenthesis: SQL's own, as far as no function can be
+/// called so, and functions of both databases that leave nothing behind in the session and tell
+/// nothing of it. Others may be anything.
 const HARMLESS: &str = "\
-    abs all and any as avg between by case cast ceil char check coalesce concat conflict \
-    count date date_trunc decimal distinct else except exists extract filter floor from \
-    gen_random_uuid greatest having if ifnull in intersect interval json_object \
-    jsonb_build_object key least length like limit lower ltrim max min mod nextval not now \
-    nullif numeric on or over replace returning round row rtrim select set some substring \
-    sum then trim union upper using values varchar when where";
+    abs all and any as avg between case cast ceil char coalesce concat count decimal \
+    distinct else except exists extract floor from greatest having in interval intersect \
+    least length like limit lower ltrim max min mod not now nullif numeric on or replace \
+    returning round row rtrim select some substring sum then trim union upper using values \
+    varchar when where";
 
-/// What a statement does not have, in lower case, if it shares: a variable of MariaDB's session, a
-/// sequence's last value, and comments, behind which a call could hide.
-const OF_SESSION: [&str; 5] = ["@", "previous value", "/*", "--", "#"];
+/// What a statement does not have, in lower case, if it shares: a variable of MariaDB's session,
+/// PostgreSQL's own tables, of which one sets what is set (`UPDATE pg_settings`), a sequence's last
+/// value, and comments and escapes, behind which any of that could hide.
+const OF_SESSION: [&str; 9] = ["@", "pg_", "previous", "currval", "lastval", "u&", "/*", "--", "#"];
 
 impl SqlWork {
     /// Whether it may be run in one transaction with others that may, of the same isolation.
@@ -69,10 +71,13 @@ fn calls_nothing_else(text: &str) -> bool {
         before = before[..at].trim_end();
         let start = before.rfind(|c: char| !is_of_name(c)).map_or(0, |at| at + 1);
         let (rest, word) = before.split_at(start);
-        let table = || rest.trim_end().ends_with("into");
+        let rest = rest.trim_end();
+        let table = || rest.ends_with("into") || (word == "conflict" && rest.ends_with(" on"));
+        let named = rest.ends_with('.');
         // Only operators, commas and parentheses may stand directly before one.
         let none = word.is_empty() && !before.ends_with(['"', '`', '\'', ']', '$', '.']);
-        if !none && !HARMLESS.split(' ').any(|known| known == word) && !table() {
+        let harmless = HARMLESS.split(' ').any(|known| known == word);
+        if named || !(none || harmless || table()) {
             return false;
         }
     }
@@ -130,6 +135,14 @@ mod tests {
             "UPDATE t SET a = now(use_tenant(1))",
             "SELECT lower.use_tenant(1)",
             "SELECT größe(1)",
+            "SELECT tenant . lower('acme')",
+            "SELECT \"tenant\". lower('acme')",
+            "SELECT set('app.tenant', '7')",
+            "SELECT conflict(1)",
+            "INSERT INTO t VALUES (PREVIOUS  VALUE FOR s)",
+            "INSERT INTO t VALUES (s.currval)",
+            "UPDATE pg_settings SET setting = $1 WHERE name = $2",
+            "UPDATE U&\"pg\\005fsettings\" SET setting = $1",
         ] {
             assert!(!work(&["SELECT 1", sql]).may_share(Kind::Postgres), "{sql}");
         }

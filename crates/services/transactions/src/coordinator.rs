@@ -438,7 +438,9 @@ impl Coordinator {
     pub fn next_timeout(&self) -> Option<Instant> {
         use quorate_atomic_commit::AtomicCommit;
         match self.phase {
-            Phase::Voting if self.record.is_alone() => Some(self.deadline),
+            Phase::Voting if self.record.is_alone() || self.waits_with_locks() => {
+                Some(self.deadline)
+            }
             Phase::Voting => self.site.next_timeout(),
             Phase::Retreating => Some(self.deadline),
             _ => None,

@@ -46,6 +46,11 @@ pub fn bundle_id(owner: Owner, number: u64) -> String {
     format!("{BUNDLE}{:032x}", content_hash(&parts.concat()))
 }
 
+/// Whether this is a bundle's id.
+pub fn is_bundle_id(id: &str) -> bool {
+    id.starts_with(BUNDLE)
+}
+
 /// Checks the id of a transaction that may be a bundle.
 ///
 /// # Errors

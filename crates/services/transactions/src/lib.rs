@@ -39,7 +39,9 @@ pub use coordinator::{
     CANCELLED, Coordinator, Effect, End, Found, Input, Moment, Settings, Start, StoreRequest,
     Stored, Vote,
 };
-pub use id::{MAX_ID_BYTES, Refused, bundle_id, check_id, check_known_id, content_hash};
+pub use id::{
+    MAX_ID_BYTES, Refused, bundle_id, check_id, check_known_id, content_hash, is_bundle_id,
+};
 pub use record::{
     BranchRecord, BranchState, Carried, Kind, MAX_BRANCHES, MAX_CARRIED, Owner, Record, Stage,
     Verdict, Voted,

@@ -130,6 +130,21 @@ impl Coordinator {
         self.store(moment, out);
     }
 
+    /// Whether all have said yes, databases among them, and there is still no record.
+    pub(crate) fn waits_with_locks(&self) -> bool {
+        self.at.is_none()
+            && self.held == Some(commit::Decision::Commit)
+            && !self.record.is_in_keyspaces()
+    }
+
+    /// The record cannot be written in time: when it can, it says that this is rolled back.
+    fn let_databases_go(&mut self, out: &mut Vec<Effect>) {
+        let why = "its record could not be written before the deadline";
+        let reason = Reason::Refused(why.to_owned());
+        self.held = Some(commit::Decision::Abort { branch: None, reason });
+        self.settle_all(false, out);
+    }
+
     fn is_disbanded(&self) -> bool {
         let aborts = self.record.stage.verdict().is_some_and(|verdict| !verdict.commits());
         self.at.is_none() && aborts && !self.record.is_in_keyspaces()
@@ -382,6 +397,7 @@ impl Coordinator {
         let late = moment.now >= self.deadline;
         match self.phase {
             Phase::Voting if late && self.record.is_alone() => self.ask_how_it_ended(out),
+            Phase::Voting if late && self.waits_with_locks() => self.let_databases_go(out),
             Phase::Voting => self.drive(moment, commit::Input::Tick, out),
             Phase::Retreating if late => self.give_up(moment, out),
             _ => {}

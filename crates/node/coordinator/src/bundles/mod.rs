@@ -98,7 +98,7 @@ impl Ticket {
                 }
                 linger = stop.decided(self.carried, self.since.elapsed(), self.late);
                 if how != Some(How::Committed) {
-                    // Whoever may ride again is here, and nobody else was answered.
+                    // Who may ride again comes by itself, and nobody else was answered.
                     (linger, stop.expects) = (None, None);
                 }
             }
@@ -164,6 +164,7 @@ pub(crate) async fn ride(
         branches: request.branches.clone(),
         records: records.to_vec(),
         until,
+        needs: patience(&request.branches),
         reply,
     };
     {

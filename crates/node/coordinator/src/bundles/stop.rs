@@ -30,8 +30,10 @@ pub(super) struct Waiting {
     pub branches: Vec<Branch>,
     /// What a record has of them.
     pub records: Vec<BranchRecord>,
-    /// It may stay undecided until then.
+    /// It may stay undecided until then,
     pub until: Deadline,
+    /// and a bundle may for so long.
+    pub needs: Duration,
     pub reply: oneshot::Sender<Ride>,
 }
 
@@ -83,9 +85,12 @@ impl Pace {
             }
             return;
         }
+        if carried == 1 {
+            return;
+        }
         self.well = 0;
         // Who is known to be guilty costs the others one ride: fewer only where there are many.
-        if carried > 1 && (how == How::Failed || again) {
+        if how == How::Failed || again {
             // A larger one may have gone before others were refused.
             self.most = self.most.min(carried.next_power_of_two() / 2);
         }
@@ -186,14 +191,15 @@ pub(super) struct All {
 }
 
 impl All {
-    /// Who goes now. Whoever has gone away is left behind, and whose time is up goes alone.
+    /// Who goes now. Whoever has gone away is left behind, and who has no time for a bundle goes
+    /// alone.
     pub fn depart(&mut self, line: &Line) -> Vec<Vec<Waiting>> {
         let Some(stop) = self.lines.get_mut(line) else { return Vec::new() };
         if stop.under_way >= stop.pace.limit() || stop.lingers() {
             return Vec::new();
         }
         for it in std::mem::take(&mut stop.waiting) {
-            if !it.reply.is_closed() && !it.until.left().is_zero() {
+            if !it.reply.is_closed() && it.until.left() >= it.needs {
                 stop.waiting.push_back(it);
             } else {
                 self.aboard.remove(&it.id);
@@ -230,6 +236,7 @@ mod tests {
             branches: Vec::new(),
             records: Vec::new(),
             until: Deadline::within(patience),
+            needs: Duration::from_millis(500),
             reply,
         };
         (it, answer)

@@ -22,9 +22,9 @@ const FORGETTING: &str = "forgetting branches";
 const BAR_WAIT: Duration = Duration::from_millis(10);
 
 /// How long to leave the server to let a branch go whose session has ended or was killed, before
-/// each further try, in milliseconds. Few: a commit that meets the server at the moment in which
+/// each try, in milliseconds. Few: a commit that meets the server at the moment in which
 /// it lets the branch go is answered with "ok" and lost until it is restarted.
-const RELEASE_WAITS_MS: [u64; 4] = [10, 40, 160, 320];
+const RELEASE_WAITS_MS: [u64; 5] = [0, 10, 40, 160, 320];
 
 /// How many rows of the fence are removed in one transaction.
 const FORGOTTEN_TOGETHER: usize = 100;
@@ -76,12 +76,13 @@ impl MariaDb {
             }
         }
         for wait in RELEASE_WAITS_MS {
-            match self.order_from_outside(order, branch, doing, deadline).await? {
-                Some(answer) => {
-                    self.holders.over(branch);
-                    return Ok(answer);
-                }
-                None => tokio::time::sleep(Duration::from_millis(wait)).await,
+            if wait > 0 {
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+            }
+            let answer = self.order_from_outside(order, branch, doing, deadline).await?;
+            if let Some(answer) = answer {
+                self.holders.over(branch);
+                return Ok(answer);
             }
         }
         Err(Error::Refused {

@@ -52,16 +52,21 @@ pub(super) async fn run(
         Ok(answers) => answers,
         Err(error) => return (affected, Err(error)),
     };
-    loop {
+    let ended = loop {
         affected.push(answers.affected_rows());
         if answers.is_empty() {
-            return (affected, answers.drop_result().await);
+            break answers.drop_result().await;
         }
         // Goes on to the next answer: there are no rows.
         if let Err(error) = answers.for_each(|_: Row| ()).await {
-            return (affected, Err(error));
+            break Err(error);
         }
+    };
+    if let Err(mysql_async::Error::Server(_)) = &ended {
+        // The driver keeps a refusal until it is asked for the answer behind: this is no number.
+        affected.pop();
     }
+    (affected, ended)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// What was decided about a transaction.
@@ -114,7 +114,7 @@ pub struct Recovery {
     /// When each branch that is prepared was first met, by participant.
     met: Mutex<BTreeMap<String, BTreeMap<BranchName, Instant>>>,
     /// Wakes whoever waits for the next scan.
-    hurry: Notify,
+    hurry: watch::Sender<u64>,
 }
 
 /// What became of a branch that a scan has found.
@@ -155,7 +155,7 @@ impl Recovery {
         settings: RecoverySettings,
     ) -> Recovery {
         let (alarms, counters) = (Alarms::default(), Counters::default());
-        let (met, hurry) = (Mutex::default(), Notify::new());
+        let (met, hurry) = (Mutex::default(), watch::channel(0).0);
         Recovery { managers, oracle, settings, alarms, counters, met, hurry }
     }
 
@@ -173,25 +173,19 @@ impl Recovery {
     /// Scans every participant soon: a coordinator was lost, which may have left branches that have
     /// no record.
     pub fn hurry(&self) {
-        self.hurry.notify_waiters();
-    }
-
-    async fn rest(&self, pause: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = self.hurry.notified() => {}
-        }
+        self.hurry.send_modify(|times| *times += 1);
     }
 
     async fn watch(&self, manager: &dyn ResourceManager) {
-        let mut pause = self.settings.first_pause;
+        // What hurries it during a scan lets the next one come at once.
+        let (mut pause, mut hurry) = (self.settings.first_pause, self.hurry.subscribe());
         loop {
             match self.scan(manager).await {
                 Ok(scanned) if scanned.unknown == 0 => {
                     pause = self.settings.first_pause;
                     // What nobody hands in is rolled back when its time has come.
                     let next = scanned.again.unwrap_or(self.settings.interval).max(pause);
-                    self.rest(next.min(self.settings.interval)).await;
+                    rest(next.min(self.settings.interval), &mut hurry).await;
                     continue;
                 }
                 Ok(scanned) => {
@@ -200,7 +194,7 @@ impl Recovery {
                 }
                 Err(error) => warn!("{error}; again in {pause:?}"),
             }
-            self.rest(pause).await;
+            rest(pause, &mut hurry).await;
             pause = (pause * 2).min(self.settings.longest_pause);
         }
     }
@@ -306,6 +300,14 @@ impl Recovery {
     /// What happened so far.
     pub fn counts(&self) -> Counts {
         self.counters.read(self.alarms.all().len())
+    }
+}
+
+async fn rest(pause: Duration, hurry: &mut watch::Receiver<u64>) {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        // It lives as long as whoever rests.
+        _ = hurry.changed() => {}
     }
 }
 

@@ -36,7 +36,7 @@ async fn at_every_step(proxy: &Proxy, mut operation: impl AsyncFnMut(&str, Cut))
 /// Finishes a branch through a manager that is not cut off, until it is certain.
 async fn settle(manager: &dyn ResourceManager, branch: &BranchName, commit: bool) -> Outcome {
     // MariaDB may lose an order that comes while it ends the session that holds the branch.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::time::sleep(Duration::from_millis(15)).await;
     let deadline = Deadline::within(Duration::from_secs(10));
     loop {
         let outcome = match commit {

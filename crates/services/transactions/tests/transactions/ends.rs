@@ -233,7 +233,12 @@ fn a_bundle_asks_databases_beside_its_first_record_and_is_disbanded_by_one() {
     let mut lab = Lab::of(start_bundle());
     lab.vote(1, 0, Vote::Yes);
     lab.vote(2, 1, Vote::Yes);
-    assert_eq!(lab.give(100, Input::Tick), [], "all votes are there");
+    assert_eq!(lab.it.next_timeout(), Some(at(100).now));
+    assert_eq!(lab.give(99, Input::Tick), [], "all votes are there");
+    assert_eq!(settles(&lab.give(100, Input::Tick), false), 2);
+    assert_eq!((lab.it.next_timeout(), lab.give(101, Input::Tick)), (None, Vec::new()));
+    assert!(stores(&lab.stored(200)), "the decision");
+    assert_eq!(lab.verdict().map(Verdict::commits), Some(false));
     let mut lab = Lab::of(start_bundle());
     lab.vote(1, 1, Vote::Yes);
     assert_eq!(settles(&lab.give(100, Input::Tick), false), 2);

@@ -86,7 +86,7 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
     let content = content_hash(&hashed.encode_to_vec());
     let branches = hashed.branches.into_iter().map(|it| branch(it, max_ops));
     let branches: Vec<_> = branches.collect::<Result<_, _>>().map_err(invalid)?;
-    let by_itself = !protocol.is_empty();
+    let named = !protocol.is_empty();
     let protocol = match protocol.as_str() {
         "" => usual_protocol(&branches),
         // Of those that have a name, the coordinator refuses what is not run between nodes.
@@ -94,7 +94,7 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
             invalid(format!("there is no protocol {name:?}: say two-phase or paxos-commit"))
         })?,
     };
-    let company = !(by_itself && protocol == Protocol::TwoPhase);
+    let company = !(named && protocol == Protocol::TwoPhase);
     Ok(Wanted { id: request.id, content, bytes, patience, protocol, company, branches })
 }
 

@@ -273,3 +273,34 @@ pub(crate) async fn watch(inner: Weak<Inner>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use quorate_keyspace::BranchId;
+
+    fn waiting(transaction: &'static str) -> Waiting {
+        let transaction = Bytes::from_static(transaction.as_bytes());
+        let id = BranchId { transaction, number: 1 };
+        let part = Part::new(BranchCommand::Forget { id, epoch: 1 }).unwrap();
+        Waiting { part, reply: None }
+    }
+
+    #[test]
+    fn what_is_held_goes_first_with_what_comes_or_when_it_is_due() {
+        let mut outbox = Outbox::default();
+        outbox.held.push(waiting("commit"));
+        outbox.idle.push(waiting("forget"));
+        assert!(outbox.take().is_empty() && !outbox.is_empty(), "it waits for company");
+        outbox.waiting.push(waiting("prepare"));
+        let parts = |taken: Vec<Waiting>| taken.into_iter().map(|it| it.part).collect::<Vec<_>>();
+        let expected = ["commit", "prepare", "forget"].map(waiting);
+        assert_eq!(parts(outbox.take()), parts(expected.into()));
+        outbox.held.extend((0..=MAX_TOGETHER).map(|_| waiting("commit")));
+        outbox.due = true;
+        assert_eq!(outbox.take().len(), MAX_TOGETHER);
+        assert_eq!(outbox.take().len(), 1, "the rest is due as well");
+        assert!(outbox.take().is_empty() && outbox.is_empty());
+    }
+}

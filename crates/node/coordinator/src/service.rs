@@ -152,6 +152,16 @@ impl Inner {
         }
     }
 
+    /// Whether the branch's participant takes several clients' transactions as one.
+    pub(crate) fn shares(&self, branch: &Branch) -> bool {
+        match &branch.work {
+            BranchWork::Keyspace { .. } => true,
+            BranchWork::Manager(kind, _) => self
+                .manager_ref(kind_of(*kind), &branch.participant)
+                .is_ok_and(ResourceManager::shares),
+        }
+    }
+
     /// The participant was not reached: whoever comes next asks whether it is there.
     pub(crate) fn doubt_fitness(&self, participant: &str) {
         self.fit.lock().remove(participant);
@@ -274,14 +284,7 @@ impl Transactions {
 
     /// Whether this may be carried with others, as far as this node knows of its participants.
     pub fn may_ride(&self, request: &Request) -> bool {
-        let shares = |branch: &Branch| match &branch.work {
-            BranchWork::Keyspace { .. } => true,
-            BranchWork::Manager(kind, _) => self
-                .0
-                .manager_ref(kind_of(*kind), &branch.participant)
-                .is_ok_and(|manager| manager.shares()),
-        };
-        request.may_ride() && request.branches.iter().all(shares)
+        request.may_ride() && request.branches.iter().all(|branch| self.0.shares(branch))
     }
 
     /// The participants outside that this node is configured with.

@@ -6,6 +6,7 @@
 //! `.`, `_`, `-`, `:`, `~` only, so that it can stand in SQL where no parameter may.
 
 use crate::error::Error;
+use crate::sql;
 use quorate_base::ClusterId;
 use std::fmt;
 use std::sync::Arc;
@@ -169,8 +170,11 @@ impl BranchName {
     /// XA's identifier as SQL has it: `X'<gtrid>',X'<bqual>',<formatID>`. In hexadecimal, which no
     /// character set or SQL mode reads in another way.
     pub fn xid(&self) -> String {
-        let hex = |text: &str| text.bytes().map(|b| format!("{b:02x}")).collect::<String>();
-        format!("X'{}',X'{}',{XA_FORMAT_ID}", hex(self.transaction.as_str()), hex(&self.qualifier))
+        format!(
+            "X'{}',X'{}',{XA_FORMAT_ID}",
+            sql::hex(self.transaction.as_str()),
+            sql::hex(&self.qualifier)
+        )
     }
 
     /// That it is this participant's.

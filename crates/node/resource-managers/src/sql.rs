@@ -26,6 +26,17 @@ pub(crate) fn is_call(sql: &str) -> bool {
     first_word(sql).is_ok_and(|word| word.eq_ignore_ascii_case("CALL"))
 }
 
+/// A text as hexadecimal digits, which need no quotes of their own and no character set.
+pub(crate) fn hex(text: &str) -> String {
+    use std::fmt::Write;
+    let mut digits = String::with_capacity(2 * text.len());
+    for byte in text.bytes() {
+        // Into a text it never fails.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
+}
+
 /// Whether a statement begins with one of these words, which are in lower case as it is.
 pub(crate) fn begins_with(sql: &str, words: &[&str]) -> bool {
     first_word(sql).is_ok_and(|word| words.contains(&word))

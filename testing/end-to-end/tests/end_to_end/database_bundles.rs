@@ -75,13 +75,7 @@ fn what_is_carried_to_databases_happens_once_or_not_at_all() {
         banks.mariadb_session("shop").await.query_drop(&made).await.unwrap();
     });
     let money = runtime.block_on(banks.look()).0;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("participants.toml");
-    banks.write_participants(&file, "");
-    let mut cluster = Cluster::start_with(3, &["--participants", file.to_str().unwrap()]);
-    eventually("the directory of keyspaces is there", PATIENCE, || {
-        quorate(&cluster, &["keyspace", "describe", "system"], "").code == Some(0)
-    });
+    let (_folder, mut cluster) = banks.cluster(3);
     let ledger = Arc::new(Ledger::default());
     let asks: Asks = (in_databases, "affected 0 rows");
     let clients: Vec<_> = (0..CLIENTS)

@@ -17,6 +17,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,6 +88,19 @@ impl Banks {
         let there: i64 = admin.query_first(sum).await.unwrap().unwrap();
         let xa: Vec<mysql_async::Row> = admin.query("XA RECOVER").await.unwrap();
         (here + there, prepared + i64::try_from(xa.len()).unwrap())
+    }
+
+    /// Members that have both as participants, with the folder of their file.
+    pub fn cluster(&self, members: u16) -> (TempDir, Cluster) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("participants.toml");
+        self.write_participants(&file, "");
+        let arguments = ["--participants", file.to_str().unwrap()];
+        let cluster = Cluster::start_with(members, &arguments);
+        eventually("the directory of keyspaces is there", PATIENCE, || {
+            quorate(&cluster, &["keyspace", "describe", "system"], "").code == Some(0)
+        });
+        (folder, cluster)
     }
 
     /// The file of participants, each with these settings beside what it needs.
@@ -225,13 +239,7 @@ fn a_keyspace_and_two_databases_end_alike_whoever_dies() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let test = "transactions across databases";
     let Some(mut banks) = runtime.block_on(Banks::open(test)) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("participants.toml");
-    banks.write_participants(&file, "");
-    let mut cluster = Cluster::start_with(3, &["--participants", file.to_str().unwrap()]);
-    eventually("the directory of keyspaces is there", PATIENCE, || {
-        quorate(&cluster, &["keyspace", "describe", "system"], "").code == Some(0)
-    });
+    let (_folder, mut cluster) = banks.cluster(3);
     let txn = |text: &str| quorate(&cluster, &["txn", "run", "-"], text);
 
     let ran = txn(ORDER).ok();
@@ -285,13 +293,7 @@ fn the_bench_moves_money_between_databases() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let test = "quorate bench transfer between databases";
     let Some(banks) = runtime.block_on(Banks::open(test)) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("participants.toml");
-    banks.write_participants(&file, "");
-    let cluster = Cluster::start_with(1, &["--participants", file.to_str().unwrap()]);
-    eventually("the directory of keyspaces is there", PATIENCE, || {
-        quorate(&cluster, &["keyspace", "describe", "system"], "").code == Some(0)
-    });
+    let (_folder, cluster) = banks.cluster(1);
     // It makes what all later ones need: the records' keyspace and the fences. It moves ten.
     quorate(&cluster, &["txn", "run", "-"], ORDER).ok();
     let keys = format!("--keys={ACCOUNTS}");

@@ -67,9 +67,9 @@ pub(super) fn line(inner: &Inner, request: &Request, branches: &[BranchRecord]) 
         }
         BranchWork::Manager(_, work) => {
             let Work::Sql(work) = work else { return None };
-            let manager = inner.manager_ref(record.kind, &branch.participant).ok()?;
-            let named = (branch.name.clone(), branch.participant.clone());
-            manager.shares().then_some(Seat::Database(named.0, named.1, work.isolation))
+            let (name, participant) = (branch.name.clone(), branch.participant.clone());
+            let seat = Seat::Database(name, participant, work.isolation);
+            inner.shares(branch).then_some(seat)
         }
     };
     request.branches.iter().zip(branches).map(one).collect()

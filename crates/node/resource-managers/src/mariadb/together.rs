@@ -1,5 +1,5 @@
-//! All statements of a branch in one request, where that can be: a bundle has many, and each would
-//! be a round trip of its own.
+//! All statements of a bundle's branch in one request, where that can be: they are many, and each
+//! would be a round trip of its own.
 //!
 //! The client protocol has no way to run several prepared statements at once, but the server can be
 //! told in words: `EXECUTE IMMEDIATE text USING values`. Texts are sent in hexadecimal, and values
@@ -22,7 +22,7 @@ pub(super) fn all(work: &SqlWork) -> Option<String> {
             return None;
         }
         let values: Option<Vec<String>> = statement.parameters.iter().map(literal).collect();
-        let hex: String = statement.sql.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let hex = sql::hex(&statement.sql);
         let using = match values?.join(", ") {
             none if none.is_empty() => none,
             values => format!(" USING {values}"),

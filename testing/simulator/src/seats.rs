@@ -219,7 +219,7 @@ impl World<'_> {
         let outcome = match reader.range(&range) {
             Ok(found) => translate::found(&found.kvs),
             Err(ReadError::Refused(why)) => Outcome::Refused(translate::refusal(&why)),
-            Err(ReadError::Failed(error)) => {
+            Err(error @ (ReadError::Failed(_) | ReadError::Closed)) => {
                 let text = format!("node {} cannot read: {error}", alive.node);
                 return self.check(Err(Violation::new("recovery", text)));
             }

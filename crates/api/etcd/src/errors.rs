@@ -194,6 +194,7 @@ pub(crate) fn unread(error: ReadError) -> Status {
     match error {
         ReadError::Refused(refused) => Refusal::from(refused).into(),
         ReadError::Failed(why) => Status::internal(why.to_string()),
+        ReadError::Closed => Refusal::Stopped.into(),
     }
 }
 

@@ -145,7 +145,6 @@ fn assemble(
     let tasks = vec![
         runtime.spawn(upkeep::publish(handle.clone(), config.me)).abort_handle(),
         runtime.spawn(upkeep::mind_space(handle.clone(), disk)).abort_handle(),
-        runtime.spawn(upkeep::refresh_views(handle.clone())).abort_handle(),
         runtime.spawn(keyspaces::follow_members(handle.clone())).abort_handle(),
         runtime.spawn(keyspaces::spread_leaders(handle, election_timeout)).abort_handle(),
     ];

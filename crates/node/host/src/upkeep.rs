@@ -58,21 +58,6 @@ pub(crate) async fn mind_space(handle: NodeHandle, disk: OsDisk) {
     }
 }
 
-/// How often the views of keyspaces that nobody writes to are taken anew.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Lets go of old views: as long as one is held, the engine keeps what was overwritten since, in
-/// every keyspace that shares its database.
-pub(crate) async fn refresh_views(handle: NodeHandle) {
-    loop {
-        sleep(REFRESH_INTERVAL).await;
-        for keyspace in handle.hosted() {
-            // Whoever is closed meanwhile has no view.
-            let _ = keyspace.with_keyspace(|keyspace| keyspace.refresh()).await;
-        }
-    }
-}
-
 async fn propose(handle: &KeyspaceHandle, command: &Command, doing: &str) {
     let Ok(body) = codec::encode(command) else { return };
     if let Err(error) = handle.propose(body, TIMEOUT).await {

@@ -101,12 +101,6 @@ impl<E: Engine> Keyspace<E> {
         Ok(Keyspace { store, state, lessor, patience, config, scrubbing: true, stopped: None })
     }
 
-    /// Shows readers the same state through a new view of the engine, so that the engine may let
-    /// go of what the old one held.
-    pub fn refresh(&mut self) {
-        self.store.refresh();
-    }
-
     /// For reading from other threads.
     pub fn reader(&self) -> Reader<E> {
         Reader::new(self.store.reader(), self.state.shared.clone())

@@ -28,6 +28,8 @@ pub enum ReadError {
     Refused(KeyspaceError),
     /// The store failed.
     Failed(ServiceError),
+    /// The replica was closed here.
+    Closed,
 }
 
 impl fmt::Display for ReadError {
@@ -35,6 +37,7 @@ impl fmt::Display for ReadError {
         match self {
             ReadError::Refused(why) => write!(f, "the read was refused: {why:?}"),
             ReadError::Failed(why) => why.fmt(f),
+            ReadError::Closed => Error::Closed.fmt(f),
         }
     }
 }
@@ -46,6 +49,7 @@ impl From<Error> for ReadError {
         match e {
             Error::Compacted { .. } => ReadError::Refused(KeyspaceError::Compacted),
             Error::Future { .. } => ReadError::Refused(KeyspaceError::FutureRevision),
+            Error::Closed => ReadError::Closed,
             other => ReadError::Failed(failed(other)),
         }
     }
@@ -129,7 +133,7 @@ impl<E: Engine> Reader<E> {
 
     /// The log's entries up to this index were applied.
     pub fn applied(&self) -> Index {
-        self.store.state().applied()
+        self.store.applied()
     }
 
     /// Reads a range.
@@ -266,7 +270,7 @@ impl<E: Engine> Reader<E> {
         free_bytes: Option<u64>,
     ) -> Option<crate::Command> {
         let raised = self.raised(Alarm::NoSpace, Some(guard.member));
-        guard.check(self.store.state().logical_bytes(), free_bytes, raised)
+        guard.check(self.sizes().logical_bytes, free_bytes, raised)
     }
 
     /// The fingerprint of the whole replicated state: the same on every replica that applied the
@@ -285,7 +289,7 @@ impl<E: Engine> Reader<E> {
 
     /// How large it is.
     pub fn sizes(&self) -> Sizes {
-        let state = self.store.state();
-        Sizes { logical_bytes: state.logical_bytes(), keys: state.keys() }
+        let (logical_bytes, keys) = self.store.sizes();
+        Sizes { logical_bytes, keys }
     }
 }

@@ -42,6 +42,8 @@ pub enum Error {
     },
     /// A peer sent a snapshot that makes no sense.
     Peer(String),
+    /// Whoever wrote this state has closed it, and its keys may be somebody else's by now.
+    Closed,
 }
 
 impl fmt::Display for Error {
@@ -64,6 +66,7 @@ impl fmt::Display for Error {
                 write!(f, "the state has format {found}, but this version reads up to {supported}")
             }
             Error::Peer(why) => write!(f, "a peer sent a bad snapshot: {why}"),
+            Error::Closed => write!(f, "the state was closed here: ask another member"),
         }
     }
 }

@@ -42,7 +42,7 @@ impl<E: Engine> ReadState<E> {
         readable(self.header(), revision)?;
         let last = if revision == 0 { self.revision() } else { revision };
         let first = self.compacted_revision();
-        let view = self.view();
+        let view = self.view()?;
         let mut fingerprint = Fingerprint::new();
         let mut add = |key: &[u8], record: &[u8]| {
             fingerprint.add(key);
@@ -71,7 +71,7 @@ impl<E: Engine> ReadState<E> {
         let mut fingerprint = Fingerprint::new();
         fingerprint.add(&self.hash_kv(0)?.to_le_bytes());
         fingerprint.add(&self.header().encode());
-        for pair in self.view().scan(Table::Meta, &[SERVICE_PREFIX], None) {
+        for pair in self.view()?.scan(Table::Meta, &[SERVICE_PREFIX], None) {
             let (name, value) = pair?;
             fingerprint.add(&name);
             fingerprint.add(&value);

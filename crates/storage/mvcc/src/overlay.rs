@@ -92,8 +92,8 @@ impl<V: Source> Overlay<V> {
         }
     }
 
-    /// All changes, in order of table and key.
-    pub fn into_batch(self) -> Vec<Change> {
+    /// All changes, in order of table and key, and the state that they are to be made to.
+    pub fn into_batch(self) -> (Vec<Change>, V) {
         let count: usize = self.tables.iter().map(BTreeMap::len).sum();
         let mut batch = Vec::with_capacity(count + self.history.len());
         for (table, pending) in Table::ALL.into_iter().zip(self.tables) {
@@ -101,7 +101,7 @@ impl<V: Source> Overlay<V> {
         }
         let history = self.history.into_iter();
         batch.extend(history.map(|(key, value)| (Table::History, key, Some(value))));
-        batch
+        (batch, self.base)
     }
 
     fn merged(&self, table: Table, from: &[u8], to: Option<&[u8]>, back: bool) -> Scan<'_> {

@@ -1,8 +1,12 @@
 //! Reading while another thread writes.
 //!
 //! Invariant: every read sees exactly the batches committed before some moment after the read
-//! began: the writer publishes a view of the engine together with the header of that state, and
-//! a read takes both at once.
+//! began. While nobody writes, the engine's present state is what readers see, together with the
+//! header on the board; nobody holds a view, so that the engine may free what was overwritten, in
+//! every state that shares its trees. Before the writer writes, it puts a view of the state so far
+//! on the board. A reader that takes a view of its own looks at the board again: if that is as it
+//! was, nothing was written before the view was taken. When the writer is gone, so is what readers
+//! see: what it wrote may be removed then.
 
 use crate::canary::Canary;
 use crate::engine::{Engine, Source};
@@ -15,34 +19,66 @@ use quorate_base::Index;
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A state as readers see it.
-pub struct Published<V> {
-    /// The engine's state.
-    pub view: V,
+/// A state as the board shows it.
+pub struct Shown<V> {
     /// The header in it.
     pub header: Header,
     /// The bug that is planted, if any.
     pub canary: Canary,
+    /// Where it is.
+    pub at: At<V>,
+}
+
+/// Where a state is that is shown.
+pub enum At<V> {
+    /// It is the engine's present one.
+    Engine,
+    /// The engine's is being changed: this view shows it as it was.
+    View(V),
+    /// Nowhere any more: the store is closed.
+    Nowhere,
 }
 
 /// Where the writer puts each new state, and readers find it.
-pub struct Board<V>(RwLock<Arc<Published<V>>>);
+pub struct Board<E: Engine> {
+    engine: E,
+    slot: RwLock<Arc<Shown<E::View>>>,
+}
 
-impl<V> Board<V> {
-    /// Starts with `published`.
-    pub fn new(published: Published<V>) -> Self {
-        Board(RwLock::new(Arc::new(published)))
+impl<E: Engine> Board<E> {
+    /// Starts with `shown`, a state of this engine.
+    pub fn new(engine: E, shown: Shown<E::View>) -> Self {
+        Board { engine, slot: RwLock::new(Arc::new(shown)) }
+    }
+
+    /// What it shows.
+    pub fn shown(&self) -> Arc<Shown<E::View>> {
+        self.slot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The latest state.
-    pub fn get(&self) -> Arc<Published<V>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn state(&self) -> ReadState<E> {
+        loop {
+            let shown = self.shown();
+            let view = match &shown.at {
+                At::View(view) => Some(view.clone()),
+                At::Nowhere => None,
+                At::Engine => {
+                    let view = self.engine.view();
+                    if !Arc::ptr_eq(&shown, &self.shown()) {
+                        continue;
+                    }
+                    Some(view)
+                }
+            };
+            return ReadState { view, shown };
+        }
     }
 
-    /// Replaces the latest state.
-    pub fn set(&self, published: Published<V>) {
-        let new = Arc::new(published);
-        let mut slot = self.0.write().unwrap_or_else(PoisonError::into_inner);
+    /// Shows another state.
+    pub fn show(&self, shown: Shown<E::View>) {
+        let new = Arc::new(shown);
+        let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *slot, new);
         // Closing the old view is the engine's work and need not keep readers waiting.
         drop(slot);
@@ -130,7 +166,7 @@ pub fn range(
 
 /// Reads a store from any thread. A clone is another handle.
 pub struct Reader<E: Engine> {
-    board: Arc<Board<E::View>>,
+    board: Arc<Board<E>>,
 }
 
 impl<E: Engine> Clone for Reader<E> {
@@ -140,23 +176,35 @@ impl<E: Engine> Clone for Reader<E> {
 }
 
 impl<E: Engine> Reader<E> {
-    pub(crate) fn new(board: Arc<Board<E::View>>) -> Self {
+    pub(crate) fn new(board: Arc<Board<E>>) -> Self {
         Reader { board }
     }
 
     /// The state right now, for several reads of one and the same.
     pub fn state(&self) -> ReadState<E> {
-        ReadState(self.board.get())
+        self.board.state()
     }
 
     /// The latest revision.
     pub fn revision(&self) -> Revision {
-        self.state().revision()
+        self.board.shown().header.revision
     }
 
     /// The oldest revision that can be read; zero before the first compaction.
     pub fn compacted_revision(&self) -> Revision {
-        self.state().compacted_revision()
+        self.board.shown().header.compacted
+    }
+
+    /// The log's entries up to this index were applied.
+    pub fn applied(&self) -> Index {
+        self.board.shown().header.applied
+    }
+
+    /// The bytes of the versions that can be read, the same on every replica; and how many keys
+    /// there are.
+    pub fn sizes(&self) -> (u64, u64) {
+        let shown = self.board.shown();
+        (shown.header.logical_bytes(), shown.header.keys)
     }
 
     /// Reads keys as of now or an old revision.
@@ -172,55 +220,59 @@ impl<E: Engine> Reader<E> {
 
 /// One state of a store, which later writes do not change. Hold it briefly: the engine cannot
 /// free what it sees.
-pub struct ReadState<E: Engine>(Arc<Published<E::View>>);
+pub struct ReadState<E: Engine> {
+    /// None, if the store was closed before.
+    view: Option<E::View>,
+    shown: Arc<Shown<E::View>>,
+}
 
 impl<E: Engine> Clone for ReadState<E> {
     fn clone(&self) -> Self {
-        ReadState(self.0.clone())
+        ReadState { view: self.view.clone(), shown: self.shown.clone() }
     }
 }
 
 impl<E: Engine> ReadState<E> {
-    pub(crate) fn view(&self) -> &E::View {
-        &self.0.view
+    pub(crate) fn view(&self) -> Result<&E::View, Error> {
+        self.view.as_ref().ok_or(Error::Closed)
     }
 
     pub(crate) fn canary(&self) -> Canary {
-        self.0.canary
+        self.shown.canary
     }
 
     pub(crate) fn header(&self) -> &Header {
-        &self.0.header
+        &self.shown.header
     }
 
     /// The latest revision.
     pub fn revision(&self) -> Revision {
-        self.0.header.revision
+        self.shown.header.revision
     }
 
     /// The oldest revision that can be read; zero before the first compaction.
     pub fn compacted_revision(&self) -> Revision {
-        self.0.header.compacted
+        self.shown.header.compacted
     }
 
     /// The log's entries up to this index were applied.
     pub fn applied(&self) -> Index {
-        self.0.header.applied
+        self.shown.header.applied
     }
 
     /// The bytes of the versions that can be read, the same on every replica.
     pub fn logical_bytes(&self) -> u64 {
-        self.0.header.logical_bytes()
+        self.shown.header.logical_bytes()
     }
 
     /// How many keys there are.
     pub fn keys(&self) -> u64 {
-        self.0.header.keys
+        self.shown.header.keys
     }
 
     /// Reads keys as of now or an old revision.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResult, Error> {
-        range(self.view(), self.header(), request, self.canary())
+        range(self.view()?, self.header(), request, self.canary())
     }
 
     /// Shows `visit` the keys of a range as of `revision` (zero: now), ascending, without their
@@ -232,12 +284,12 @@ impl<E: Engine> ReadState<E> {
         visit: impl FnMut(Bytes, KeyMeta) -> Visit,
     ) -> Result<(), Error> {
         let revision = readable(self.header(), revision)?;
-        versions::visit(self.view(), range, revision, self.canary(), visit)
+        versions::visit(self.view()?, range, revision, self.canary(), visit)
     }
 
     /// The value of a version of a key that this state showed.
     pub fn value(&self, meta: &KeyMeta) -> Result<Bytes, Error> {
-        versions::value(self.view(), meta.at)
+        versions::value(self.view()?, meta.at)
     }
 
     /// Reads a stretch of history. The first revision may be the compacted one, but not below;
@@ -247,11 +299,11 @@ impl<E: Engine> ReadState<E> {
         if request.from < compacted {
             return Err(Error::Compacted { requested: request.from, compacted });
         }
-        versions::changes(self.view(), request, compacted)
+        versions::changes(self.view()?, request, compacted)
     }
 
     /// A named record of the service.
     pub fn meta(&self, name: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.view().get(crate::engine::Table::Meta, &service_name(name))
+        self.view()?.get(crate::engine::Table::Meta, &service_name(name))
     }
 }

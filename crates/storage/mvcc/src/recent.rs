@@ -1,5 +1,6 @@
-//! The facts of keys that were changed or looked up lately: most changes are of such keys, and
-//! looking into the engine is a third of what a change costs.
+//! The facts of keys that were changed more than once, the last time lately: most changes are of
+//! such keys, and looking into the engine is a third of what a change costs. A key that is made and
+//! never changed again is not worth its place.
 //!
 //! Invariant: what is remembered is what the engine's last batch says. It changes no result, and
 //! its memory is bounded: two maps of [`CAPACITY`] keys, of which the older is forgotten whole.
@@ -32,19 +33,24 @@ impl Recent {
     }
 
     /// Remembers what a key is now.
-    pub fn set(&mut self, key: Bytes, latest: Option<Latest>) {
+    pub fn set(&mut self, key: &[u8], latest: Option<Latest>) {
         if key.len() > MAX_KEY_BYTES {
             return;
         }
-        if let Some(slot) = self.young.get_mut(&key[..]) {
+        if let Some(slot) = self.young.get_mut(key) {
             *slot = latest;
             return;
         }
-        if self.young.len() >= CAPACITY {
-            self.old = std::mem::take(&mut self.young);
+        let is_new = latest.is_none_or(|latest| latest.meta.version == 1);
+        if is_new && !self.old.contains_key(key) {
+            return;
         }
-        // The key may share the memory of a whole batch, which must not be kept for it.
-        self.young.insert(Bytes::copy_from_slice(&key), latest);
+        if self.young.len() >= CAPACITY {
+            // The map that is full keeps its room: to grow anew costs as much as to fill it.
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
+        }
+        self.young.insert(Bytes::copy_from_slice(key), latest);
     }
 
     /// Forgets everything: the engine's content was replaced, or is in doubt.
@@ -67,15 +73,35 @@ mod tests {
             Some(Latest { meta, steps: 1 })
         };
         for n in 0..3 * CAPACITY {
-            recent.set(key(n), meta(1));
-            recent.set(key(7), meta(n as u64));
+            recent.set(&key(n), meta(2));
+            recent.set(&key(7), meta(n as u64 + 2));
         }
-        assert_eq!(recent.get(b"7"), Some(meta(3 * CAPACITY as u64 - 1)));
+        assert_eq!(recent.get(b"7"), Some(meta(3 * CAPACITY as u64 + 1)));
         assert!(recent.young.len() + recent.old.len() <= 2 * CAPACITY);
-        recent.set(key(7), None);
+        recent.set(&key(7), None);
         assert_eq!(recent.get(b"7"), Some(None));
         assert_eq!(recent.get(b"8"), None);
         recent.clear();
         assert_eq!(recent.get(b"7"), None);
+    }
+
+    #[test]
+    fn a_new_key_is_remembered_only_in_the_place_of_an_old_one() {
+        let mut recent = Recent::default();
+        let key = |n: usize| Bytes::from(n.to_string());
+        let meta = |version| {
+            let meta = KeyMeta { version, ..KeyMeta::default() };
+            Some(Latest { meta, steps: 1 })
+        };
+        recent.set(&key(0), meta(1));
+        recent.set(&key(0), None);
+        assert_eq!(recent.get(b"0"), None);
+        recent.set(&key(0), meta(2));
+        // Now it is in the older of the maps.
+        (1..=CAPACITY).for_each(|n| recent.set(&key(n), meta(2)));
+        for now in [None, meta(1)] {
+            recent.set(&key(0), now);
+            assert_eq!(recent.get(b"0"), Some(now));
+        }
     }
 }

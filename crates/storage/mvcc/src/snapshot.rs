@@ -65,7 +65,7 @@ impl<E: Engine> SnapshotReader<E> {
         if !std::mem::replace(&mut self.begun, true) {
             w.raw(MAGIC).u8(VERSION);
         }
-        let view = self.state.view();
+        let view = self.state.view()?;
         for table in Table::ALL.into_iter().filter(|t| *t >= first) {
             self.table = Some(table);
             for pair in view.scan(table, &self.from, None) {
@@ -231,8 +231,6 @@ impl<E: Engine> Store<E> {
     /// Replaces the state, atomically and durably, by what was received; readers see it at once.
     pub fn install(&mut self, received: SnapshotReceiver<E>) -> Result<(), Error> {
         let (staging, header) = received.finish()?;
-        self.engine().install(staging)?;
-        self.replaced(header);
-        Ok(())
+        self.replace(staging, header)
     }
 }

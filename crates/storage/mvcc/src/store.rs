@@ -5,7 +5,7 @@ use crate::engine::{Change, Engine, Source, Table};
 use crate::error::Error;
 use crate::format::{HEADER_NAME, Header, read_latest, service_name};
 use crate::key_value::Revision;
-use crate::reader::{Board, Published, ReadState, Reader};
+use crate::reader::{At, Board, ReadState, Reader, Shown};
 use crate::recent::Recent;
 use crate::scrub;
 use crate::txn::WriteTxn;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// [`Reader`].
 pub struct Store<E: Engine> {
     engine: E,
-    board: Arc<Board<E::View>>,
+    board: Arc<Board<E>>,
     header: Header,
     canary: Canary,
     recent: Recent,
@@ -40,8 +40,8 @@ impl<E: Engine> Store<E> {
                 header
             }
         };
-        let view = engine.view();
-        let board = Arc::new(Board::new(Published { view, header: header.clone(), canary }));
+        let shown = Shown { header: header.clone(), canary, at: At::Engine };
+        let board = Arc::new(Board::new(engine.clone(), shown));
         Ok(Store { engine, board, header, canary, recent: Recent::default() })
     }
 
@@ -58,8 +58,9 @@ impl<E: Engine> Store<E> {
         self.canary
     }
 
+    /// The state right now, for the writer: nobody else changes it.
     pub(crate) fn view(&self) -> E::View {
-        self.board.get().view.clone()
+        self.engine.view()
     }
 
     /// The log's entries up to this index were applied.
@@ -122,8 +123,14 @@ impl<E: Engine> Store<E> {
         WriteTxn::new(self)
     }
 
-    /// Writes a batch and publishes the state after it.
-    pub(crate) fn write(&mut self, mut batch: Vec<Change>, header: Header) -> Result<(), Error> {
+    /// Writes a batch over the state of which `before` is a view, and shows the state after it.
+    pub(crate) fn write(
+        &mut self,
+        mut batch: Vec<Change>,
+        before: E::View,
+        header: Header,
+    ) -> Result<(), Error> {
+        self.hold(before);
         if self.canary.sings(Bug::AppliedIndexApart) {
             let apart = batch.extract_if(.., |(t, k, _)| *t == Table::Meta && *k == HEADER_NAME);
             self.engine.write(apart.collect())?;
@@ -133,39 +140,45 @@ impl<E: Engine> Store<E> {
             self.recent.clear();
         }
         written?;
-        self.publish(header);
+        self.show(header);
         Ok(())
     }
 
     /// Remembers what keys become.
     fn remember(&mut self, batch: &[Change]) -> Result<(), Error> {
         for (_, key, value) in batch.iter().filter(|(table, _, _)| *table == Table::Current) {
-            self.recent.set(key.clone(), value.clone().map(read_latest).transpose()?);
+            self.recent.set(key, value.clone().map(read_latest).transpose()?);
         }
         Ok(())
     }
 
+    /// What was changed lately.
     pub(crate) fn recent(&self) -> &Recent {
         &self.recent
     }
 
-    /// Another state has taken the place of the present one.
-    pub(crate) fn replaced(&mut self, header: Header) {
-        self.recent.clear();
-        self.publish(header);
+    /// Another state takes the place of the present one.
+    pub(crate) fn replace(&mut self, staging: E::Staging, header: Header) -> Result<(), Error> {
+        self.hold(self.view());
+        let installed = self.engine.install(staging);
+        if installed.is_ok() {
+            self.recent.clear();
+        }
+        // If it could not begin, the present one stays.
+        self.show(if installed.is_ok() { header } else { self.header.clone() });
+        installed
     }
 
-    /// Shows readers the same state through a new view: an engine keeps what was overwritten for
-    /// as long as a view from before is held.
-    pub fn refresh(&mut self) {
-        self.publish(self.header.clone());
+    /// Shows readers this view of the present state, which is about to change.
+    fn hold(&self, view: E::View) {
+        let (header, canary) = (self.header.clone(), self.canary);
+        self.board.show(Shown { header, canary, at: At::View(view) });
     }
 
-    /// Shows the engine's state, whose header this is, to readers.
-    fn publish(&mut self, header: Header) {
+    /// Shows readers the engine's present state, whose header this is.
+    fn show(&mut self, header: Header) {
         self.header = header.clone();
-        let canary = self.canary;
-        self.board.set(Published { view: self.engine.view(), header, canary });
+        self.board.show(Shown { header, canary: self.canary, at: At::Engine });
     }
 
     /// Removes a piece of what compaction freed: a walk over at most `max_changes` changes of
@@ -178,8 +191,9 @@ impl<E: Engine> Store<E> {
         }
         match scrub::piece(&view, self.header.compacted, max_changes, self.canary)? {
             Some(piece) => {
+                self.hold(view);
                 self.engine.write(piece.batch)?;
-                self.publish(self.header.clone());
+                self.show(self.header.clone());
                 Ok(piece.more)
             }
             None => Ok(false),
@@ -191,5 +205,12 @@ impl<E: Engine> Store<E> {
     pub fn persister(&self) -> impl FnOnce() -> Result<Index, Error> + Send + 'static {
         let (engine, applied) = (self.engine.clone(), self.header.applied);
         move || engine.persist().map(|()| applied)
+    }
+}
+
+impl<E: Engine> Drop for Store<E> {
+    fn drop(&mut self) {
+        let (header, canary) = (self.header.clone(), self.canary);
+        self.board.show(Shown { header, canary, at: At::Nowhere });
     }
 }

@@ -16,6 +16,9 @@ use crate::store::Store;
 use crate::versions;
 use bytes::Bytes;
 use quorate_base::Index;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 /// What a put did to the key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +38,8 @@ pub struct WriteTxn<'a, E: Engine> {
     before_command: Header,
     /// Number of the command's next change.
     sub: u32,
+    /// Keys that the engine does not have: what is to be new is compared first, and made then.
+    absent: RefCell<HashSet<Vec<u8>, BuildHasherDefault<DefaultHasher>>>,
     events: Vec<Event>,
     events_before_command: usize,
 }
@@ -49,6 +54,7 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
             before_command: header.clone(),
             header,
             sub: 0,
+            absent: RefCell::default(),
             events: Vec::with_capacity(64),
             events_before_command: 0,
         }
@@ -98,17 +104,30 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
 
     /// What is known of a key now.
     pub fn get(&self, key: &[u8]) -> Result<Option<KeyMeta>, Error> {
-        Ok(self.latest(key)?.map(|l| l.meta))
+        Ok(self.look_up(key, true)?.map(|l| l.meta))
     }
 
     fn latest(&self, key: &[u8]) -> Result<Option<Latest>, Error> {
+        self.look_up(key, false)
+    }
+
+    /// Whether it is `asked` for: then it may be written next.
+    fn look_up(&self, key: &[u8], asked: bool) -> Result<Option<Latest>, Error> {
         if let Some(pending) = self.overlay.pending(Table::Current, key) {
             return pending.map(read_latest).transpose();
         }
-        match self.store.recent().get(key) {
-            Some(known) => Ok(known),
-            None => versions::latest(&self.overlay, key),
+        if let Some(known) = self.store.recent().get(key) {
+            return Ok(known);
         }
+        let mut absent = self.absent.borrow_mut();
+        if absent.contains(key) {
+            return Ok(None);
+        }
+        let found = versions::latest(&self.overlay, key)?;
+        if asked && found.is_none() {
+            absent.insert(key.to_vec());
+        }
+        Ok(found)
     }
 
     /// The value of a version of a key.
@@ -282,7 +301,8 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
         self.header.applied = applied;
         let name = Bytes::from_static(HEADER_NAME);
         self.overlay.set(Table::Meta, name, Some(self.header.encode()));
-        self.store.write(self.overlay.into_batch(), self.header)
+        let (batch, before) = self.overlay.into_batch();
+        self.store.write(batch, before, self.header)
     }
 }
 

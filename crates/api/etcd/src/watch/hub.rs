@@ -245,7 +245,9 @@ pub(crate) async fn serve_history<B: Backend>(node: Node<B>) {
                     node.hub.release(state);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot read history for watchers");
+                    if error != ReadError::Closed {
+                        tracing::error!(%error, "cannot read history for watchers");
+                    }
                     tokio::time::sleep(FAILURE_PAUSE).await;
                 }
             }

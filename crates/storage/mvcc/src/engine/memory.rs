@@ -165,6 +165,11 @@ impl MemoryEngine {
         });
     }
 
+    /// How many views are open, of the present state.
+    pub fn views(&self) -> usize {
+        self.state().read(|t| t.views.values().sum())
+    }
+
     /// A disk fault: what is read has a wrong checksum from now on, until the state is replaced.
     pub fn damage(&self) {
         self.state().damaged.store(true, Ordering::Relaxed);

@@ -38,8 +38,10 @@ impl Default for FjallSettings {
         FjallSettings {
             cache_bytes: 64 * MIB,
             // Measured: random inserts cost cache misses, so that small memtables win there even
-            // though they are compacted more often; history is inserted in order.
-            memtable_bytes: [MIB, 4 * MIB, 2 * MIB, 16 * MIB],
+            // though they are compacted more often; history is inserted in order. What is in the
+            // meta table, sessions and branches, is soon overwritten or removed: most of it ends in
+            // memory, if there is room.
+            memtable_bytes: [8 * MIB, 4 * MIB, 2 * MIB, 16 * MIB],
             journal_bytes: 128 * MIB,
             // With two, the first asks the queue over and over while the second compacts.
             worker_threads: 3,

@@ -1,7 +1,9 @@
 //! Many states in one database: apart from each other, replaced and removed one by one.
 
 use bytes::Bytes;
-use quorate_mvcc::{FjallEngine, FjallSettings, FjallShelf, MemoryEngine, Store};
+use quorate_mvcc::{
+    Error, FjallEngine, FjallSettings, FjallShelf, KeyRange, MemoryEngine, RangeRequest, Store,
+};
 use std::path::Path;
 
 fn open(path: &Path) -> FjallShelf {
@@ -95,4 +97,22 @@ fn copy_tree(from: &Path, to: &Path) {
             false => std::fs::copy(entry.path(), target).map(drop).unwrap(),
         }
     }
+}
+
+/// The keys go a piece at a time, and somebody else's may come to their place: a reader that is
+/// left must not see half of them, or those.
+#[test]
+fn who_reads_what_was_removed_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let shelf = open(dir.path());
+    let mut store = Store::open(shelf.engine(1).unwrap()).unwrap();
+    put(&mut store, 5, "mine");
+    let (reader, all) = (store.reader(), RangeRequest::of(KeyRange::From(Bytes::new())));
+    let before = reader.state();
+    drop(store);
+    shelf.remove(1).unwrap();
+    while shelf.sweep().unwrap() {}
+    put(&mut Store::open(shelf.engine(1).unwrap()).unwrap(), 5, "another's");
+    assert_eq!(reader.range(&all), Err(Error::Closed));
+    assert_eq!(before.range(&all).unwrap().kvs[0].value, "mine", "a read that began before");
 }

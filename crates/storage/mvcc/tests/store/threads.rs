@@ -51,6 +51,8 @@ fn read<E: Engine>(reader: &Reader<E>, stop: &AtomicBool, changes_seen: &AtomicU
         assert_eq!(values.len() as u64, KEYS);
         assert!(values.iter().all(|v| *v == values[0]), "half a batch: {values:?}");
         assert_eq!((now.revision - 1) % KEYS, 0);
+        let round = ((now.revision - 1) / KEYS).to_string();
+        assert_eq!(*values[0], round.as_bytes(), "the header is of another state");
         // Five changes earlier, half the keys have the round before.
         let revision = now.revision - KEYS / 2;
         let (range, to) = (KeyRange::From(Bytes::new()), now.revision);
@@ -97,4 +99,26 @@ fn readers_beside_a_writer_in_memory() {
 #[test]
 fn readers_beside_a_writer_on_disk() {
     together(OnDisk(tempfile::tempdir().unwrap()));
+}
+
+/// A view that nobody needs keeps the engine from freeing what is overwritten, perhaps in hundreds
+/// of other states.
+#[test]
+fn nobody_holds_a_view_between_reads_and_writes() {
+    let engine = MemoryEngine::new();
+    let mut store = Store::open(engine.clone()).unwrap();
+    let reader = store.reader();
+    assert_eq!(engine.views(), 0);
+    let mut txn = store.begin();
+    txn.begin_command();
+    txn.put(Bytes::from_static(b"k"), Bytes::from_static(b"v"), 0).unwrap();
+    txn.compact(1).unwrap();
+    txn.commit(1).unwrap();
+    store.scrub(100).unwrap();
+    reader.range(&RangeRequest::of(KeyRange::From(Bytes::new()))).unwrap();
+    assert_eq!((engine.views(), reader.revision()), (0, 2));
+    let state = reader.state();
+    assert_eq!(engine.views(), 1);
+    drop((store.begin(), state));
+    assert_eq!(engine.views(), 0);
 }

@@ -139,6 +139,8 @@ def keyspaces(args):
                         ("one keyspace", ["--across", "orders"]),
                         ("two, Paxos Commit", ["--across", "orders,stock", "--commit", "paxos-commit"]),
                         ("two, two-phase commit", ["--across", "orders,stock", "--commit", "two-phase"]),
+                        ("two, two-phase commit, each by itself",
+                         ["--across", "orders,stock", "--commit", "two-phase", "--alone"]),
                     ):
                         time.sleep(1)
                         bench.run(f"{clients} clients, {what}", name,

@@ -4,7 +4,6 @@ use crate::deadline;
 use crate::relay::{Doubt, Handed, Relay, is_relayed};
 use crate::work::branch;
 use prost::Message;
-use quorate_atomic_commit::Protocol;
 use quorate_coordinator::{
     MAX_BYTES, Report, Request as Wanted, RunError, Transactions as Node, usual_protocol,
 };
@@ -86,7 +85,6 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
     let content = content_hash(&hashed.encode_to_vec());
     let branches = hashed.branches.into_iter().map(|it| branch(it, max_ops));
     let branches: Vec<_> = branches.collect::<Result<_, _>>().map_err(invalid)?;
-    let named = !protocol.is_empty();
     let protocol = match protocol.as_str() {
         "" => usual_protocol(&branches),
         // Of those that have a name, the coordinator refuses what is not run between nodes.
@@ -94,8 +92,8 @@ fn wanted(request: pb::RunTransactionRequest, max_ops: usize) -> Result<Wanted, 
             invalid(format!("there is no protocol {name:?}: say two-phase or paxos-commit"))
         })?,
     };
-    let company = !(named && protocol == Protocol::TwoPhase);
-    Ok(Wanted { id: request.id, content, bytes, patience, protocol, company, branches })
+    let (id, alone) = (request.id, request.alone);
+    Ok(Wanted { id, content, bytes, patience, protocol, alone, branches })
 }
 
 fn branch_status(branch: &BranchRecord) -> pb::BranchStatus {

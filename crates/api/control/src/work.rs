@@ -18,7 +18,7 @@ pub(crate) fn branch(branch: pb::Branch, max_ops: usize) -> Result<Branch, Strin
         Wire::Keyspace(work) => {
             let txn = work.txn.unwrap_or_default();
             let txn = read_txn(txn, max_ops).map_err(|refusal| wrong(refusal.text().to_owned()))?;
-            let done = BranchWork::Keyspace { txns: vec![txn], or_else: work.or_else };
+            let done = BranchWork::Keyspace { txns: [txn].into(), or_else: work.or_else };
             (work.keyspace, done)
         }
         Wire::Postgres(work) => {

@@ -121,7 +121,7 @@ impl Alone {
 
     /// What a client asks for whose record is like that above.
     pub fn request(&self, id: &str) -> Request {
-        let work = BranchWork::Keyspace { txns: vec![Txn::default()], or_else: false };
+        let work = BranchWork::Keyspace { txns: [Txn::default()].into(), or_else: false };
         let branch = |name: &str, participant: &str| Branch {
             name: name.to_owned(),
             participant: participant.to_owned(),
@@ -133,7 +133,7 @@ impl Alone {
             bytes: 1,
             patience: Duration::from_secs(10),
             protocol: Protocol::TwoPhase,
-            company: false,
+            alone: true,
             branches: vec![branch("a", DEFAULT)],
         }
     }

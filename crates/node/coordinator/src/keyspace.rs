@@ -66,7 +66,7 @@ impl Participant<'_> {
     /// Asks for a vote, again and again, until there is one or it is not wanted any more.
     pub async fn prepare(
         &self,
-        txns: &[Txn],
+        txns: &Arc<[Txn]>,
         or_else: bool,
         (epoch, priority): (u32, u64),
         alone: bool,
@@ -75,7 +75,7 @@ impl Participant<'_> {
             id: self.id(),
             epoch: epoch.into(),
             priority,
-            txns: txns.to_vec(),
+            txns: txns.clone(),
             or_else,
             one_phase: alone,
         };

@@ -217,19 +217,18 @@ async fn send(inner: Arc<Inner>, group: GroupId) {
         };
         let (parts, replies): (Vec<Part>, Vec<_>) =
             taken.into_iter().map(|it| (it.part, it.reply)).unzip();
-        let said = together(&inner, group, parts).await;
-        for (n, reply) in replies.into_iter().enumerate() {
-            let Some(reply) = reply else { continue };
-            let own = match &said {
-                Ok(Ok(outcomes)) => match outcomes.get(n) {
-                    Some(outcome) => Ok(Ok(outcome.clone())),
+        let mut said = together(&inner, group, parts).await.map(|said| said.map(Vec::into_iter));
+        for reply in replies {
+            let own = match &mut said {
+                Ok(Ok(outcomes)) => match outcomes.next() {
+                    Some(outcome) => Ok(Ok(outcome)),
                     None => Err("its keyspace answered too little".to_owned()),
                 },
                 Ok(Err(error)) => Ok(Err(*error)),
                 Err(what) => Err(what.clone()),
             };
             // Whoever asked may be gone.
-            let _ = reply.send(own);
+            let _ = reply.map(|reply| reply.send(own));
         }
     }
 }

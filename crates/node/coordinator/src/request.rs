@@ -6,6 +6,7 @@ use quorate_keyspace::command::{Operation, Txn};
 use quorate_resource_managers::{BRANCH_LIMIT, Kind, PARTICIPANT_LIMIT, SqlWork, Work};
 use quorate_transactions::{MAX_BRANCHES, check_id};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of the longest name of a keyspace.
@@ -29,8 +30,8 @@ pub struct Request {
     pub patience: Duration,
     /// How its participants agree.
     pub protocol: Protocol,
-    /// Whether it may be carried with others.
-    pub company: bool,
+    /// Whether it may not be carried with others.
+    pub alone: bool,
     /// Its branches.
     pub branches: Vec<Branch>,
 }
@@ -52,7 +53,7 @@ pub enum BranchWork {
     /// In a keyspace: compares, then operations.
     Keyspace {
         /// These: a client's one, or one of each client that a bundle carries.
-        txns: Vec<Txn>,
+        txns: Arc<[Txn]>,
         /// Whether the other list is done where a compare does not hold; otherwise that is a no.
         or_else: bool,
     },
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
 
     fn request(names: &[(&str, &str)]) -> Request {
-        let work = BranchWork::Keyspace { txns: vec![Txn::default()], or_else: false };
+        let work = BranchWork::Keyspace { txns: [Txn::default()].into(), or_else: false };
         let branch = |(name, participant): &(&str, &str)| Branch {
             name: (*name).to_owned(),
             participant: (*participant).to_owned(),
@@ -212,7 +213,7 @@ mod tests {
             bytes: 1,
             patience: Duration::from_secs(1),
             protocol: Protocol::TwoPhase,
-            company: false,
+            alone: false,
             branches: names.iter().map(branch).collect(),
         }
     }

@@ -147,7 +147,7 @@ impl Transactions {
             owner: inner.me,
             patience: undecided.left().max(LEAST),
             branches,
-            carried: Vec::new(),
+            carried: Arc::default(),
         };
         let (Ok(live) | Err(live)) =
             drive::begin(inner, &request.id, start, request.branches.clone());

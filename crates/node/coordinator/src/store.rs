@@ -240,7 +240,7 @@ impl Store {
         while !rest.is_empty() {
             let mut room = MOST_REMOVED;
             let fits = |over: &&Over| {
-                let wanted = 1 + over.record.carried.len() + usize::from(over.noted > 0);
+                let wanted = 2 + over.record.carried.len() + usize::from(over.noted > 0);
                 room.checked_sub(wanted).map(|left| room = left).is_some()
             };
             let (some, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));

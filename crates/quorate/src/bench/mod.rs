@@ -89,6 +89,9 @@ pub struct Arguments {
     /// Wait until a transaction is carried out everywhere, not only decided (transfer)
     #[arg(long)]
     pub applied: bool,
+    /// Never let a transaction be carried together with others (transfer)
+    #[arg(long)]
+    pub alone: bool,
     /// How two places agree: `two-phase` or, keyspaces alone, `paxos-commit` (transfer)
     /// [default: the servers']
     #[arg(long, default_value = "", hide_default_value = true, value_name = "PROTOCOL")]

@@ -123,6 +123,8 @@ pub struct Transfers {
     protocol: String,
     /// Whether to wait until everything is carried out.
     applied: bool,
+    /// Whether each goes by itself.
+    alone: bool,
     /// What its transactions' ids begin with: nobody else's do.
     name: String,
     count: u64,
@@ -133,7 +135,7 @@ impl Transfers {
         let channel = ways.any(number);
         let (kv, transactions) = (KvClient::new(channel.clone()), TransactionsClient::new(channel));
         let (places, protocol) = (Place::all(arguments), arguments.commit.clone());
-        let applied = arguments.applied;
+        let (applied, alone) = (arguments.applied, arguments.alone);
         let (driven_at, count) = (String::new(), 0);
         Transfers {
             kv,
@@ -144,6 +146,7 @@ impl Transfers {
             places,
             protocol,
             applied,
+            alone,
             name,
             count,
         }
@@ -187,6 +190,7 @@ impl Transfers {
                     protocol: self.protocol.clone(),
                     branches: branches.collect(),
                     applied: self.applied,
+                    alone: self.alone,
                     ..RunTransactionRequest::default()
                 };
                 let ran = self.transactions.run(request).await?.into_inner();

@@ -29,7 +29,7 @@ impl<E: Engine> Execution<'_, '_, E> {
     ) -> Result<Result<Vec<Done>, No>, Stop> {
         let mut all = Vec::with_capacity(prepare.txns.len());
         let before = self.txn.revision();
-        for txn in &prepare.txns {
+        for txn in prepare.txns.iter() {
             self.txn.next_revision();
             if !all.is_empty() && self.compares_own(txn, before)? {
                 return Ok(Err(No::OwnRevision));

@@ -50,7 +50,7 @@ impl Record {
             write_text(&mut w, &branch.trouble);
         }
         w.varint(self.carried.len() as u64);
-        for carried in &self.carried {
+        for carried in self.carried.iter() {
             w.bytes(carried.id.as_bytes());
             w.u64(wide(carried.content >> 64)).u64(wide(carried.content));
         }
@@ -303,6 +303,7 @@ fn read_branch(r: &mut Reader, version: u8, began_ms: u64) -> Result<BranchRecor
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn record() -> Record {
         let branch = |name: &str, kind, group, state, vote, (voted_ms, ended_ms)| BranchRecord {
@@ -329,7 +330,7 @@ mod tests {
                 branch("a", Kind::Keyspace, 16, BranchState::Prepared, Voted::Yes, (1, 0)),
                 branch("b", Kind::Postgres, 0, refused, Voted::No, (9, 9)),
             ],
-            carried: Vec::new(),
+            carried: Arc::default(),
         }
     }
 
@@ -340,7 +341,10 @@ mod tests {
     const CARRIED: [u8; 19] = [1, 1, b'x', 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
 
     fn bundle() -> Record {
-        Record { carried: vec![Carried { id: "x".to_owned(), content: (1 << 64) | 2 }], ..record() }
+        Record {
+            carried: [Carried { id: "x".to_owned(), content: (1 << 64) | 2 }].into(),
+            ..record()
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use quorate_atomic_commit as commit;
 use quorate_atomic_commit::two_phase;
 use quorate_atomic_commit::{Config, Epoch, Key, Protocol, Terms, TransactionId};
 use quorate_base::Instant;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a coordinator is set to.
@@ -42,7 +43,7 @@ pub struct Start {
     /// Its branches: at least one.
     pub branches: Vec<BranchRecord>,
     /// The transactions that it carries, if it is a bundle.
-    pub carried: Vec<Carried>,
+    pub carried: Arc<[Carried]>,
 }
 
 /// The time, as the host has it.
@@ -441,6 +442,8 @@ impl Coordinator {
             Phase::Voting if self.record.is_alone() || self.waits_with_locks() => {
                 Some(self.deadline)
             }
+            // It is decided, and waits for the record.
+            Phase::Voting if self.held.is_some() => None,
             Phase::Voting => self.site.next_timeout(),
             Phase::Retreating => Some(self.deadline),
             _ => None,

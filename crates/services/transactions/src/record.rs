@@ -2,6 +2,7 @@
 
 use quorate_atomic_commit::Protocol;
 use quorate_base::{GroupId, NodeId};
+use std::sync::Arc;
 
 /// Branches that a transaction may have.
 pub const MAX_BRANCHES: usize = 32;
@@ -244,7 +245,7 @@ pub struct Record {
     pub branches: Vec<BranchRecord>,
     /// The transactions that it carries, in the order in which they are done, if it is a bundle.
     /// Their own records, if they get any, come after this one is aborted.
-    pub carried: Vec<Carried>,
+    pub carried: Arc<[Carried]>,
 }
 
 impl Record {
@@ -263,7 +264,7 @@ impl Record {
             changed_ms: wall_ms,
             stage: Stage::Finished(Verdict::Abort { branch: None, reason: why.to_owned() }),
             branches: Vec::new(),
-            carried: Vec::new(),
+            carried: Arc::default(),
         }
     }
 

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `o/` and an id | the record of a transaction that is not over |
 //! | `f/` and an id | of one that is |
-//! | `c/` and an id | the id of the bundle that carries it |
+//! | `i/` and an id | whose record tells of it: its own, or that of the bundle that carries it |
 //! | `s/` and an id | the strays of its record: branches outside that are in no attempt of it |
 //!
 //! Invariants: a record is only ever changed on the condition that it is still as of a revision,
@@ -29,10 +29,13 @@ use quorate_mvcc::{Engine, KeyRange, Revision};
 pub const OPEN: &str = "o/";
 /// What finished records begin with.
 pub const FINISHED: &str = "f/";
-/// What the ids of those begin with that a bundle carries.
-const CARRIED: &str = "c/";
+/// What the ids begin with that are taken.
+const IDS: &str = "i/";
 /// What the ids begin with of records that have strays.
 pub const STRAYS: &str = "s/";
+
+/// How often the record of an id that is taken is looked for.
+const LOOKS: usize = 3;
 
 /// A record and its revision.
 pub type Kept = (Record, Revision);
@@ -123,7 +126,7 @@ fn place(key_: &Key) -> Bytes {
     match key_ {
         Key::Open(id) => key(OPEN, id),
         Key::Finished(id) => key(FINISHED, id),
-        Key::Carried(id) => key(CARRIED, id),
+        Key::Id(id) => key(IDS, id),
     }
 }
 
@@ -142,9 +145,9 @@ fn one(id: &str, request: &StoreRequest, value: &Bytes) -> Txn {
     let change = |change| match change {
         Change::Keep(at) => put(place(&at), value.clone()),
         Change::Remove(at) => delete(place(&at)),
-        Change::Carry(id) => put(key(CARRIED, &id), own()),
+        Change::Take(id) => put(key(IDS, &id), own()),
         Change::LetGo(id) => {
-            let at = key(CARRIED, &id);
+            let at = key(IDS, &id);
             let by_this = Compare {
                 range: KeyRange::One(at.clone()),
                 operator: CompareOperator::Equal,
@@ -202,9 +205,9 @@ pub fn remove(finished: &[Over]) -> Command {
     let one = |over: &Over| {
         let (at, strays) = (key(FINISHED, &over.id), key(STRAYS, &over.id));
         let commits = over.record.stage.verdict().is_some_and(Verdict::commits);
-        let carried = over.record.carried.iter().filter(|_| commits);
+        let carried = over.record.carried.iter().filter(|_| commits).map(|it| &it.id);
         let mut success = vec![delete(at.clone())];
-        success.extend(carried.map(|carried| delete(key(CARRIED, &carried.id))));
+        success.extend(std::iter::once(&over.id).chain(carried).map(|id| delete(key(IDS, id))));
         if over.noted > 0 {
             success.push(delete(strays.clone()));
         }
@@ -248,37 +251,31 @@ pub fn strays<E: Engine>(
 /// # Errors
 /// [`LookError`]
 pub fn look_for<E: Engine>(reader: &Reader<E>, id: &str) -> Result<Option<Known>, LookError> {
-    // It may be let go, and begin, between the looks.
-    for look in [look_for_own, look_for_bundle, look_for_own] {
-        if let Some(known) = look(reader, id)? {
-            return Ok(Some(known));
+    // Between the looks it may be let go, and begin anew.
+    for _ in 0..LOOKS {
+        let Some(whose) = whose(reader, id)? else { return Ok(None) };
+        let Some((record, revision)) = look(reader, &whose)? else { continue };
+        let carried = whose != id;
+        if carried && record.stage.verdict().is_some_and(|verdict| !verdict.commits()) {
+            // It let go whom it carried by the same write.
+            continue;
+        }
+        let content = match carried {
+            true => record.carried.iter().find(|it| it.id == id).map(|it| it.content),
+            false => Some(record.content),
+        };
+        if let Some(content) = content {
+            return Ok(Some(Known { id: whose, record, revision, content, carried }));
         }
     }
     Ok(None)
 }
 
-fn look_for_own<E: Engine>(reader: &Reader<E>, id: &str) -> Result<Option<Known>, LookError> {
-    let found = look(reader, id)?;
-    Ok(found.map(|(record, revision)| {
-        let (id, content, carried) = (id.to_owned(), record.content, false);
-        Known { id, record, revision, content, carried }
-    }))
-}
-
-fn look_for_bundle<E: Engine>(reader: &Reader<E>, id: &str) -> Result<Option<Known>, LookError> {
-    let range = Range::of(KeyRange::One(key(CARRIED, id)));
-    let found = reader.range(&range)?;
-    let Some(kv) = found.kvs.into_iter().next() else { return Ok(None) };
-    let bundle = String::from_utf8_lossy(&kv.value).into_owned();
-    let Some((record, revision)) = look(reader, &bundle)? else { return Ok(None) };
-    let carried = record.carried.iter().find(|carried| carried.id == id);
-    Ok(carried.map(|it| it.content).map(|content| Known {
-        id: bundle,
-        record,
-        revision,
-        content,
-        carried: true,
-    }))
+/// Whose record tells of an id, if it is taken.
+fn whose<E: Engine>(reader: &Reader<E>, id: &str) -> Result<Option<String>, LookError> {
+    let found = reader.range(&Range::of(KeyRange::One(key(IDS, id))))?;
+    let first = found.kvs.into_iter().next();
+    Ok(first.map(|kv| String::from_utf8_lossy(&kv.value).into_owned()))
 }
 
 /// The record of this id as far as this replica knows.

@@ -10,6 +10,7 @@ use quorate_atomic_commit as commit;
 use quorate_atomic_commit::{
     Address, AtomicCommit, Body, BranchId, Effects, Event, Message, Proof, Reason,
 };
+use std::sync::Arc;
 
 pub(crate) fn cut(text: &str) -> String {
     let mut end = text.len().min(commit::MAX_REASON_BYTES);
@@ -122,7 +123,7 @@ impl Coordinator {
     /// a record that carries nobody and rolls it back: what its participants outside keep of it is
     /// forgotten with that.
     fn disband(&mut self, moment: Moment, out: &mut Vec<Effect>) {
-        self.record.carried.clear();
+        self.record.carried = Arc::default();
         self.held = None;
         let reason = "one of those whom it was to carry was begun elsewhere".to_owned();
         self.record.stage = Stage::Decided(Verdict::Abort { branch: None, reason });

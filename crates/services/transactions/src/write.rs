@@ -4,11 +4,12 @@
 //! | --- | --- |
 //! | [`Key::Open`] | the record of a transaction that is not over |
 //! | [`Key::Finished`] | of one that is |
-//! | [`Key::Carried`] | which bundle carries a transaction that has no record |
+//! | [`Key::Id`] | whose record tells of an id: its own, or that of the bundle that carries it |
 //!
 //! Invariants: an id stands for one transaction. It has a record or is carried by one bundle,
-//! never both: either is begun on the condition that there is neither, and who is carried is let go
-//! by the same write that says that the bundle is aborted. From then on it may be begun anew.
+//! never both, and as long as either is so it has its [`Key::Id`]: either is begun on the one
+//! condition that there is none. Who is carried is let go by the same write that says that the
+//! bundle is aborted. From then on it may be begun anew.
 
 use crate::coordinator::StoreRequest;
 use crate::record::Stage;
@@ -20,8 +21,8 @@ pub enum Key {
     Open(String),
     /// and once it is.
     Finished(String),
-    /// The id of the bundle that carries an id.
-    Carried(String),
+    /// The id whose record tells of this one.
+    Id(String),
 }
 
 /// What is changed.
@@ -31,9 +32,9 @@ pub enum Change {
     Keep(Key),
     /// Nothing is kept here any more.
     Remove(Key),
-    /// This id is carried by the record's.
-    Carry(String),
-    /// This id is no more carried, if it is carried by the record's.
+    /// The record tells of this id, which is its own or carried.
+    Take(String),
+    /// It does not any more, if it did.
     LetGo(String),
 }
 
@@ -50,16 +51,17 @@ impl StoreRequest {
     /// The write of the record of `id`.
     pub fn write(&self, id: &str) -> Write {
         let (open, finished) = (Key::Open(id.to_owned()), Key::Finished(id.to_owned()));
-        let carried = self.record.carried.iter().map(|carried| carried.id.clone());
+        let carried = || self.record.carried.iter().map(|carried| carried.id.clone());
+        let aborts = self.record.stage.verdict().is_some_and(|verdict| !verdict.commits());
         let (mut conditions, mut changes) = (Vec::new(), Vec::new());
         match self.at {
             Some(revision) => conditions.push((open.clone(), revision)),
             None => {
-                for id in std::iter::once(id.to_owned()).chain(carried.clone()) {
-                    conditions.push((Key::Open(id.clone()), 0));
-                    conditions.push((Key::Finished(id.clone()), 0));
-                    conditions.push((Key::Carried(id), 0));
-                }
+                let own = || std::iter::once(id.to_owned());
+                conditions.extend(own().chain(carried()).map(|id| (Key::Id(id), 0)));
+                // One that is aborted from the beginning carries nobody.
+                let taken = carried().filter(|_| !aborts);
+                changes.extend(own().chain(taken).map(Change::Take));
             }
         }
         match &self.record.stage {
@@ -71,10 +73,8 @@ impl StoreRequest {
             }
             Stage::Open | Stage::Decided(_) => changes.push(Change::Keep(open)),
         }
-        match self.record.stage.verdict() {
-            Some(verdict) if !verdict.commits() => changes.extend(carried.map(Change::LetGo)),
-            _ if self.at.is_none() => changes.extend(carried.map(Change::Carry)),
-            _ => {}
+        if aborts && self.at.is_some() {
+            changes.extend(carried().map(Change::LetGo));
         }
         Write { conditions, changes }
     }

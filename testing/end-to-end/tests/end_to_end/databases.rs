@@ -201,8 +201,7 @@ fn kill_before_the_decision(runtime: &Runtime, cluster: &mut Cluster, banks: &Ba
     let client = Client::new(config);
     // The debit waits for the row.
     // By itself: what goes with others is driven where they meet.
-    let protocol = "two-phase".to_owned();
-    let early = RunTransactionRequest { protocol, ..transfer("early", 1, 2) };
+    let early = RunTransactionRequest { alone: true, ..transfer("early", 1, 2) };
     let asked = runtime.spawn(async move { client.transaction_run(early).await });
     let prepared = || runtime.block_on(banks.look()).1;
     eventually("the credit is prepared", PATIENCE, || prepared() == 1);

@@ -10,17 +10,21 @@ use std::time::{Duration, Instant};
 const CLIENTS: u64 = 64;
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The protocol, and whether each goes by itself.
+type Way = (&'static str, bool);
+
 /// One transaction after the other; how long the slowest took.
-async fn work(client: Client, me: u64, protocol: &'static str, rounds: u64) -> Duration {
+async fn work(client: Client, me: u64, (protocol, alone): Way, rounds: u64) -> Duration {
     let mut slowest = Duration::ZERO;
     for n in 0..rounds {
         let half =
             |keyspace: &str| branch(keyspace, Vec::new(), vec![put("hot".into(), "x".into())]);
         let request = RunTransactionRequest {
-            id: format!("{protocol}-{me}-{n}"),
+            id: format!("{protocol}-{alone}-{me}-{n}"),
             patience_ms: PATIENCE.as_millis() as u64,
             protocol: protocol.to_owned(),
             branches: vec![half("orders"), half("stock")],
+            alone,
             ..Default::default()
         };
         let began = Instant::now();
@@ -36,14 +40,18 @@ fn nobody_starves_on_one_key() {
     let _turn = begin();
     let cluster = two_keyspaces();
     let mut all = 0;
-    for (protocol, rounds) in [("paxos-commit", 10), ("two-phase", 2)] {
+    let ways = [("paxos-commit", false), ("two-phase", false), ("two-phase", true)];
+    for (way @ (protocol, alone), rounds) in ways.into_iter().zip([10, 10, 2]) {
         let began = Instant::now();
-        let work = |me| work(client(&cluster, None), me, protocol, rounds);
+        let work = |me| work(client(&cluster, None), me, way, rounds);
         let clients: Vec<_> = (0..CLIENTS).map(|me| cluster.runtime.spawn(work(me))).collect();
         let waits = clients.into_iter().map(|it| cluster.runtime.block_on(it).unwrap());
         let slowest = waits.max().unwrap();
         let took = began.elapsed();
-        println!("{protocol}: {rounds} of each of {CLIENTS} in {took:.1?}, slowest {slowest:.1?}");
+        let how = if alone { "each by itself" } else { "together" };
+        println!(
+            "{protocol}, {how}: {rounds} of each of {CLIENTS} in {took:.1?}, slowest {slowest:.1?}"
+        );
         assert!(slowest < PATIENCE, "{protocol}: somebody waited {slowest:?}");
         all += CLIENTS * rounds;
     }

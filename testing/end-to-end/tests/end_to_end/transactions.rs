@@ -203,10 +203,11 @@ pub(crate) fn branch(keyspace: &str, compare: Vec<Compare>, success: Vec<Request
 
 fn request(id: String, branches: Vec<Branch>) -> RunTransactionRequest {
     let patience_ms = 6_000;
-    // Both protocols, the same for one id whoever asks.
+    // Both protocols, and by itself or perhaps with others: the same for one id whoever asks.
     let two_phase = id.bytes().map(u64::from).sum::<u64>().is_multiple_of(2);
     let protocol = if two_phase { "two-phase" } else { "paxos-commit" }.to_owned();
-    RunTransactionRequest { id, patience_ms, protocol, branches, applied: false }
+    let alone = two_phase && id.len().is_multiple_of(2);
+    RunTransactionRequest { id, patience_ms, protocol, branches, alone, applied: false }
 }
 
 /// The balances that a branch read.

@@ -18,6 +18,7 @@ use quorate_transactions::{
     BranchRecord, Coordinator, Effect, Input, Moment, Owner, Record, Settings, Sight, Start,
     content_hash,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a transaction may stay undecided.
@@ -84,7 +85,7 @@ impl World<'_> {
             owner,
             patience: PATIENCE,
             branches: work.iter().map(|(group, _)| branch(group)).collect(),
-            carried: Vec::new(),
+            carried: Arc::default(),
         };
         let coordinator = Coordinator::begin(
             self.settings(),

@@ -121,7 +121,7 @@ impl Errand {
                     id,
                     epoch: epoch.into(),
                     priority,
-                    txns: vec![txn.clone()],
+                    txns: [txn.clone()].into(),
                     or_else: false,
                     one_phase: alone,
                 };

@@ -1036,8 +1036,7 @@ pub struct RunTransactionRequest {
     #[prost(uint64, tag = "2")]
     pub patience_ms: u64,
     /// How its participants agree: "two-phase" or, for keyspaces alone, "paxos-commit". Empty is the
-    /// latter where it can be, and else the former; named "two-phase" it is run by itself, otherwise
-    /// perhaps with others.
+    /// latter where it can be, and else the former.
     #[prost(string, tag = "3")]
     pub protocol: ::prost::alloc::string::String,
     /// 1 to 32, each at another participant.
@@ -1046,6 +1045,10 @@ pub struct RunTransactionRequest {
     /// Answer only when the decision is carried out everywhere.
     #[prost(bool, tag = "5")]
     pub applied: bool,
+    /// Run it by itself: otherwise it may be carried by one transaction with others of the same
+    /// participants and protocol.
+    #[prost(bool, tag = "6")]
+    pub alone: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Branch {

@@ -3,6 +3,7 @@
 use super::stop::Waiting;
 use crate::request::{Branch, BranchWork, Request};
 use crate::service::Inner;
+use quorate_atomic_commit::Protocol;
 use quorate_base::GroupId;
 use quorate_resource_managers::{Isolation, MERGED_STATEMENTS, SHARED_STATEMENTS, SqlWork, Work};
 use quorate_transactions::{BranchRecord, MAX_CARRIED};
@@ -21,7 +22,7 @@ const _: () = assert!(MAX_CARRIED * SHARED_STATEMENTS <= MERGED_STATEMENTS);
 impl Request {
     /// Whether it may be carried with others.
     pub fn may_ride(&self) -> bool {
-        self.company
+        !self.alone
             && self.branches.len() > 1
             && self.bytes <= SMALL
             && self.patience >= 2 * patience(&self.branches)
@@ -57,7 +58,13 @@ pub(super) enum Seat {
 }
 
 /// What requests must have in common.
-pub(super) type Line = Vec<Seat>;
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Line {
+    /// How their participants agree.
+    pub protocol: Protocol,
+    /// Their branches.
+    pub seats: Vec<Seat>,
+}
 
 /// Nothing, if there is a participant at which each goes by itself.
 pub(super) fn line(inner: &Inner, request: &Request, branches: &[BranchRecord]) -> Option<Line> {
@@ -72,7 +79,8 @@ pub(super) fn line(inner: &Inner, request: &Request, branches: &[BranchRecord]) 
             inner.shares(branch).then_some(seat)
         }
     };
-    request.branches.iter().zip(branches).map(one).collect()
+    let seats = request.branches.iter().zip(branches).map(one).collect::<Option<_>>()?;
+    Some(Line { protocol: request.protocol, seats })
 }
 
 /// One branch for all that are asked of the same participant.

@@ -1,29 +1,31 @@
 //! Bundles: what several clients ask of the same participants at the same time is carried by one
 //! transaction, so that what a transaction costs (its record, its votes, its locks) is shared.
 //!
-//! Of the requests of one *line* (the same branches in the same keyspaces and databases) the first
-//! goes at once, and while it is under way the next ones gather, and a moment longer for those who
-//! are answered then. Those that have gathered go together: their branches hold the clients'
-//! transactions one after the other, each seeing what those before it did. A bundle that commits
-//! commits all. One that does not is rolled back, and everybody goes alone, so that nobody's
-//! refusal is another's; or, where it is known whose it was, that one does, and the others ride
-//! again. One full bundle at a time: measured, more were slower, for each was smaller, and on a hot
-//! key they only waited for each other.
+//! Of the requests of one *line* (the same branches in the same keyspaces and databases, under the
+//! same protocol) the first goes at once, and while it is under way the next ones gather, and a
+//! moment longer for those who are answered then. Those that have gathered go together: their
+//! branches hold the clients' transactions one after the other, each seeing what those before it
+//! did. A bundle that commits commits all. One that does not is rolled back, and everybody goes
+//! alone, so that nobody's refusal is another's; or, where it is known whose it was, that one does,
+//! and the others ride again. One full bundle at a time: measured, more were slower, for each was
+//! smaller, and on a hot key they only waited for each other.
 //!
 //! | part | what it is |
 //! | --- | --- |
 //! | `line` | what requests must have in common, and how they are made one |
 //! | `stop` | where they wait, and who goes when |
+//! | `returns` | how soon those are back who were answered |
 //!
 //! Invariants: whoever rides is told how it ended, once. An id is aboard once. Nobody waits longer
 //! than a moment for company while nothing is under way, nor for somebody who does not get on.
 
 mod line;
+mod returns;
 mod stop;
 
 use crate::drive;
 use crate::live::{Live, Progress};
-use crate::request::{Request, usual_protocol};
+use crate::request::Request;
 use crate::service::Inner;
 use line::{Line, line, merged, patience, rider};
 use parking_lot::Mutex;
@@ -96,10 +98,11 @@ impl Ticket {
                 if let Some(how) = how {
                     stop.pace.ended(self.carried, how);
                 }
-                linger = stop.decided(self.carried, self.since.elapsed(), self.late);
+                linger = stop.decided(self.carried, self.since.elapsed());
                 if how != Some(How::Committed) {
                     // Who may ride again comes by itself, and nobody else was answered.
-                    (linger, stop.expects) = (None, None);
+                    linger = None;
+                    stop.expect_nobody();
                 }
             }
             all.thin_out();
@@ -177,7 +180,7 @@ pub(crate) async fn ride(
         }
         all.aboard.insert(request.id.clone());
         let stop = all.lines.entry(line.clone()).or_insert_with(Stop::new);
-        stop.waiting.push_back(waiting);
+        stop.board(waiting);
     }
     depart(inner, &line);
     answer.await.unwrap_or(Ride::Elsewhere)
@@ -222,7 +225,7 @@ async fn carry(inner: Arc<Inner>, mut ticket: Ticket, some: Vec<Waiting>) {
     let patience = patience(&work);
     let start = Start {
         content: 0,
-        protocol: usual_protocol(&work),
+        protocol: ticket.line.protocol,
         owner: inner.me,
         patience,
         branches,

@@ -2,6 +2,7 @@
 
 use super::Ride;
 use super::line::Line;
+use super::returns::Returns;
 use crate::request::Branch;
 use quorate_resource_managers::{Deadline, STATEMENTS_LIMIT};
 use quorate_transactions::{BranchRecord, MAX_CARRIED};
@@ -9,10 +10,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The longest that the next ones wait for those who have just been answered.
-const LINGER: Duration = Duration::from_millis(10);
-/// By how many halvings they wait shorter at the most.
-const MOST_VAIN: u32 = 4;
 /// Bytes of all that one bundle carries,
 const MOST_BYTES: usize = 256 << 10;
 /// and its different statements: a session keeps no more of them prepared.
@@ -105,50 +102,65 @@ pub(super) struct Stop {
     pub pace: Pace,
     /// Who has just been answered may have more to ask.
     pub expects: Option<Expected>,
-    /// By how many halvings the next ones wait shorter for them: more, where it was in vain.
-    pub vain: u32,
+    /// How soon they come back.
+    pub returns: Returns,
 }
 
 /// Who is waited for.
 pub(super) struct Expected {
     /// How many go together when they are there.
     pub all: usize,
-    /// How many of them were there already.
-    pub there: usize,
     pub until: Instant,
 }
 
 impl Stop {
     pub fn new() -> Stop {
-        let waiting = VecDeque::new();
-        Stop { waiting, under_way: 0, pace: Pace::new(), expects: None, vain: 0 }
+        Stop {
+            waiting: VecDeque::new(),
+            under_way: 0,
+            pace: Pace::new(),
+            expects: None,
+            returns: Returns::new(),
+        }
+    }
+
+    /// Somebody has come.
+    pub fn board(&mut self, it: Waiting) {
+        self.returns.came(Instant::now());
+        self.waiting.push_back(it);
     }
 
     /// So many that went together, so long ago, are decided. Until when the next ones wait for
-    /// them: at the most as long as that took, or twice as long where some are `late`, answered
-    /// only when it is carried out.
-    pub fn decided(&mut self, ids: usize, took: Duration, late: bool) -> Option<Instant> {
+    /// them.
+    pub fn decided(&mut self, ids: usize, took: Duration) -> Option<Instant> {
         self.under_way -= ids;
         let there = self.waiting.len();
         let all = (ids + there).min(self.pace.most);
         if self.under_way > 0 || all <= there.max(1) {
             return None;
         }
-        let long = if late { 2 * took } else { took };
-        let until = Instant::now() + long.min(LINGER) / (1 << self.vain);
-        self.expects = Some(Expected { all, there, until });
+        let now = Instant::now();
+        if ids > 1 {
+            // Of one nothing is learned: whoever comes next may be anybody.
+            self.returns.answered(ids, now);
+        }
+        let until = now + self.returns.patience(took);
+        self.expects = Some(Expected { all, until });
         Some(until)
+    }
+
+    /// They were not answered, and nobody else was.
+    pub fn expect_nobody(&mut self) {
+        self.expects = None;
+        self.returns.forget();
     }
 
     /// Whether somebody is expected who has not come yet.
     fn lingers(&mut self) -> bool {
         let Some(expected) = &self.expects else { return false };
-        let now = self.waiting.len();
-        if now < expected.all && Instant::now() < expected.until {
+        if self.waiting.len() < expected.all && Instant::now() < expected.until {
             return true;
         }
-        let (came, wanted) = (now - expected.there.min(now), expected.all - expected.there);
-        self.vain = if 2 * came >= wanted { 0 } else { (self.vain + 1).min(MOST_VAIN) };
         self.expects = None;
         false
     }
@@ -221,9 +233,15 @@ impl All {
 mod tests {
     use super::*;
     use crate::bundles::line::Seat;
+    use crate::bundles::returns::LINGER;
+    use quorate_atomic_commit::Protocol;
     use quorate_base::GroupId;
 
     const PATIENCE: Duration = Duration::from_millis(500);
+
+    fn line(seats: Vec<Seat>) -> Line {
+        Line { protocol: Protocol::PaxosCommit, seats }
+    }
 
     /// One that waits, and where it is answered.
     fn waiting(id: &str, bytes: usize, patience: Duration) -> (Waiting, oneshot::Receiver<Ride>) {
@@ -244,7 +262,7 @@ mod tests {
 
     fn wait(stop: &mut Stop, bytes: usize) {
         let id = stop.waiting.len().to_string();
-        stop.waiting.push_back(waiting(&id, bytes, PATIENCE).0);
+        stop.board(waiting(&id, bytes, PATIENCE).0);
     }
 
     fn sizes(all: &[Vec<Waiting>]) -> Vec<usize> {
@@ -300,8 +318,9 @@ mod tests {
         (0..8).for_each(|_| wait(&mut stop, 10));
         assert_eq!(sizes(&stop.leave()), [8]);
         (0..2).for_each(|_| wait(&mut stop, 10));
-        let until = stop.decided(8, RIDE, false).unwrap();
+        let until = stop.decided(8, RIDE).unwrap();
         assert!(until <= Instant::now() + LINGER, "however long the ride was");
+        stop.expects.as_mut().unwrap().until += RIDE;
         for _ in 0..7 {
             assert!(stop.leave().is_empty());
             wait(&mut stop, 10);
@@ -309,33 +328,27 @@ mod tests {
         wait(&mut stop, 10);
         assert_eq!(sizes(&stop.leave()), [10], "all are there");
         assert_eq!(
-            stop.decided(10, Duration::ZERO, false).map(|until| until < Instant::now()),
+            stop.decided(10, Duration::ZERO).map(|until| until < Instant::now()),
             Some(true)
         );
         wait(&mut stop, 10);
         assert_eq!(sizes(&stop.leave()), [1], "their time was up");
-        assert_eq!(stop.decided(1, RIDE, false), None, "nobody else is known");
+        assert_eq!(stop.decided(1, RIDE), None, "nobody else is known");
         wait(&mut stop, 10);
         assert_eq!(sizes(&stop.leave()), [1]);
     }
 
     #[test]
-    fn who_does_not_come_back_is_waited_for_ever_shorter() {
+    fn who_does_not_come_back_is_not_waited_for() {
         let mut stop = Stop::new();
-        let mut waited = Vec::new();
-        for came in [0, 0, 3, 4, 1] {
+        for waited in [true, false] {
             stop.under_way = 8;
-            let until = stop.decided(8, RIDE, false).unwrap();
-            waited.push((until - Instant::now()).as_millis() + 1);
-            (0..came).for_each(|_| wait(&mut stop, 10));
-            stop.expects.as_mut().unwrap().until = Instant::now();
-            assert_eq!(stop.leave().len(), usize::from(came > 0));
-        }
-        let most = LINGER.as_millis();
-        let shorter = |halvings: u32| most / (1 << halvings);
-        for (waited, halvings) in waited.into_iter().zip([0, 1, 2, 3, 0]) {
-            let limit = shorter(halvings);
-            assert!(waited <= limit + 1 && waited + 1 >= limit, "{waited} ms of {limit}");
+            let until = stop.decided(8, RIDE).unwrap();
+            assert_eq!(until > Instant::now(), waited);
+            std::thread::sleep(2 * LINGER);
+            wait(&mut stop, 10);
+            assert_eq!(stop.leave().len(), 1);
+            stop.under_way = 0;
         }
     }
 
@@ -344,7 +357,7 @@ mod tests {
         let mut all = All::default();
         for n in 0..=MOST_LINES {
             let seat = Seat::Keyspace(n.to_string(), GroupId(1), false);
-            all.lines.insert(vec![seat], Stop::new());
+            all.lines.insert(line(vec![seat]), Stop::new());
         }
         wait(all.lines.first_entry().unwrap().get_mut(), 10);
         all.thin_out();
@@ -378,7 +391,7 @@ mod tests {
 
     #[test]
     fn whoever_has_gone_away_is_left_behind_and_the_late_go_alone() {
-        let (line, mut all) = (Line::new(), All::default());
+        let (line, mut all) = (line(Vec::new()), All::default());
         let mut replies = Vec::new();
         let mut stop = Stop { under_way: 1, ..Stop::new() };
         for (id, patience) in [("gone", 9), ("late", 0), ("first", 9), ("second", 9)] {

@@ -12,8 +12,8 @@ use quorate_transactions::records::{OPEN, STRAYS};
 use quorate_transactions::{Carried, Stage, Verdict};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Whom bundles carry.
-const CARRIED: &str = "c/";
+/// Ids that are taken.
+const IDS: &str = "i/";
 
 fn settings(retention: Duration) -> Settings {
     let recovery =
@@ -74,15 +74,15 @@ fn what_is_over_is_forgotten_with_whom_it_carried_and_every_attempt() {
     bank.rows.lock().extend(rows);
     let stranger = called(&world, "other", 1, "debit");
     bank.rows.lock().insert(stranger.clone());
-    let carried = ["x", "y"].map(|id| Carried { id: id.to_owned(), content: 1 }).to_vec();
+    let carried = ["x", "y"].map(|id| Carried { id: id.to_owned(), content: 1 }).into();
     let stage = Stage::Finished(Verdict::Commit);
     let bundle = Record { carried, stage, branches: Vec::new(), ..world.record() };
     world.keep("~1", None, bundle);
-    assert_eq!((ids(&world, FINISHED).len(), ids(&world, CARRIED).len()), (2, 2));
+    assert_eq!((ids(&world, FINISHED).len(), ids(&world, IDS).len()), (2, 4));
 
     let transactions = world.transactions_over(&[&bank], soon());
     eventually("all is forgotten", || {
-        ids(&world, FINISHED).is_empty() && ids(&world, CARRIED).is_empty()
+        ids(&world, FINISHED).is_empty() && ids(&world, IDS).is_empty()
     });
     assert_eq!(*bank.rows.lock(), BTreeSet::from([stranger]), "before the record was");
     drop(transactions);

@@ -23,6 +23,9 @@ struct File {
     protocol: String,
     #[serde(default)]
     patience: Option<String>,
+    /// Never carried with others.
+    #[serde(default)]
+    alone: bool,
     #[serde(rename = "branch")]
     branches: Vec<toml::Table>,
 }
@@ -94,6 +97,7 @@ fn parse(text: &str) -> Result<pb::RunTransactionRequest, String> {
         patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         branches: file.branches.iter().map(branch).collect::<Result<_, _>>()?,
         applied: true,
+        alone: file.alone,
     })
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn write_branch_command(
         if several {
             w.varint(prepare.txns.len() as u64);
         }
-        for txn in &prepare.txns {
+        for txn in prepare.txns.iter() {
             write_txn(w, txn, 1)?;
         }
     }

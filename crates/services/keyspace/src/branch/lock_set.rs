@@ -53,7 +53,7 @@ impl LockSet {
     /// What a branch needs.
     pub fn of_branch(prepare: &Prepare) -> LockSet {
         let mut set = LockSet::default();
-        for txn in &prepare.txns {
+        for txn in prepare.txns.iter() {
             set.txn(txn, prepare.or_else);
         }
         set

@@ -40,6 +40,7 @@ use crate::reply::{KeyspaceError, TxnOutcome};
 use ::bytes::Bytes;
 use quorate_mvcc::Revision;
 use std::fmt;
+use std::sync::Arc;
 
 /// Bytes of a transaction's id.
 pub const MAX_TRANSACTION_BYTES: usize = 64;
@@ -161,7 +162,7 @@ pub struct Prepare {
     pub priority: u64,
     /// What it does, in order: 1 to [`MAX_TXNS`]. All see the present, and what those before them
     /// did; the results of their ranges come with the vote.
-    pub txns: Vec<Txn>,
+    pub txns: Arc<[Txn]>,
     /// Whether `failure` is done when a compare does not hold. Otherwise the vote is no.
     pub or_else: bool,
     /// Whether the keyspace is the only participant: then a yes commits at once.

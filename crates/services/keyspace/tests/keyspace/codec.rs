@@ -134,7 +134,14 @@ fn branch_command() -> impl Strategy<Value = BranchCommand> {
             1 => BranchCommand::Rollback { id, epoch },
             2 => BranchCommand::Forget { id, epoch },
             3 => BranchCommand::Resolve { id, epoch },
-            _ => BranchCommand::Prepare(Prepare { id, epoch, priority, txns, or_else, one_phase }),
+            _ => BranchCommand::Prepare(Prepare {
+                id,
+                epoch,
+                priority,
+                txns: txns.into(),
+                or_else,
+                one_phase,
+            }),
         },
     )
 }
@@ -273,17 +280,19 @@ fn golden_bytes_of_branches() {
         id: id.clone(),
         epoch: 2,
         priority: 301,
-        txns: vec![Txn {
+        txns: [Txn {
             success: vec![Operation::Put(Put { key: b("k"), ..Put::default() })],
             ..Txn::default()
-        }],
+        }]
+        .into(),
         or_else: true,
         one_phase: false,
     };
     let bytes =
         [&[1, 12, 1, 2, b't', b'x', 0xac, 2, 2, 0xad, 2, 1][..], &[0, 1, 1, 1, b'k', 0, 0, 0, 0]];
     golden(Command::Branch(BranchCommand::Prepare(prepare.clone())), &bytes.concat());
-    let several = Prepare { txns: [&prepare.txns[..], &[Txn::default()]].concat(), ..prepare };
+    let several =
+        Prepare { txns: [&prepare.txns[..], &[Txn::default()]].concat().into(), ..prepare };
     let bytes = [
         &[1, 12, 1, 2, b't', b'x', 0xac, 2, 2, 0xad, 2, 5, 2][..],
         &[0, 1, 1, 1, b'k', 0, 0, 0, 0, 0, 0, 0],
@@ -328,7 +337,7 @@ fn commands_come_together_only_one_level_deep_and_not_too_many() {
         id: id.clone(),
         epoch: 1,
         priority: 1,
-        txns: vec![Txn::default()],
+        txns: [Txn::default()].into(),
         or_else: false,
         one_phase: true,
     };
@@ -348,7 +357,7 @@ fn a_branch_has_not_too_many_transactions() {
         id: id.clone(),
         epoch: 1,
         priority: 1,
-        txns: vec![Txn::default(); n],
+        txns: vec![Txn::default(); n].into(),
         or_else: false,
         one_phase: false,
     };

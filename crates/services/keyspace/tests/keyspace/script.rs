@@ -181,7 +181,7 @@ fn prepare(words: &mut Words) -> Command {
     while words.peek() == Some(&"if") {
         txns.push(txn(words));
     }
-    let prepare = Prepare { id, epoch, priority, txns, or_else, one_phase };
+    let prepare = Prepare { id, epoch, priority, txns: txns.into(), or_else, one_phase };
     Command::Branch(BranchCommand::Prepare(prepare))
 }
 

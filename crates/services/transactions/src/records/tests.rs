@@ -280,6 +280,19 @@ fn an_aborted_bundle_lets_go_and_a_committed_one_does_not() {
 }
 
 #[test]
+fn what_is_void_from_the_beginning_takes_its_own_id_alone() {
+    let mut store = Store::new();
+    let x = bundle(&["a"]);
+    let at = store.wrote("x", None, &decided(&x, &abort()));
+    assert_eq!((store.look_for("a"), store.look_for("x").unwrap().revision), (None, at));
+    let y = bundle(&["a"]);
+    store.wrote("y", None, &y);
+    store.wrote("x", Some(at), &finished(&x, &abort()));
+    assert_eq!(store.look_for("a").unwrap().id, "y");
+    assert_eq!(store.write("x", None, &open(1)), Stored::Lost);
+}
+
+#[test]
 fn who_is_carried_by_another_since_is_not_let_go() {
     let mut store = Store::new();
     let (x, y) = (bundle(&["a"]), bundle(&["a"]));

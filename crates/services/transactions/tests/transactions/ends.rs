@@ -6,6 +6,7 @@ use quorate_transactions::{
     BranchRecord, BranchState, Carried, Coordinator, Effect, End, Found, Input, Kind, Moment,
     Owner, Record, Settings, Stage, Start, Stored, Verdict, Vote, Voted,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 pub const ME: Owner = Owner { node: NodeId(1), run: 1 };
@@ -24,7 +25,7 @@ fn start(n: u64) -> Start {
         owner: ME,
         patience: Duration::from_millis(100),
         branches: (0..n).map(branch).collect(),
-        carried: Vec::new(),
+        carried: Arc::default(),
     }
 }
 
@@ -196,7 +197,7 @@ fn keyspaces_are_asked_beside_the_first_record_but_nothing_is_decided_before_it(
 fn start_bundle() -> Start {
     let mut start = start(2);
     start.branches[1].kind = Kind::Postgres;
-    start.carried = vec![Carried { id: "x".to_owned(), content: 7 }];
+    start.carried = [Carried { id: "x".to_owned(), content: 7 }].into();
     start
 }
 

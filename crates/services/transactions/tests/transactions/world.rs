@@ -9,6 +9,7 @@ use quorate_transactions::{
     Owner, Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Vote, Write,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub const DEADLINE: Duration = Duration::from_millis(200);
@@ -33,8 +34,8 @@ fn called(id: &str, asker: Owner) -> String {
 #[derive(Default)]
 pub struct Store {
     pub records: BTreeMap<String, (Record, u64)>,
-    /// Which bundle carries an id, since when.
-    carried: BTreeMap<String, (String, u64)>,
+    /// Whose record tells of an id, since when.
+    ids: BTreeMap<String, (String, u64)>,
     revision: u64,
 }
 
@@ -64,12 +65,12 @@ impl Store {
                 }
                 // What is kept elsewhere takes its place.
                 Change::Remove(_) => {}
-                Change::Carry(other) => {
-                    self.carried.insert(other, (id.to_owned(), self.revision));
+                Change::Take(other) => {
+                    self.ids.insert(other, (id.to_owned(), self.revision));
                 }
                 Change::LetGo(other) => {
-                    if self.carried.get(&other).is_some_and(|(by, _)| by == id) {
-                        self.carried.remove(&other);
+                    if self.ids.get(&other).is_some_and(|(by, _)| by == id) {
+                        self.ids.remove(&other);
                     }
                 }
             }
@@ -86,7 +87,7 @@ impl Store {
         match key {
             Key::Open(id) => kept(id, true),
             Key::Finished(id) => kept(id, false),
-            Key::Carried(id) => self.carried.get(id).map_or(0, |(_, at)| *at),
+            Key::Id(id) => self.ids.get(id).map_or(0, |(_, at)| *at),
         }
     }
 
@@ -106,7 +107,7 @@ impl Store {
             changed_ms: 0,
             stage: Stage::Finished(Verdict::Abort { branch: None, reason }),
             branches: Vec::new(),
-            carried: Vec::new(),
+            carried: Arc::default(),
         };
         let stored = self.apply(id, &StoreRequest { number: 1, at: None, record });
         matches!(stored, Stored::Done(_))
@@ -114,7 +115,7 @@ impl Store {
 
     /// Whether a bundle carries this id, and if so whether that is committed.
     fn carrier(&self, id: &str) -> Option<bool> {
-        let (bundle, _) = self.carried.get(id)?;
+        let (bundle, _) = self.ids.get(id).filter(|(by, _)| by != id)?;
         let stage = &self.records[bundle].0.stage;
         Some(stage.verdict().is_some_and(Verdict::commits))
     }
@@ -307,14 +308,14 @@ impl World {
                     let outside = !record.is_in_keyspaces();
                     self.tell(id, commits);
                     self.disbanded += u32::from(outside && carried.is_empty());
-                    for Carried { id: one, .. } in carried {
+                    for Carried { id: one, .. } in carried.iter() {
                         if commits {
-                            self.tell(&one, true);
+                            self.tell(one, true);
                             self.carried += 1;
                         } else {
                             // Whoever it was taken along for goes alone.
                             let participants = self.groups[id].clone();
-                            self.begin(node, &one, Protocol::PaxosCommit, &participants);
+                            self.begin(node, one, Protocol::PaxosCommit, &participants);
                             self.let_go += 1;
                         }
                     }
@@ -500,12 +501,12 @@ impl World {
 
     /// Whoever was carried is committed once: by a bundle, or by its own record.
     fn judge_carried(&self) {
-        for id in self.store.carried.keys() {
-            assert_eq!(self.store.carrier(id), Some(true), "{id} is held by what is void");
+        for id in self.store.ids.keys() {
+            assert_ne!(self.store.carrier(id), Some(false), "{id} is held by what is void");
         }
         let records = || self.store.records.iter();
         let commits = |record: &Record| record.stage.verdict().is_some_and(Verdict::commits);
-        let all = records().flat_map(|(_, (record, _))| &record.carried);
+        let all = records().flat_map(|(_, (record, _))| record.carried.iter());
         for Carried { id, .. } in all {
             let own = records().filter(|(other, (record, _))| *other == id && commits(record));
             let bundles = records().filter(|(_, (record, _))| {

@@ -65,8 +65,9 @@ impl Returns {
         if self.usual > LINGER {
             return Duration::ZERO;
         }
-        // The last of them come later than most.
-        (self.usual * 3 / 2).min(2 * took).min(LINGER)
+        // The last of them come later than most; and whoever is left behind waits for a whole ride,
+        // while nobody waits any longer once all are there.
+        (3 * self.usual).max(took).min(2 * took).min(LINGER)
     }
 }
 
@@ -81,9 +82,9 @@ mod tests {
     }
 
     #[test]
-    fn who_is_usually_back_soon_is_waited_for_a_little_longer() {
+    fn who_is_usually_back_soon_is_waited_for() {
         let (mut it, start) = (Returns::new(), Instant::now());
-        assert_eq!(it.patience(RIDE), ms(7) + ms(1) / 2, "nothing is known yet");
+        assert_eq!(it.patience(ms(4)), ms(8), "nothing is known yet");
         for (n, took) in (0..).zip([2, 2, 4, 2]) {
             let now = start + ms(100) * n;
             it.answered(8, now);
@@ -92,8 +93,10 @@ mod tests {
             (0..2).for_each(|_| it.came(now + ms(50)));
         }
         // 5, then 3.5, 2.75, 4, 3.
-        assert_eq!(it.patience(RIDE), ms(9) / 2);
-        assert_eq!(it.patience(ms(1)), ms(2), "never much longer than a ride");
+        assert_eq!(it.patience(ms(6)), ms(9));
+        assert_eq!(it.patience(ms(9) + ms(1) / 2), ms(9) + ms(1) / 2, "a ride at least,");
+        assert_eq!(it.patience(ms(1)), ms(2), "never much longer than one,");
+        assert_eq!(it.patience(RIDE), LINGER, "nor very long");
     }
 
     #[test]

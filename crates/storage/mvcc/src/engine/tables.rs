@@ -9,6 +9,7 @@ use super::journal;
 use super::{Change, Pair, Table};
 use crate::error::Error;
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::config::{BlockSizePolicy, CompressionPolicy};
 use fjall::{
     AbstractTree, Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot,
@@ -17,6 +18,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -239,8 +241,15 @@ impl Tables {
     }
 }
 
+/// The first level of the trees on disk holds four tables of this size. Each time that memtables are
+/// merged into it, those of several states overlap all of it: history, which is most of what there
+/// is, comes in order in each state, and moves on from a small first level for next to nothing.
+const TABLE_BYTES: u64 = 16 * MIB;
+
 fn options(settings: &FjallSettings, table: Table) -> KeyspaceCreateOptions {
+    let compaction = Leveled::default().with_table_target_size(TABLE_BYTES);
     KeyspaceCreateOptions::default()
+        .compaction_strategy(Arc::new(compaction))
         .manual_journal_persist(true)
         .max_memtable_size(settings.memtable_bytes[table as usize])
         .data_block_size_policy(BlockSizePolicy::all(4 * 1024))

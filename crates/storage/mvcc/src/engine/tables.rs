@@ -241,9 +241,10 @@ impl Tables {
     }
 }
 
-/// The first level of the trees on disk holds four tables of this size. Each time that memtables are
-/// merged into it, those of several states overlap all of it: history, which is most of what there
-/// is, comes in order in each state, and moves on from a small first level for next to nothing.
+/// The first level of a tree on disk holds four tables of this size. Memtables hold keys of several
+/// states, and so overlap all of it when they are merged into it; history, which is most of what
+/// there is, comes in order in each state, and moves on from a small first level for next to
+/// nothing.
 const TABLE_BYTES: u64 = 16 * MIB;
 
 fn options(settings: &FjallSettings, table: Table) -> KeyspaceCreateOptions {

@@ -219,6 +219,15 @@ mod tests {
     }
 
     #[test]
+    fn who_says_alone_does_not_ride_whatever_the_protocol() {
+        let two = || request(&[("a", "orders"), ("b", "stock")]);
+        for protocol in [Protocol::TwoPhase, Protocol::PaxosCommit] {
+            assert!(Request { protocol, ..two() }.may_ride());
+            assert!(!Request { protocol, alone: true, ..two() }.may_ride());
+        }
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_by_name() {
         assert_eq!(request(&[("a", "orders"), ("b", "stock")]).check(), Ok(()));
         let why = |request: Request| request.check().unwrap_err().to_string();

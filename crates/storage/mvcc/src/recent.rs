@@ -64,14 +64,18 @@ mod tests {
     use super::*;
     use crate::key_value::KeyMeta;
 
+    fn key(n: usize) -> Bytes {
+        Bytes::from(n.to_string())
+    }
+
+    fn meta(version: u64) -> Option<Latest> {
+        let meta = KeyMeta { version, ..KeyMeta::default() };
+        Some(Latest { meta, steps: 1 })
+    }
+
     #[test]
     fn the_last_word_counts_and_memory_is_bounded() {
         let mut recent = Recent::default();
-        let key = |n: usize| Bytes::from(n.to_string());
-        let meta = |version| {
-            let meta = KeyMeta { version, ..KeyMeta::default() };
-            Some(Latest { meta, steps: 1 })
-        };
         for n in 0..3 * CAPACITY {
             recent.set(&key(n), meta(2));
             recent.set(&key(7), meta(n as u64 + 2));
@@ -88,11 +92,6 @@ mod tests {
     #[test]
     fn a_new_key_is_remembered_only_in_the_place_of_an_old_one() {
         let mut recent = Recent::default();
-        let key = |n: usize| Bytes::from(n.to_string());
-        let meta = |version| {
-            let meta = KeyMeta { version, ..KeyMeta::default() };
-            Some(Latest { meta, steps: 1 })
-        };
         recent.set(&key(0), meta(1));
         recent.set(&key(0), None);
         assert_eq!(recent.get(b"0"), None);

@@ -287,6 +287,7 @@ mod tests {
     fn a_file_becomes_a_request() {
         let request = parse(TRANSFER).unwrap();
         assert_eq!((request.id.as_str(), request.patience_ms), ("order-17", 3_000));
+        assert!(!request.alone && parse(&format!("alone = true\n{TRANSFER}")).unwrap().alone);
         let Some(pb::branch::Work::Keyspace(stock)) = &request.branches[0].work else { panic!() };
         let txn = stock.txn.as_ref().unwrap();
         assert_eq!((txn.compare.len(), txn.success.len(), stock.or_else), (2, 3, false));

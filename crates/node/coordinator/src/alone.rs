@@ -81,7 +81,7 @@ impl Alone {
     /// Begins so many more.
     pub fn begin_records(&self, n: usize) {
         let known = self.ids().len();
-        let request = StoreRequest { number: 1, at: None, record: self.record() };
+        let request = StoreRequest { number: 1, at: None, record: self.record(), free_as_of: 0 };
         let ids: Vec<String> = (known..known + n).map(|n| format!("t-{n:05}")).collect();
         for some in ids.chunks(50) {
             let batch: Vec<(&str, &StoreRequest)> =
@@ -112,7 +112,7 @@ impl Alone {
 
     /// Keeps a record, in the place of the one of this revision: its revision.
     pub fn keep(&self, id: &str, at: Option<Revision>, record: Record) -> Revision {
-        let request = StoreRequest { number: 1, at, record };
+        let request = StoreRequest { number: 1, at, record, free_as_of: 0 };
         match self.runtime.block_on(self.store.write(id, &request)).unwrap() {
             Stored::Done(revision) => revision,
             Stored::Lost => panic!("{id} is not as of {at:?}"),

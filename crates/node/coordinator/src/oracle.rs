@@ -45,7 +45,8 @@ impl Inner {
         let wall_ms = self.moment().wall_ms;
         let record = Record::void(self.me, wall_ms, why);
         let store = self.store().ok_or(StoreError::Away)?;
-        let stored = store.write(id, &StoreRequest { number: 1, at: None, record }).await?;
+        let request = StoreRequest { number: 1, at: None, record, free_as_of: 0 };
+        let stored = store.write(id, &request).await?;
         let done = matches!(stored, Stored::Done(_));
         if done {
             tracing::info!(id, why, "a transaction without a record is void");

@@ -185,6 +185,7 @@ fn reads(txn: &Txn) -> bool {
         Operation::Put(put) => put.prev_kv,
         Operation::Delete(delete) => delete.prev_kv,
         Operation::Txn(inner) => reads(inner),
+        Operation::Claim(_) | Operation::Release(_) => false,
     })
 }
 
@@ -192,7 +193,9 @@ fn reads_old(txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).any(|operation| match operation {
         Operation::Range(range) => range.revision != 0,
         Operation::Txn(inner) => reads_old(inner),
-        Operation::Put(_) | Operation::Delete(_) => false,
+        Operation::Put(_) | Operation::Delete(_) | Operation::Claim(_) | Operation::Release(_) => {
+            false
+        }
     })
 }
 

@@ -13,6 +13,7 @@ use crate::request::Request;
 use crate::service::{READ_TIMEOUT, Transactions, store_error};
 use crate::store::Store;
 use crate::takeover::MOST_TAKEN;
+use quorate_mvcc::Revision;
 use quorate_resource_managers::Deadline;
 use quorate_transactions::records::Known;
 use quorate_transactions::{BranchRecord, BranchState, Record, Stage, Start};
@@ -87,6 +88,8 @@ impl Transactions {
             return Err(RunError::Unavailable(why));
         }
         let store = self.store(limit).await?;
+        // In this order: what is not there was free then.
+        let free_as_of = store.0.reader().revision();
         if let Some(known) = store.look_for(&request.id).map_err(store_error)? {
             return self.wait_for_other(&store, request, known, applied, limit).await;
         }
@@ -94,9 +97,8 @@ impl Transactions {
         let mut ticket = None;
         if *rides > 0 {
             *rides -= 1;
-            let rode = timeout(limit.left(), ride(inner, request, &branches, (undecided, applied)));
-            let rode = rode.await;
-            match rode.map_err(|_| in_doubt(&request.id))? {
+            let riding = ride(inner, request, (&branches, free_as_of), (undecided, applied));
+            match timeout(limit.left(), riding).await.map_err(|_| in_doubt(&request.id))? {
                 Ride::Committed(bundle, place) => {
                     return Ok(Some(carried(&bundle, place, request, applied, limit).await));
                 }
@@ -115,7 +117,7 @@ impl Transactions {
                 }
             }
         }
-        self.alone(request, branches, by, applied, ticket).await
+        self.alone(request, (branches, free_as_of), by, applied, ticket).await
     }
 
     async fn branches(
@@ -135,7 +137,7 @@ impl Transactions {
     async fn alone(
         &self,
         request: &Request,
-        branches: Vec<BranchRecord>,
+        (branches, free_as_of): (Vec<BranchRecord>, Revision),
         (undecided, limit): (Deadline, Deadline),
         applied: bool,
         ticket: Option<Ticket>,
@@ -148,6 +150,7 @@ impl Transactions {
             patience: undecided.left().max(LEAST),
             branches,
             carried: Arc::default(),
+            free_as_of,
         };
         let (Ok(live) | Err(live)) =
             drive::begin(inner, &request.id, start, request.branches.clone());

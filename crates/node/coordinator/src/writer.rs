@@ -152,7 +152,8 @@ mod tests {
             branches: Vec::new(),
             carried: carried.collect(),
         };
-        let (id, request) = (id.to_owned(), StoreRequest { number: 1, at: None, record });
+        let (id, request) =
+            (id.to_owned(), StoreRequest { number: 1, at: None, record, free_as_of: 0 });
         let (reply, _) = oneshot::channel();
         writer.waiting.lock().push(Waiting { id, request, bytes: 1, reply });
     }

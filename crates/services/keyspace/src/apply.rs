@@ -10,6 +10,7 @@ use crate::leases::Lease;
 use crate::lessor::{Lessor, MAX_TTL_SECONDS};
 use crate::reply::{DeleteOutcome, KeyspaceError, Outcome, PutOutcome};
 use crate::state::{self, State, failed};
+use crate::txn;
 use bytes::Bytes;
 use quorate_base::{Ballot, NodeId};
 use quorate_mvcc::{Engine, KeyMeta, KeyRange, LeaseId, WriteTxn};
@@ -91,9 +92,24 @@ impl<'a, 's, E: Engine> Execution<'a, 's, E> {
         }
     }
 
-    /// Evaluates a branch and undoes what it did: whether it could be committed, and what it reads.
+    /// Evaluates a branch and does nothing of it: whether it could be committed, what it reads.
     pub fn vote(
         mut self,
+        prepare: &Prepare,
+        alarms: bool,
+    ) -> Result<Result<Vec<Done>, No>, ServiceError> {
+        let allowed = !alarms || self.check_alarms_for(true, true).is_ok();
+        let foreseen = txn::foreseen(prepare, self.txn.revision()).filter(|_| allowed);
+        if let Some(done) = foreseen {
+            debug_assert!(self.tried(prepare, alarms).is_ok_and(|tried| tried == Ok(done.clone())));
+            return Ok(Ok(done));
+        }
+        self.tried(prepare, alarms)
+    }
+
+    /// What a branch would do, by doing it for the moment.
+    fn tried(
+        &mut self,
         prepare: &Prepare,
         alarms: bool,
     ) -> Result<Result<Vec<Done>, No>, ServiceError> {
@@ -402,8 +418,8 @@ impl<'a, 's, E: Engine> Execution<'a, 's, E> {
 /// Whether a transaction may put anything, whatever its compares say.
 fn puts(txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).any(|operation| match operation {
-        Operation::Put(_) => true,
+        Operation::Put(_) | Operation::Claim(_) => true,
         Operation::Txn(inner) => puts(inner),
-        Operation::Range(_) | Operation::Delete(_) => false,
+        Operation::Range(_) | Operation::Delete(_) | Operation::Release(_) => false,
     })
 }

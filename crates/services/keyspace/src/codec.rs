@@ -10,7 +10,7 @@
 
 use crate::branch::{read_branch_command, write_branch_command};
 use crate::command::{
-    Alarm, Command, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange,
+    Alarm, Claim, Command, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange,
     Operation, Put, Range, SortTarget, Txn,
 };
 use bytes::Bytes;
@@ -73,6 +73,8 @@ const LEASE_EXPIRE: u8 = 11;
 const BRANCH: u8 = 12;
 const BARRIER: u8 = 13;
 const UNQUEUE: u8 = 14;
+const CLAIM: u8 = 15;
+const RELEASE: u8 = 16;
 const FOUND_DIRECTORY: u8 = 32;
 
 /// The bytes of a command.
@@ -352,6 +354,7 @@ fn write_compare(w: &mut Writer, compare: &Compare) {
         CompareTarget::Mod(v) => w.u8(2).signed(*v),
         CompareTarget::Value(v) => w.u8(3).bytes(v),
         CompareTarget::Lease(v) => w.u8(4).signed(*v),
+        CompareTarget::Claim(v) => w.u8(5).signed(*v),
     };
 }
 
@@ -370,6 +373,7 @@ fn read_compare(r: &mut Reader) -> Result<Compare, DecodeError> {
         2 => CompareTarget::Mod(r.signed()?),
         3 => CompareTarget::Value(r.bytes(MAX_BYTES)?),
         4 => CompareTarget::Lease(r.signed()?),
+        5 => CompareTarget::Claim(r.signed()?),
         other => return unknown("compare target", other),
     };
     Ok(Compare { range, operator, target })
@@ -398,8 +402,18 @@ fn write_operation(w: &mut Writer, operation: &Operation, depth: usize) -> Resul
         Operation::Delete(delete) => write_delete(w.u8(DELETE), delete),
         Operation::Txn(txn) => write_txn(w.u8(TXN), txn, depth + 1)?,
         Operation::Range(range) => write_range(w.u8(RANGE), range),
+        Operation::Claim(claim) => write_claim(w.u8(CLAIM), claim),
+        Operation::Release(claim) => write_claim(w.u8(RELEASE), claim),
     }
     Ok(())
+}
+
+fn write_claim(w: &mut Writer, claim: &Claim) {
+    w.bytes(&claim.name).bytes(&claim.holder);
+}
+
+fn read_claim(r: &mut Reader) -> Result<Claim, DecodeError> {
+    Ok(Claim { name: r.bytes(MAX_BYTES)?, holder: r.bytes(MAX_BYTES)? })
 }
 
 pub(crate) fn read_txn(r: &mut Reader, depth: usize) -> Result<Txn, DecodeError> {
@@ -409,8 +423,8 @@ pub(crate) fn read_txn(r: &mut Reader, depth: usize) -> Result<Txn, DecodeError>
     }
     Ok(Txn {
         compare: read_list(r, 5, read_compare)?,
-        success: read_list(r, 4, |r| read_operation(r, depth))?,
-        failure: read_list(r, 4, |r| read_operation(r, depth))?,
+        success: read_list(r, 3, |r| read_operation(r, depth))?,
+        failure: read_list(r, 3, |r| read_operation(r, depth))?,
     })
 }
 
@@ -420,6 +434,8 @@ fn read_operation(r: &mut Reader, depth: usize) -> Result<Operation, DecodeError
         DELETE => Operation::Delete(read_delete(r)?),
         TXN => Operation::Txn(read_txn(r, depth + 1)?),
         RANGE => Operation::Range(read_range(r)?),
+        CLAIM => Operation::Claim(read_claim(r)?),
+        RELEASE => Operation::Release(read_claim(r)?),
         other => return unknown("operation", other),
     })
 }

@@ -169,6 +169,19 @@ pub struct Txn {
     pub failure: Vec<Operation>,
 }
 
+impl Txn {
+    /// Whether it has anything to do with claims.
+    pub fn has_claims(&self) -> bool {
+        let compares = |compare: &Compare| matches!(compare.target, CompareTarget::Claim(_));
+        let claims = |operation: &Operation| match operation {
+            Operation::Claim(_) | Operation::Release(_) => true,
+            Operation::Txn(inner) => inner.has_claims(),
+            Operation::Range(_) | Operation::Put(_) | Operation::Delete(_) => false,
+        };
+        self.compare.iter().any(compares) || self.success.iter().chain(&self.failure).any(claims)
+    }
+}
+
 /// One operation of a transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Operation {
@@ -180,6 +193,20 @@ pub enum Operation {
     Delete(Delete),
     /// Compare again.
     Txn(Txn),
+    /// Take a name. It answers nothing.
+    Claim(Claim),
+    /// Let go of a name, if it is this holder's. It answers nothing.
+    Release(Claim),
+}
+
+/// A name that somebody holds: beside the keys, without a history, events, or a place in the quota.
+/// Of our own services: etcd knows nothing of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// The name: any bytes, as many as a key may have.
+    pub name: Bytes,
+    /// Who holds it.
+    pub holder: Bytes,
 }
 
 /// One condition. Over several keys it must hold for each; over none it fails only for a value
@@ -220,6 +247,8 @@ pub enum CompareTarget {
     Value(Bytes),
     /// The lease.
     Lease(LeaseId),
+    /// Of one name, not of a key: the revision at which it was last taken; zero: nobody has it.
+    Claim(i64),
 }
 
 /// Why a keyspace is restricted.

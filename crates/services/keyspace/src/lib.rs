@@ -11,6 +11,7 @@ mod apply;
 mod batch;
 pub mod branch;
 pub mod canary;
+mod claims;
 pub mod codec;
 pub mod command;
 mod keyspace;

@@ -5,6 +5,7 @@
 //! read index first).
 
 use crate::branch::LockSet;
+use crate::claims;
 use crate::command::{Alarm, Member, MemberChange, Range};
 use crate::range;
 use crate::reply::{KeyspaceError, RangeOutcome};
@@ -211,6 +212,11 @@ impl<E: Engine> Reader<E> {
         let found = state.changes(&request)?;
         let events = found.changes.into_iter().map(|change| change.event).collect();
         Ok(History { from, to: found.next.map_or(to, |next| next - 1), events })
+    }
+
+    /// Who holds a name, and since which revision.
+    pub fn claim(&self, name: &[u8]) -> Result<Option<(Revision, Bytes)>, ReadError> {
+        Ok(claims::find_in(&self.store.state(), name)?)
     }
 
     /// The ids of all leases, in order.

@@ -11,11 +11,13 @@
 //! | attached key | `k` id key | nothing |
 //! | checkpoint fence | `c` | ballot and number of the last checkpoint |
 //! | branches and those who wait for them | `x`, `w` | [`crate::branch`] |
+//! | claim | `n` name | [`crate::claims`] |
 //! | directory of keyspaces | `d` | its first voters |
 //!
 //! Nodes and ids are eight bytes, big-endian. Described in `docs/keyspace.md`.
 
 use crate::branch::{Branches, Change, LockTable};
+use crate::claims::Claims;
 use crate::codec::{alarm_of, alarm_tag};
 use crate::command::{Alarm, Member};
 use crate::leases::{Lease, Leases};
@@ -120,6 +122,8 @@ pub(crate) struct State {
     /// Ballot and number of the last checkpoint of leases.
     pub fence: (Ballot, u64),
     pub branches: Branches,
+    /// The claims of late.
+    pub claims: Claims,
     pub shared: Arc<Shared>,
 }
 
@@ -139,6 +143,7 @@ impl State {
             board: Board::default(),
             fence: (Ballot::ZERO, 0),
             branches: Branches::default(),
+            claims: Claims::new(store.revision()),
             shared,
         };
         if let Some(bytes) = store.meta(FENCE).map_err(failed)? {
@@ -181,6 +186,7 @@ impl State {
             board: Board::default(),
             fence: (Ballot::ZERO, 0),
             branches: Branches::default(),
+            claims: Claims::new(store.revision()),
             shared,
         };
         for member in members {

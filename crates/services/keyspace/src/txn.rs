@@ -4,10 +4,13 @@
 
 use crate::apply::{Execution, Stop};
 use crate::branch::{Done, No, Prepare};
-use crate::command::{Compare, CompareTarget, Operation, Put, Txn};
+use crate::claims;
+use crate::command::{Compare, CompareOperator, CompareTarget, Operation, Put, Txn};
 use crate::range;
-use crate::reply::{KeyspaceError, OperationOutcome, TxnOutcome};
-use quorate_mvcc::{Engine, KeyRange, KeyValue, RangeRequest, Revision};
+use crate::reply::{KeyspaceError, OperationOutcome, PutOutcome, TxnOutcome};
+use bytes::Bytes;
+use quorate_mvcc::{Engine, KeyRange, KeyValue, MAX_KEY_BYTES, RangeRequest, Revision};
+use std::cmp::Ordering;
 
 /// Which branch each transaction takes: first the outer one, then those within its branch.
 type Path = std::vec::IntoIter<bool>;
@@ -29,6 +32,10 @@ impl<E: Engine> Execution<'_, '_, E> {
     ) -> Result<Result<Vec<Done>, No>, Stop> {
         let mut all = Vec::with_capacity(prepare.txns.len());
         let before = self.txn.revision();
+        if prepare.txns.iter().any(Txn::has_claims) {
+            // Nothing of a name is locked.
+            return Err(KeyspaceError::Unsupported.into());
+        }
         for txn in prepare.txns.iter() {
             self.txn.next_revision();
             if !all.is_empty() && self.compares_own(txn, before)? {
@@ -53,9 +60,10 @@ impl<E: Engine> Execution<'_, '_, E> {
             let revision: fn(&KeyValue) -> Revision = match compare.target {
                 CompareTarget::Mod(_) => |kv| kv.mod_revision,
                 CompareTarget::Create(_) => |kv| kv.create_revision,
-                CompareTarget::Version(_) | CompareTarget::Value(_) | CompareTarget::Lease(_) => {
-                    continue;
-                }
+                CompareTarget::Version(_)
+                | CompareTarget::Value(_)
+                | CompareTarget::Lease(_)
+                | CompareTarget::Claim(_) => continue,
             };
             let found = self.txn.range(&RangeRequest {
                 keys_only: true,
@@ -91,6 +99,12 @@ impl<E: Engine> Execution<'_, '_, E> {
     }
 
     fn compare(&self, compare: &Compare) -> Result<bool, Stop> {
+        if let CompareTarget::Claim(given) = compare.target {
+            let KeyRange::One(name) = &compare.range else {
+                return Err(KeyspaceError::Unsupported.into());
+            };
+            return self.compare_claim(name, compare.operator, given);
+        }
         // One key is the usual case, and its value is seldom wanted.
         if let (KeyRange::One(key), false) =
             (&compare.range, matches!(compare.target, CompareTarget::Value(_)))
@@ -111,14 +125,34 @@ impl<E: Engine> Execution<'_, '_, E> {
         Ok(found.kvs.iter().all(|kv| one_holds(compare, kv)))
     }
 
+    fn compare_claim(
+        &self,
+        name: &Bytes,
+        operator: CompareOperator,
+        given: i64,
+    ) -> Result<bool, Stop> {
+        if operator == CompareOperator::Less
+            && given > 0
+            && self.state.claims.none_since(name, given.unsigned_abs() - 1)
+        {
+            return Ok(true);
+        }
+        let taken = claims::find(self.txn, name)?.map_or(0, |(revision, _)| revision);
+        Ok(range::holds(operator, number(taken, given)))
+    }
+
     fn check(&self, txn: &Txn, path: &mut Path) -> Result<(), Stop> {
         let succeeded = path.next().unwrap_or_default();
         for operation in branch(txn, succeeded) {
             match operation {
                 Operation::Range(range) => self.check_revision(range.revision)?,
                 Operation::Put(put) => self.check_put(put)?,
-                Operation::Delete(_) => {}
+                Operation::Delete(_) | Operation::Release(_) => {}
                 Operation::Txn(inner) => self.check(inner, path)?,
+                Operation::Claim(claim) if claim.name.len() > MAX_KEY_BYTES => {
+                    return Err(KeyspaceError::Unsupported.into());
+                }
+                Operation::Claim(_) => {}
             }
         }
         Ok(())
@@ -154,25 +188,62 @@ impl<E: Engine> Execution<'_, '_, E> {
                 Operation::Put(put) => OperationOutcome::Put(self.put(put.clone())?),
                 Operation::Delete(delete) => OperationOutcome::Delete(self.delete(delete.clone())?),
                 Operation::Txn(inner) => OperationOutcome::Txn(self.carry_out(inner, path)?),
+                Operation::Claim(claim) => {
+                    claims::take(self.txn, &mut self.state.claims, claim);
+                    continue;
+                }
+                Operation::Release(claim) => {
+                    claims::release(self.txn, claim)?;
+                    continue;
+                }
             });
         }
         Ok(TxnOutcome { succeeded, responses })
     }
 }
 
+/// What a branch would do, if that can be told without a look at the keys: it only writes some,
+/// whatever they are.
+pub(crate) fn foreseen(prepare: &Prepare, before: Revision) -> Option<Vec<Done>> {
+    let writes = |operation: &Operation| match operation {
+        Operation::Put(put) => {
+            let plain = !(put.prev_kv || put.ignore_value || put.ignore_lease) && put.lease == 0;
+            plain && put.key.len() <= MAX_KEY_BYTES && u32::try_from(put.value.len()).is_ok()
+        }
+        _ => false,
+    };
+    let one = |(n, txn): (Revision, &Txn)| {
+        let foreseen = txn.compare.is_empty()
+            && !txn.success.is_empty()
+            && txn.success.iter().all(writes)
+            && !txn.has_claims();
+        let put = OperationOutcome::Put(PutOutcome::default());
+        foreseen.then(|| Done {
+            revision: before + n,
+            outcome: TxnOutcome { succeeded: true, responses: vec![put; txn.success.len()] },
+        })
+    };
+    (1..).zip(prepare.txns.iter()).map(one).collect()
+}
+
 fn branch(txn: &Txn, succeeded: bool) -> &[Operation] {
     if succeeded { &txn.success } else { &txn.failure }
 }
 
+/// Counters are stored unsigned and given signed; nothing stored exceeds the signed range.
+fn number(stored: u64, given: i64) -> Ordering {
+    i64::try_from(stored).unwrap_or(i64::MAX).cmp(&given)
+}
+
 fn one_holds(compare: &Compare, kv: &KeyValue) -> bool {
-    // Counters are stored unsigned and given signed; nothing stored exceeds the signed range.
-    let number = |stored: u64, given: i64| i64::try_from(stored).unwrap_or(i64::MAX).cmp(&given);
     let order = match &compare.target {
         CompareTarget::Version(v) => number(kv.version, *v),
         CompareTarget::Create(v) => number(kv.create_revision, *v),
         CompareTarget::Mod(v) => number(kv.mod_revision, *v),
         CompareTarget::Value(v) => kv.value.cmp(v),
         CompareTarget::Lease(v) => kv.lease.cmp(v),
+        // It is about no key.
+        CompareTarget::Claim(_) => return false,
     };
     range::holds(compare.operator, order)
 }

@@ -44,6 +44,8 @@ pub struct Start {
     pub branches: Vec<BranchRecord>,
     /// The transactions that it carries, if it is a bundle.
     pub carried: Arc<[Carried]>,
+    /// The revision of the records as of which its ids were seen to be free; zero: nobody looked.
+    pub free_as_of: u64,
 }
 
 /// The time, as the host has it.
@@ -181,6 +183,9 @@ pub struct StoreRequest {
     pub at: Option<u64>,
     /// The record.
     pub record: Record,
+    /// The revision as of which its ids, those that it carries among them, were seen to be free;
+    /// zero, if nobody looked.
+    pub free_as_of: u64,
 }
 
 /// What is to be done. All but the last three are answered by an [`Input`], and may be repeated
@@ -275,6 +280,8 @@ pub struct Coordinator {
     /// The number of the write under way, if there is one.
     pub(crate) writing: Option<u64>,
     pub(crate) writes: u64,
+    /// See [`Start::free_as_of`].
+    pub(crate) free_as_of: u64,
     /// Whether its client does not want it any more.
     pub(crate) cancelled: bool,
     /// Whether the record has what people must be able to see, and the store does not.
@@ -324,6 +331,7 @@ impl Coordinator {
         let deadline = moment.now + start.patience;
         let mut it = Coordinator::of(settings, id, record, None, deadline);
         it.priority = moment.wall_ms;
+        it.free_as_of = start.free_as_of;
         it.store(moment, out);
         if it.record.is_eager() {
             it.attempt(moment, out);
@@ -402,6 +410,7 @@ impl Coordinator {
             at,
             writing: None,
             writes: 0,
+            free_as_of: 0,
             cancelled: false,
             unsaved: false,
             troubled: false,
@@ -458,7 +467,8 @@ impl Coordinator {
         self.writes += 1;
         self.writing = Some(self.writes);
         let (number, at, record) = (self.writes, self.at, self.record.clone());
-        out.push(Effect::Store(StoreRequest { number, at, record }));
+        let free_as_of = self.free_as_of;
+        out.push(Effect::Store(StoreRequest { number, at, record, free_as_of }));
     }
 
     pub(crate) fn branch(&mut self, index: u16) -> Option<&mut BranchRecord> {

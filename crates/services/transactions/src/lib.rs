@@ -48,4 +48,4 @@ pub use record::{
 };
 pub use stray::{MAX_STRAYS, Stray};
 pub use suspicion::{Sight, Suspicion, SuspicionSettings};
-pub use write::{Change, Key, Write};
+pub use write::{Change, Condition, Key, Write};

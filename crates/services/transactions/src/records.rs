@@ -4,8 +4,10 @@
 //! | --- | --- |
 //! | `o/` and an id | the record of a transaction that is not over |
 //! | `f/` and an id | of one that is |
-//! | `i/` and an id | whose record tells of it: its own, or that of the bundle that carries it |
 //! | `s/` and an id | the strays of its record: branches outside that are in no attempt of it |
+//!
+//! An id that is taken is a claim ([`quorate_keyspace::command::Claim`]): its holder is the id
+//! whose record tells of it, its own, or that of the bundle that carries it.
 //!
 //! Invariants: a record is only ever changed on the condition that it is still as of a revision,
 //! and begun on the condition that there is none of either kind. Strays are noted on the condition
@@ -15,11 +17,11 @@
 use crate::coordinator::{StoreRequest, Stored};
 use crate::record::{Record, Stage, Verdict};
 use crate::stray::Stray;
-use crate::write::{Change, Key, Write};
+use crate::write::{Change, Condition, Key, Write};
 use bytes::Bytes;
 use quorate_base::codec::DecodeError;
 use quorate_keyspace::command::{
-    Command, Compare, CompareOperator, CompareTarget, Delete, Operation, Put, Range, Txn,
+    Claim, Command, Compare, CompareOperator, CompareTarget, Delete, Operation, Put, Range, Txn,
 };
 use quorate_keyspace::reply::{OperationOutcome, Outcome, TxnOutcome};
 use quorate_keyspace::{ReadError, Reader};
@@ -29,8 +31,6 @@ use quorate_mvcc::{Engine, KeyRange, Revision};
 pub const OPEN: &str = "o/";
 /// What finished records begin with.
 pub const FINISHED: &str = "f/";
-/// What the ids begin with that are taken.
-const IDS: &str = "i/";
 /// What the ids begin with of records that have strays.
 pub const STRAYS: &str = "s/";
 
@@ -113,9 +113,13 @@ pub fn as_of(key: Bytes, revision: Revision) -> Compare {
     Compare {
         range: KeyRange::One(key),
         operator: CompareOperator::Equal,
-        // Revisions stay far below the limit of signed numbers.
-        target: CompareTarget::Mod(i64::try_from(revision).unwrap_or(i64::MAX)),
+        target: CompareTarget::Mod(signed(revision)),
     }
+}
+
+/// Revisions stay far below the limit of signed numbers.
+fn signed(revision: Revision) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
 fn read(key: Bytes) -> Operation {
@@ -126,7 +130,6 @@ fn place(key_: &Key) -> Bytes {
     match key_ {
         Key::Open(id) => key(OPEN, id),
         Key::Finished(id) => key(FINISHED, id),
-        Key::Id(id) => key(IDS, id),
     }
 }
 
@@ -138,27 +141,34 @@ fn delete(key: Bytes) -> Operation {
     Operation::Delete(Delete { range: KeyRange::One(key), prev_kv: false })
 }
 
+fn condition(condition: &Condition) -> Compare {
+    match condition {
+        Condition::AsOf(at, revision) => as_of(place(at), *revision),
+        Condition::Free(id, seen) => Compare {
+            range: KeyRange::One(Bytes::copy_from_slice(id.as_bytes())),
+            operator: CompareOperator::Less,
+            target: CompareTarget::Claim(signed(seen.saturating_add(1))),
+        },
+    }
+}
+
+/// The claim of an id by the record of another, or its own.
+fn claim(id: &str, holder: &str) -> Claim {
+    let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    Claim { name: bytes(id), holder: bytes(holder) }
+}
+
 /// The write of one record.
 fn one(id: &str, request: &StoreRequest, value: &Bytes) -> Txn {
     let Write { conditions, changes } = request.write(id);
-    let own = || Bytes::copy_from_slice(id.as_bytes());
     let change = |change| match change {
         Change::Keep(at) => put(place(&at), value.clone()),
         Change::Remove(at) => delete(place(&at)),
-        Change::Take(id) => put(key(IDS, &id), own()),
-        Change::LetGo(id) => {
-            let at = key(IDS, &id);
-            let by_this = Compare {
-                range: KeyRange::One(at.clone()),
-                operator: CompareOperator::Equal,
-                target: CompareTarget::Value(own()),
-            };
-            let success = vec![delete(at)];
-            Operation::Txn(Txn { compare: vec![by_this], success, failure: Vec::new() })
-        }
+        Change::Take(other) => Operation::Claim(claim(&other, id)),
+        Change::LetGo(other) => Operation::Release(claim(&other, id)),
     };
     Txn {
-        compare: conditions.iter().map(|(key, at)| as_of(place(key), *at)).collect(),
+        compare: conditions.iter().map(condition).collect(),
         success: changes.into_iter().map(change).collect(),
         failure: vec![read(key(OPEN, id)), read(key(FINISHED, id))],
     }
@@ -207,7 +217,8 @@ pub fn remove(finished: &[Over]) -> Command {
         let commits = over.record.stage.verdict().is_some_and(Verdict::commits);
         let carried = over.record.carried.iter().filter(|_| commits).map(|it| &it.id);
         let mut success = vec![delete(at.clone())];
-        success.extend(std::iter::once(&over.id).chain(carried).map(|id| delete(key(IDS, id))));
+        let ids = std::iter::once(&over.id).chain(carried);
+        success.extend(ids.map(|id| Operation::Release(claim(id, &over.id))));
         if over.noted > 0 {
             success.push(delete(strays.clone()));
         }
@@ -273,9 +284,8 @@ pub fn look_for<E: Engine>(reader: &Reader<E>, id: &str) -> Result<Option<Known>
 
 /// Whose record tells of an id, if it is taken.
 fn whose<E: Engine>(reader: &Reader<E>, id: &str) -> Result<Option<String>, LookError> {
-    let found = reader.range(&Range::of(KeyRange::One(key(IDS, id))))?;
-    let first = found.kvs.into_iter().next();
-    Ok(first.map(|kv| String::from_utf8_lossy(&kv.value).into_owned()))
+    let found = reader.claim(id.as_bytes())?;
+    Ok(found.map(|(_, holder)| String::from_utf8_lossy(&holder).into_owned()))
 }
 
 /// The record of this id as far as this replica knows.

@@ -4,11 +4,14 @@
 //! | --- | --- |
 //! | [`Key::Open`] | the record of a transaction that is not over |
 //! | [`Key::Finished`] | of one that is |
-//! | [`Key::Id`] | whose record tells of an id: its own, or that of the bundle that carries it |
+//!
+//! and of each id, whether it is taken, and whose record tells of it: its own, or that of the
+//! bundle that carries it.
 //!
 //! Invariants: an id stands for one transaction. It has a record or is carried by one bundle,
-//! never both, and as long as either is so it has its [`Key::Id`]: either is begun on the one
-//! condition that there is none. Who is carried is let go by the same write that says that the
+//! never both, and as long as either is so it is taken: either is begun on the one condition that
+//! it is free. Whoever saw that it is, as of a revision of the records, asks that it was not taken
+//! since, which is less to look for. Who is carried is let go by the same write that says that the
 //! bundle is aborted. From then on it may be begun anew.
 
 use crate::coordinator::StoreRequest;
@@ -21,8 +24,16 @@ pub enum Key {
     Open(String),
     /// and once it is.
     Finished(String),
-    /// The id whose record tells of this one.
-    Id(String),
+}
+
+/// What has to hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Condition {
+    /// This is still as of this revision.
+    AsOf(Key, u64),
+    /// This id was not taken after this revision, as of which it was seen to be free; zero: it is
+    /// free.
+    Free(String, u64),
 }
 
 /// What is changed.
@@ -41,8 +52,8 @@ pub enum Change {
 /// One write: all of its changes, if all conditions hold; else nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Write {
-    /// As of which revision something must be; zero: it must not be there.
-    pub conditions: Vec<(Key, u64)>,
+    /// What has to hold.
+    pub conditions: Vec<Condition>,
     /// What is changed then.
     pub changes: Vec<Change>,
 }
@@ -55,10 +66,11 @@ impl StoreRequest {
         let aborts = self.record.stage.verdict().is_some_and(|verdict| !verdict.commits());
         let (mut conditions, mut changes) = (Vec::new(), Vec::new());
         match self.at {
-            Some(revision) => conditions.push((open.clone(), revision)),
+            Some(revision) => conditions.push(Condition::AsOf(open.clone(), revision)),
             None => {
                 let own = || std::iter::once(id.to_owned());
-                conditions.extend(own().chain(carried()).map(|id| (Key::Id(id), 0)));
+                let free = |id| Condition::Free(id, self.free_as_of);
+                conditions.extend(own().chain(carried()).map(free));
                 // One that is aborted from the beginning carries nobody.
                 let taken = carried().filter(|_| !aborts);
                 changes.extend(own().chain(taken).map(Change::Take));

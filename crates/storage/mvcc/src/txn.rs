@@ -164,6 +164,12 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
         at
     }
 
+    /// The revision of what the command changes, made by this if by nothing before: for what is
+    /// kept beside the keys and has to be told from what was there at an earlier revision.
+    pub fn take_revision(&mut self) -> Revision {
+        self.next_place().main
+    }
+
     /// The index entry of a change that superseded `previous`.
     fn set_index(&mut self, key: &Bytes, at: RevisionSub, previous: RevisionSub) {
         let encoded = Bytes::from(index_key(key, at));

@@ -13,7 +13,7 @@ use quorate_keyspace::branch::Done;
 use quorate_keyspace::command::Txn;
 use quorate_replicated_log::Role;
 use quorate_transactions::branches::branch_id;
-use quorate_transactions::records::{self, Kept, OPEN};
+use quorate_transactions::records::{self, Kept, OPEN, look_for};
 use quorate_transactions::{
     BranchRecord, Coordinator, Effect, Input, Moment, Owner, Record, Settings, Sight, Start,
     content_hash,
@@ -86,6 +86,7 @@ impl World<'_> {
             patience: PATIENCE,
             branches: work.iter().map(|(group, _)| branch(group)).collect(),
             carried: Arc::default(),
+            free_as_of: self.free_as_of(node, id),
         };
         let coordinator = Coordinator::begin(
             self.settings(),
@@ -96,6 +97,18 @@ impl World<'_> {
         );
         let work = work.iter().map(|(_, txn)| txn.clone()).collect();
         self.drive(node, id, coordinator, Some(work), effects);
+    }
+
+    /// The revision as of which a node sees that an id is free, if it does.
+    fn free_as_of(&mut self, node: u64, id: &str) -> u64 {
+        let neighbours = self.running(node).map(|running| &running.neighbours);
+        let Some(records) = neighbours.and_then(|all| all.get(&RECORDS)) else { return 0 };
+        let reader = records.host.service().reader();
+        let as_of = reader.revision();
+        match look_for(&reader, id) {
+            Ok(None) => as_of,
+            _ => 0,
+        }
     }
 
     fn drive(

@@ -69,12 +69,14 @@ impl World<'_> {
         let (owner, wall_ms) = (self.owner(node), self.now.0 / 1_000_000);
         let Some(running) = self.running(node) else { return };
         let Some(neighbour) = running.neighbours.get(&RECORDS) else { return };
-        let Ok(known) = records::look_for(&neighbour.host.service().reader(), id) else { return };
+        let reader = neighbour.host.service().reader();
+        let as_of = reader.revision();
+        let Ok(known) = records::look_for(&reader, id) else { return };
         match orphan(asker, known.as_ref(), holds(&branch)) {
             Orphan::Leave => {}
             Orphan::Bury => {
                 let record = Record::void(owner, wall_ms, "nobody began it");
-                let request = StoreRequest { number: 1, at: None, record };
+                let request = StoreRequest { number: 1, at: None, record, free_as_of: as_of };
                 let errand = Errand::Bury { group, branch, request };
                 self.errand(node, None, id.to_owned(), errand);
             }

@@ -29,6 +29,7 @@ use crate::request::Request;
 use crate::service::Inner;
 use line::{Line, line, merged, patience, rider};
 use parking_lot::Mutex;
+use quorate_mvcc::Revision;
 use quorate_resource_managers::Deadline;
 use quorate_transactions::{BranchRecord, Carried, Stage, Start, Verdict, bundle_id};
 use std::sync::Arc;
@@ -154,7 +155,7 @@ impl Bundles {
 pub(crate) async fn ride(
     inner: &Arc<Inner>,
     request: &Request,
-    records: &[BranchRecord],
+    (records, free_as_of): (&[BranchRecord], Revision),
     (until, applied): (Deadline, bool),
 ) -> Ride {
     let Some(line) = line(inner, request, records) else { return Ride::Alone(None) };
@@ -166,6 +167,7 @@ pub(crate) async fn ride(
         late: applied || request.reads(),
         branches: request.branches.clone(),
         records: records.to_vec(),
+        free_as_of,
         until,
         needs: patience(&request.branches),
         reply,
@@ -230,6 +232,7 @@ async fn carry(inner: Arc<Inner>, mut ticket: Ticket, some: Vec<Waiting>) {
         patience,
         branches,
         carried: carried.collect(),
+        free_as_of: some.iter().map(|it| it.free_as_of).min().unwrap_or(0),
     };
     let id = bundle_id(inner.me, inner.bundles.made.fetch_add(1, Relaxed));
     // Nobody else makes this id.

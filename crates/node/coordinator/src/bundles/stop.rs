@@ -4,6 +4,7 @@ use super::Ride;
 use super::line::Line;
 use super::returns::Returns;
 use crate::request::Branch;
+use quorate_mvcc::Revision;
 use quorate_resource_managers::{Deadline, STATEMENTS_LIMIT};
 use quorate_transactions::{BranchRecord, MAX_CARRIED};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +28,8 @@ pub(super) struct Waiting {
     pub branches: Vec<Branch>,
     /// What a record has of them.
     pub records: Vec<BranchRecord>,
+    /// As of when its id was seen to be free.
+    pub free_as_of: Revision,
     /// It may stay undecided until then,
     pub until: Deadline,
     /// and a bundle may for so long.
@@ -253,6 +256,7 @@ mod tests {
             late: false,
             branches: Vec::new(),
             records: Vec::new(),
+            free_as_of: 0,
             until: Deadline::within(patience),
             needs: Duration::from_millis(500),
             reply,

@@ -5,7 +5,7 @@
 //! covers the keys that do not exist yet: there are no phantoms.
 
 use super::{BranchCommand, Prepare};
-use crate::command::{Command, Operation, Txn};
+use crate::command::{Command, CompareTarget, Operation, Txn};
 use bytes::Bytes;
 use quorate_mvcc::{KeyRange, LeaseId};
 
@@ -73,7 +73,10 @@ impl LockSet {
 
     fn txn(&mut self, txn: &Txn, failure: bool) {
         for compare in &txn.compare {
-            self.key(&compare.range, false);
+            // A name is no key.
+            if !matches!(compare.target, CompareTarget::Claim(_)) {
+                self.key(&compare.range, false);
+            }
         }
         let failure = if failure { &txn.failure[..] } else { &[] };
         for operation in txn.success.iter().chain(failure) {
@@ -94,6 +97,8 @@ impl LockSet {
             }
             Operation::Delete(delete) => self.key(&delete.range, true),
             Operation::Txn(inner) => self.txn(inner, true),
+            // No branch has any.
+            Operation::Claim(_) | Operation::Release(_) => {}
         }
     }
 

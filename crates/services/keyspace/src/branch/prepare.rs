@@ -396,6 +396,8 @@ fn reads_old(txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).any(|operation| match operation {
         Operation::Range(range) => range.revision != 0,
         Operation::Txn(inner) => reads_old(inner),
-        Operation::Put(_) | Operation::Delete(_) => false,
+        Operation::Put(_) | Operation::Delete(_) | Operation::Claim(_) | Operation::Release(_) => {
+            false
+        }
     })
 }

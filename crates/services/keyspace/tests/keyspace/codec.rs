@@ -10,8 +10,8 @@ use quorate_base::{Ballot, NodeId};
 use quorate_keyspace::branch::{BadPart, MAX_TOGETHER, MAX_TXNS};
 use quorate_keyspace::codec::{MAX_TXN_DEPTH, Unencodable, decode, encode};
 use quorate_keyspace::command::{
-    Alarm, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange, Operation, Put,
-    Range, SortTarget, Txn,
+    Alarm, Claim, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange, Operation,
+    Put, Range, SortTarget, Txn,
 };
 use quorate_keyspace::{BranchCommand, BranchId, Command, Part, Prepare};
 use quorate_mvcc::KeyRange;
@@ -40,6 +40,12 @@ prop_compose! {
 prop_compose! {
     fn delete()(range in key_range(), prev_kv in any::<bool>()) -> Delete {
         Delete { range, prev_kv }
+    }
+}
+
+prop_compose! {
+    fn claim()(name in bytes(), holder in bytes()) -> Claim {
+        Claim { name, holder }
     }
 }
 
@@ -77,6 +83,7 @@ fn compare() -> impl Strategy<Value = Compare> {
         any::<i64>().prop_map(CompareTarget::Mod),
         bytes().prop_map(CompareTarget::Value),
         any::<i64>().prop_map(CompareTarget::Lease),
+        any::<i64>().prop_map(CompareTarget::Claim),
     ];
     (key_range(), operator, target).prop_map(|(range, operator, target)| Compare {
         range,
@@ -100,6 +107,8 @@ fn operation() -> BoxedStrategy<Operation> {
         put().prop_map(Operation::Put),
         delete().prop_map(Operation::Delete),
         range().prop_map(Operation::Range),
+        claim().prop_map(Operation::Claim),
+        claim().prop_map(Operation::Release),
     ]
     .boxed()
 }
@@ -250,6 +259,23 @@ fn golden_bytes_of_version_1() {
         &[1, 3, 1, 2, 1, b'a', 1, b'b', 3, 3, 1, b'v'][..],
         &[2, 10, 1, 1, b'k', 0xac, 2, 2, 8, 1, 3, 4, 0, 0, 3, 0, 0, 0],
         &[1, 2, 3, 0, 0],
+    ];
+    golden(Command::Txn(txn), &bytes.concat());
+    let free = Compare {
+        range: KeyRange::One(b("n")),
+        operator: CompareOperator::Less,
+        target: CompareTarget::Claim(300),
+    };
+    let claim = Claim { name: b("n"), holder: b("h") };
+    let txn = Txn {
+        compare: vec![free],
+        success: vec![Operation::Claim(claim.clone())],
+        failure: vec![Operation::Release(claim)],
+    };
+    let bytes = [
+        &[1, 3, 1, 1, 1, b'n', 2, 5, 0xd8, 4][..],
+        &[1, 15, 1, b'n', 1, b'h'],
+        &[1, 16, 1, b'n', 1, b'h'],
     ];
     golden(Command::Txn(txn), &bytes.concat());
     golden(Command::Compact { revision: 300 }, &[1, 4, 0xac, 2]);

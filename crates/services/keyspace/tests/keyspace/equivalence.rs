@@ -9,7 +9,7 @@ use quorate_mvcc::KeyRange;
 
 /// Runs random commands through both; tells where they first differ.
 pub fn differ(seed: u64, commands: usize, canary: Canary) -> Result<(), String> {
-    let mut generator = Generator::new(seed);
+    let mut generator = Generator { claims: seed % 2 == 1, ..Generator::new(seed) };
     let (mut replica, mut model) = (Replica::new(canary), Model::new());
     for n in 0..commands {
         generator.revision = model.revision();
@@ -53,6 +53,12 @@ fn compare_ends(replica: &Replica, model: &Model) -> Result<(), String> {
     }
     if reader.leases().iter().ne(&model.leases) {
         return Err(format!("leases are {:?}", reader.leases()));
+    }
+    for name in ["a", "aa", "b", "c", "d"].map(b) {
+        let claim = reader.claim(&name).map_err(|e| e.to_string())?;
+        if claim.as_ref() != model.claims.get(&name) {
+            return Err(format!("{name:?} is held as {claim:?}"));
+        }
     }
     for id in reader.leases() {
         let attached = reader.lease(id).map(|lease| lease.keys).unwrap_or_default();

@@ -4,7 +4,7 @@ use crate::harness::b;
 use bytes::Bytes;
 use quorate_base::Rng;
 use quorate_keyspace::command::{
-    Compare, CompareOperator, CompareTarget, Delete, Operation, Put, Range, SortTarget, Txn,
+    Claim, Compare, CompareOperator, CompareTarget, Delete, Operation, Put, Range, SortTarget, Txn,
 };
 use quorate_keyspace::{BranchCommand, BranchId, Command, Part, Prepare};
 use quorate_mvcc::KeyRange;
@@ -13,11 +13,13 @@ pub struct Generator {
     pub rng: Rng,
     /// About the latest revision.
     pub revision: u64,
+    /// Whether names are taken.
+    pub claims: bool,
 }
 
 impl Generator {
     pub fn new(seed: u64) -> Self {
-        Generator { rng: Rng::new(seed), revision: 1 }
+        Generator { rng: Rng::new(seed), revision: 1, claims: false }
     }
 
     fn one_in(&mut self, n: u64) -> bool {
@@ -108,11 +110,37 @@ impl Generator {
         let compares = self.rng.below(3);
         let operations =
             |this: &mut Self| (0..this.rng.below(4)).map(|_| this.operation(depth)).collect();
-        Txn {
+        let mut txn = Txn {
             compare: (0..compares).map(|_| self.compare()).collect(),
             success: operations(self),
             failure: operations(self),
+        };
+        if self.claims && self.one_in(3) {
+            self.add_claims(&mut txn);
         }
+        txn
+    }
+
+    /// A name of a few, which are keys as well.
+    fn claim(&mut self) -> Claim {
+        Claim { name: self.key(), holder: self.value() }
+    }
+
+    fn add_claims(&mut self, txn: &mut Txn) {
+        let mut compare = self.compare();
+        compare.range = KeyRange::One(self.key());
+        // Mostly what is asked by whoever saw that a name is free.
+        let seen = self.revision - self.rng.below(3).min(self.revision - 1);
+        compare.target = CompareTarget::Claim(seen as i64 + 1);
+        if self.one_in(2) {
+            compare.operator = CompareOperator::Less;
+        }
+        txn.compare.push(compare);
+        txn.success.insert(0, Operation::Claim(self.claim()));
+        txn.failure.push(match self.one_in(2) {
+            true => Operation::Release(self.claim()),
+            false => Operation::Claim(self.claim()),
+        });
     }
 
     fn operation(&mut self, depth: u64) -> Operation {
@@ -173,7 +201,10 @@ impl Generator {
                         present(&mut inner.success);
                         present(&mut inner.failure);
                     }
-                    Operation::Put(_) | Operation::Delete(_) => {}
+                    Operation::Put(_)
+                    | Operation::Delete(_)
+                    | Operation::Claim(_)
+                    | Operation::Release(_) => {}
                 }
             }
         }

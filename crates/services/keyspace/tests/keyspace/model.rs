@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_keyspace::command::{
-    Compare, CompareOperator, CompareTarget, Delete, Operation, Put, Range, SortTarget, Txn,
+    Claim, Compare, CompareOperator, CompareTarget, Delete, Operation, Put, Range, SortTarget, Txn,
 };
 use quorate_keyspace::reply::{
     DeleteOutcome, OperationOutcome, PutOutcome, RangeOutcome, TxnOutcome,
@@ -13,6 +13,8 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 type Keys = BTreeMap<Bytes, KeyValue>;
+/// Since when each name is held, and by whom.
+type Claims = BTreeMap<Bytes, (u64, Bytes)>;
 
 #[derive(Default)]
 pub struct Model {
@@ -21,19 +23,23 @@ pub struct Model {
     pub events: Vec<Event>,
     pub compacted: u64,
     pub leases: BTreeSet<i64>,
+    pub claims: Claims,
 }
 
 /// A command being done.
 struct Work {
     keys: Keys,
     events: Vec<Event>,
+    claims: Claims,
+    /// Whether it makes a revision.
+    changes: bool,
     revision: u64,
 }
 
 impl Work {
     /// The revision that reads see.
     fn now(&self) -> u64 {
-        if self.events.is_empty() { self.revision - 1 } else { self.revision }
+        if self.changes { self.revision } else { self.revision - 1 }
     }
 }
 
@@ -60,11 +66,15 @@ impl Model {
 
     pub fn run(&mut self, command: &Command) -> Reply {
         let revision = self.revision() + 1;
-        let mut work = Work { keys: self.keys().clone(), events: Vec::new(), revision };
+        let (keys, claims) = (self.keys().clone(), self.claims.clone());
+        let mut work = Work { keys, events: Vec::new(), claims, changes: false, revision };
         let result = self.done(command, &mut work);
-        if result.is_ok() && !work.events.is_empty() {
-            self.states.push(work.keys);
-            self.events.append(&mut work.events);
+        if result.is_ok() {
+            self.claims = work.claims;
+            if work.changes {
+                self.states.push(work.keys);
+                self.events.append(&mut work.events);
+            }
         }
         Reply { revision: self.revision(), result }
     }
@@ -139,6 +149,7 @@ impl Model {
         };
         work.keys.insert(put.key.clone(), kv.clone());
         work.events.push(Event::Put(kv));
+        work.changes = true;
         Ok(PutOutcome { previous: old.filter(|_| put.prev_kv) })
     }
 
@@ -147,13 +158,15 @@ impl Model {
         for kv in &gone {
             work.keys.remove(&kv.key);
             work.events.push(Event::Delete { key: kv.key.clone(), revision: work.revision });
+            work.changes = true;
         }
         let deleted = gone.len() as u64;
         DeleteOutcome { deleted, previous: if delete.prev_kv { gone } else { Vec::new() } }
     }
 
     fn taken<'a>(&self, txn: &'a Txn, before: &Keys) -> (bool, &'a [Operation]) {
-        let holds = txn.compare.iter().all(|c| compare(c, before));
+        // All are compared on the state before.
+        let holds = txn.compare.iter().all(|c| compare(c, before, &self.claims));
         (holds, if holds { &txn.success } else { &txn.failure })
     }
 
@@ -170,7 +183,10 @@ impl Model {
                     return Err(KeyspaceError::Compacted);
                 }
                 Operation::Txn(inner) => self.check(inner, before)?,
-                Operation::Range(_) | Operation::Delete(_) => {}
+                Operation::Range(_)
+                | Operation::Delete(_)
+                | Operation::Claim(_)
+                | Operation::Release(_) => {}
             }
         }
         Ok(())
@@ -196,6 +212,17 @@ impl Model {
                     };
                     OperationOutcome::Range(range(wanted, keys, work.now()))
                 }
+                Operation::Claim(Claim { name, holder }) => {
+                    work.claims.insert(name.clone(), (work.revision, holder.clone()));
+                    work.changes = true;
+                    continue;
+                }
+                Operation::Release(Claim { name, holder }) => {
+                    if work.claims.get(name).is_some_and(|(_, by)| by == holder) {
+                        work.claims.remove(name);
+                    }
+                    continue;
+                }
             });
         }
         Ok(TxnOutcome { succeeded, responses })
@@ -211,9 +238,13 @@ impl Model {
     }
 }
 
-fn compare(compare: &Compare, keys: &Keys) -> bool {
+fn compare(compare: &Compare, keys: &Keys, claims: &Claims) -> bool {
     let one = |kv: &KeyValue| {
         let order = match &compare.target {
+            CompareTarget::Claim(v) => {
+                let KeyRange::One(name) = &compare.range else { panic!("a range of names") };
+                claims.get(name).map_or(0, |(since, _)| *since as i64).cmp(v)
+            }
             CompareTarget::Version(v) => (kv.version as i64).cmp(v),
             CompareTarget::Create(v) => (kv.create_revision as i64).cmp(v),
             CompareTarget::Mod(v) => (kv.mod_revision as i64).cmp(v),
@@ -229,6 +260,7 @@ fn compare(compare: &Compare, keys: &Keys) -> bool {
     };
     let found = within(keys, &compare.range);
     match (found.is_empty(), &compare.target) {
+        (_, CompareTarget::Claim(_)) => one(&KeyValue::default()),
         (true, CompareTarget::Value(_)) => false,
         (true, _) => one(&KeyValue::default()),
         (false, _) => found.into_iter().all(one),

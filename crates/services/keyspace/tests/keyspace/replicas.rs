@@ -13,7 +13,7 @@ use quorate_service::{Applied, Service, ServiceError, SnapshotChunk};
 
 /// A log of every kind of entry, and the replica that applied it one by one.
 fn written(seed: u64, entries: usize) -> Replica {
-    let mut generator = Generator::new(seed);
+    let mut generator = Generator { claims: seed % 2 == 1, ..Generator::new(seed) };
     let mut replica = Replica::new(Canary::NONE);
     replica.run(Command::LeaseGrant { id: 1, ttl_seconds: 9 });
     for n in 0..entries as u64 {

@@ -7,8 +7,8 @@ use crate::harness::{BALLOT, Replica, b};
 use quorate_base::{Ballot, Instant, NodeId};
 use quorate_keyspace::branch::Done;
 use quorate_keyspace::command::{
-    Alarm, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange, Operation, Put,
-    Range, SortTarget, Txn,
+    Alarm, Claim, Compare, CompareOperator, CompareTarget, Delete, Member, MemberChange, Operation,
+    Put, Range, SortTarget, Txn,
 };
 use quorate_keyspace::reply::{OperationOutcome, PutOutcome, RangeOutcome};
 use quorate_keyspace::{
@@ -152,6 +152,7 @@ fn question(replica: &Replica, first: &str, words: &mut Words) -> Option<String>
         }
         "leases" => format!("{:?}", reader.leases()),
         "lease" => format!("{:?}", reader.lease(number(word(words)))),
+        "claim" => format!("{:?}", reader.claim(word(words).as_bytes()).unwrap()),
         "members" => reader.members().iter().map(member_text).collect(),
         "alarms" => format!("{:?}", reader.alarms()),
         _ => return None,
@@ -402,6 +403,7 @@ fn compare(words: &mut Words) -> Compare {
         "mod" => CompareTarget::Mod(number(given)),
         "val" => CompareTarget::Value(b(given)),
         "lease" => CompareTarget::Lease(number(given)),
+        "claim" => CompareTarget::Claim(number(given)),
         other => panic!("{other} cannot be compared"),
     };
     assert_eq!(word(words), ";");
@@ -413,6 +415,8 @@ fn operation(words: &mut Words) -> Operation {
         "put" => Operation::Put(put(words)),
         "del" => Operation::Delete(delete(words)),
         "range" => Operation::Range(range(words)),
+        "claim" => Operation::Claim(claim(words)),
+        "release" => Operation::Release(claim(words)),
         "txn" => {
             let txn = txn(words);
             words.next_if(|word| *word == ";");
@@ -420,6 +424,12 @@ fn operation(words: &mut Words) -> Operation {
         }
         other => panic!("{other} is no operation"),
     }
+}
+
+fn claim(words: &mut Words) -> Claim {
+    let (name, holder) = (b(word(words)), b(word(words)));
+    assert_eq!(word(words), ";");
+    Claim { name, holder }
 }
 
 fn reply_text(reply: &Reply) -> String {

@@ -25,5 +25,5 @@ macro_rules! scripts {
         }
     )*};
 }
-scripts!(put, delete, range, txn, compact, leases, members, alarms, requests);
+scripts!(put, delete, range, txn, claims, compact, leases, members, alarms, requests);
 scripts!(branches, locks, attempts, lease_locks, resolve, together, several);

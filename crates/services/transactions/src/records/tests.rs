@@ -48,7 +48,7 @@ impl Store {
     }
 
     fn write(&mut self, id: &str, at: Option<Revision>, record: &Record) -> Stored {
-        let request = StoreRequest { number: 1, at, record: record.clone() };
+        let request = StoreRequest { number: 1, at, record: record.clone(), free_as_of: 0 };
         self.write_all(&[(id, &request)])[0]
     }
 
@@ -331,7 +331,7 @@ fn an_aborted_bundle_that_is_forgotten_leaves_what_others_carry() {
 fn each_record_of_a_batch_has_a_condition_of_its_own() {
     let mut store = Store::new();
     let begun = store.wrote("a", None, &open(1));
-    let request = |at, record| StoreRequest { number: 1, at, record };
+    let request = |at, record| StoreRequest { number: 1, at, record, free_as_of: 0 };
     let (again, other, new) = (
         request(None, open(1)),
         request(Some(begun + 5), decided(&open(1), &abort())),
@@ -344,8 +344,28 @@ fn each_record_of_a_batch_has_a_condition_of_its_own() {
 }
 
 #[test]
+fn what_was_seen_to_be_free_may_have_been_taken_since() {
+    let mut store = Store::new();
+    let (seen, begun) = (store.keyspace.reader().revision(), store.wrote("a", None, &open(1)));
+    let mut carrying = open(2);
+    carrying.carried = ["a", "b"].map(|id| Carried { id: id.to_owned(), content: 1 }).into();
+    for (id, record) in [("a", open(3)), ("~1", carrying)] {
+        let request = StoreRequest { number: 1, at: None, record, free_as_of: seen };
+        assert_eq!(store.write_all(&[(id, &request)]), [Stored::Lost], "{id}");
+    }
+    assert_eq!((store.look("~1"), store.look_for("b")), (None, None));
+    // What was over and is forgotten is free again.
+    let over = finished(&open(1), &abort());
+    let over = (over.clone(), store.wrote("a", Some(begun), &over));
+    store.remove("a", over);
+    let as_of = store.keyspace.reader().revision();
+    let request = StoreRequest { number: 1, at: None, record: open(3), free_as_of: as_of };
+    assert_eq!(store.write_all(&[("a", &request)]), [Stored::Done(as_of + 1)]);
+}
+
+#[test]
 fn what_is_no_answer_to_a_batch_is_no_success() {
-    let request = StoreRequest { number: 1, at: None, record: open(1) };
+    let request = StoreRequest { number: 1, at: None, record: open(1), free_as_of: 0 };
     let batch = [("a", &request), ("b", &request)];
     assert_eq!(written(&batch, 9, Outcome::Compacted), [Stored::Lost, Stored::Lost]);
 }

@@ -103,6 +103,7 @@ impl World {
             patience: Duration::from_secs(60),
             branches: (1..=keyspaces).map(branch).collect(),
             carried: (0..carried).map(carry).collect(),
+            free_as_of: 0,
         };
         let (at, mut out) = (self.transactions.len(), Vec::new());
         let id = at as u128 + 1;

@@ -26,6 +26,7 @@ fn start(n: u64) -> Start {
         patience: Duration::from_millis(100),
         branches: (0..n).map(branch).collect(),
         carried: Arc::default(),
+        free_as_of: 0,
     }
 }
 

@@ -5,8 +5,8 @@ use crate::participant::{Mood, Participant, State};
 use quorate_atomic_commit::Protocol;
 use quorate_base::{GroupId, Instant, NodeId, Rng};
 use quorate_transactions::{
-    BranchRecord, BranchState, Carried, Change, Coordinator, Effect, Input, Key, Kind, Moment,
-    Owner, Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Vote, Write,
+    BranchRecord, BranchState, Carried, Change, Condition, Coordinator, Effect, Input, Key, Kind,
+    Moment, Owner, Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Vote, Write,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +48,11 @@ impl Store {
             return Stored::Done(*revision);
         }
         let Write { conditions, changes } = request.write(id);
-        if conditions.iter().any(|(key, at)| self.revision_of(key) != *at) {
+        let holds = |condition: &Condition| match condition {
+            Condition::AsOf(key, at) => self.revision_of(key) == *at,
+            Condition::Free(id, seen) => self.ids.get(id).is_none_or(|(_, at)| at <= seen),
+        };
+        if !conditions.iter().all(holds) {
             return Stored::Lost;
         }
         if let Some((record, _)) = self.records.get(id)
@@ -87,7 +91,6 @@ impl Store {
         match key {
             Key::Open(id) => kept(id, true),
             Key::Finished(id) => kept(id, false),
-            Key::Id(id) => self.ids.get(id).map_or(0, |(_, at)| *at),
         }
     }
 
@@ -109,8 +112,13 @@ impl Store {
             branches: Vec::new(),
             carried: Arc::default(),
         };
-        let stored = self.apply(id, &StoreRequest { number: 1, at: None, record });
+        let stored = self.apply(id, &StoreRequest { number: 1, at: None, record, free_as_of: 0 });
         matches!(stored, Stored::Done(_))
+    }
+
+    /// As of when these are seen to be free, if they are.
+    fn free_as_of<'a>(&self, mut ids: impl Iterator<Item = &'a String>) -> u64 {
+        if ids.any(|id| self.ids.contains_key(id)) { 0 } else { self.revision }
     }
 
     /// Whether a bundle carries this id, and if so whether that is committed.
@@ -230,6 +238,7 @@ impl World {
             patience: DEADLINE,
             branches,
             carried: carried.iter().map(|id| Carried { id: id.clone(), content: 1 }).collect(),
+            free_as_of: self.store.free_as_of(carried.iter().chain([&id.to_owned()])),
         };
         let mut out = Vec::new();
         let settings = Settings { retry: Duration::from_millis(50), ..self.settings };

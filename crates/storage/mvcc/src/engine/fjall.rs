@@ -78,7 +78,7 @@ impl Generation {
     fn in_directory(root: &Path, number: u64, settings: &FjallSettings) -> Result<Self, Error> {
         let keep = AtomicBool::new(true);
         let remains = Remains::Directory { root: root.to_path_buf(), number, keep };
-        let tables = Tables::open(generations::directory(root, number), settings)?;
+        let tables = Tables::open(generations::directory(root, number), settings, 1)?;
         Ok(Generation { tables, prefix: KEY_PREFIX.to_vec(), number, remains })
     }
 

@@ -8,10 +8,11 @@
 
 use super::fjall::FjallEngine;
 use super::generations;
-use super::tables::{FjallSettings, Tables, after, pair};
+use super::tables::{FjallSettings, LANES, Tables, after, pair};
 use super::{Change, Table};
 use crate::error::Error;
 use bytes::Bytes;
+use fjall::Readable;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -49,6 +50,15 @@ pub(super) fn prefix(place: u64, number: u64) -> Vec<u8> {
     out
 }
 
+/// What says which tree of history a key of a state is in, or keys that begin like this. Places are
+/// given one after the other, so that those made together are in different trees.
+pub(super) fn lane(lsm_key: &[u8]) -> usize {
+    match lsm_key {
+        [STATE, _, _, _, _, _, _, _, last, ..] => usize::from(*last),
+        _ => 0,
+    }
+}
+
 fn pointer(place: u64) -> Bytes {
     let mut out = vec![POINTER];
     out.extend_from_slice(&place.to_be_bytes());
@@ -72,10 +82,10 @@ impl Shelf {
     fn found(&self) -> Result<BTreeSet<Vec<u8>>, Error> {
         let mut found = BTreeSet::new();
         let at = self.tables.snapshot();
-        for table in Table::ALL {
+        for tree in Table::ALL.iter().flat_map(|table| self.tables.trees(*table)) {
             let mut from = vec![STATE];
             // From the first key of one generation on to the first key of the next.
-            while let Some(guard) = self.tables.range(&at, table, &[], (&from, Some(b"h"))).next() {
+            while let Some(guard) = at.range(tree, from.clone()..vec![STATE + 1]).next() {
                 let (key, _) = pair(guard, 0)?;
                 let Some(prefix) = key.get(..PREFIX_BYTES) else {
                     return Err(Error::Corrupt("a key that belongs to no state".into()));
@@ -159,11 +169,11 @@ impl FjallShelf {
         let current = generations::read_current(root)?;
         let number = current.unwrap_or(1);
         let directory = generations::directory(root, number);
-        let tables = match Tables::open(directory.clone(), settings) {
+        let tables = match Tables::open(directory.clone(), settings, LANES) {
             // The first start was cut short.
             Err(_) if current.is_none() && Tables::hold_nothing(&directory)? => {
                 generations::remove(root, number)?;
-                Tables::open(directory, settings)?
+                Tables::open(directory, settings, LANES)?
             }
             opened => opened?,
         };

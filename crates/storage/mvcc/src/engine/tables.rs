@@ -1,16 +1,21 @@
 //! One fjall database with the four tables in it, as trees.
 //!
+//! History has several trees where the database holds several states: each state has the tree of
+//! its *lane*. Keys of history come in order in each state, and a tree that takes them in order
+//! never merges anything; of two states in one tree each new key is between old ones of the other.
+//!
 //! fjall syncs its journal before it writes a memtable out, so that after a crash the trees agree
 //! on one prefix of the batches. Batches stay in the journal's buffer until a persist, for the
 //! consensus log has them: a batch costs no system call of its own.
 
 use super::generations::{self, disk_error};
 use super::journal;
+use super::shelf;
 use super::{Change, Pair, Table};
 use crate::error::Error;
 use bytes::Bytes;
 use fjall::compaction::Leveled;
-use fjall::config::{BlockSizePolicy, CompressionPolicy};
+use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{
     AbstractTree, Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot,
 };
@@ -54,13 +59,19 @@ impl Default for FjallSettings {
 /// The database and its trees. A clone is another handle. Fields are dropped in order.
 #[derive(Clone)]
 pub(super) struct Tables {
-    trees: [Keyspace; 4],
+    /// Of all tables but history.
+    trees: [Keyspace; 3],
+    /// By lane.
+    history: Arc<[Keyspace]>,
     database: Database,
     directory: PathBuf,
 }
 
 /// The longest key that fjall takes. It panics over longer ones, also where it looks for them.
 const LONGEST: usize = u16::MAX as usize;
+
+/// The trees of history in a new database that many states share.
+pub(super) const LANES: usize = 8;
 
 /// Where fjall keeps its trees, each in a folder named by the tree's number; 0 is its own.
 const TREES: &str = "keyspaces";
@@ -98,7 +109,8 @@ fn lsm_read(e: fjall::Error) -> Error {
 }
 
 impl Tables {
-    pub fn open(directory: PathBuf, settings: &FjallSettings) -> Result<Self, Error> {
+    /// Opens what is in `directory`. A new database has so many lanes.
+    pub fn open(directory: PathBuf, settings: &FjallSettings, lanes: usize) -> Result<Self, Error> {
         let opening = engine_error("opening the state");
         let cut = journal::cut_torn_end(&directory)?;
         let database = Database::builder(&directory)
@@ -108,16 +120,20 @@ impl Tables {
             .worker_threads(settings.worker_threads.max(1))
             .open()
             .map_err(&opening)?;
-        let table = |name, table: Table| {
+        let table = |name: &str, table: Table| {
             database.keyspace(name, || options(settings, table)).map_err(&opening)
         };
-        let trees = [
-            table("meta", Table::Meta)?,
-            table("current", Table::Current)?,
-            table("index", Table::Index)?,
-            table("history", Table::History)?,
-        ];
-        let persisted = trees.iter().filter_map(|t| t.tree.get_highest_persisted_seqno()).max();
+        // It is the last to be made: where it is there, so are all lanes that there will be.
+        let lanes = match database.keyspace_exists(LAST) {
+            true => (0..).take_while(|lane| database.keyspace_exists(&lane_name(*lane))).count(),
+            false => lanes,
+        };
+        let history = (0..lanes.max(1)).map(|lane| table(&lane_name(lane), Table::History));
+        let history = history.collect::<Result<Arc<[_]>, Error>>()?;
+        let (current, index) = (table("current", Table::Current)?, table("index", Table::Index)?);
+        let trees = [table(LAST, Table::Meta)?, current, index];
+        let all = trees.iter().chain(&*history);
+        let persisted = all.filter_map(|t| t.tree.get_highest_persisted_seqno()).max();
         if persisted.is_some_and(|seqno| cut.contradicts(seqno)) {
             let why = "opening the state: its journal has a hole in front of what tables hold";
             return Err(Error::Corrupt(why.to_owned()));
@@ -126,7 +142,7 @@ impl Tables {
         // start would make those trees anew under other numbers, and play the journal, which knows
         // trees by number, into whichever tree has the number then.
         generations::sync_directory(&directory.join(TREES))?;
-        Ok(Tables { trees, database, directory })
+        Ok(Tables { trees, history, database, directory })
     }
 
     /// Whether nothing was ever written to a database that does not open: its journals hold zeros
@@ -150,11 +166,27 @@ impl Tables {
     }
 
     pub fn are_empty(&self) -> bool {
-        self.trees.iter().all(|tree| tree.is_empty().unwrap_or(false))
+        self.trees.iter().chain(&*self.history).all(|tree| tree.is_empty().unwrap_or(false))
     }
 
     pub fn disk_bytes(&self) -> u64 {
         self.database.disk_space().unwrap_or(0)
+    }
+
+    /// The trees of a table.
+    pub fn trees(&self, table: Table) -> &[Keyspace] {
+        match table {
+            Table::History => &self.history,
+            other => std::slice::from_ref(&self.trees[other as usize]),
+        }
+    }
+
+    /// The tree that has a key, or all keys that begin like this.
+    fn tree(&self, table: Table, lsm_key: &[u8]) -> &Keyspace {
+        match table {
+            Table::History => &self.history[shelf::lane(lsm_key) % self.history.len()],
+            other => &self.trees[other as usize],
+        }
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -171,10 +203,10 @@ impl Tables {
         // fjall keeps short keys in place: one buffer for all of them spares an allocation each.
         let mut lsm_key = Vec::with_capacity(64);
         for (table, key, value) in batch {
-            let tree = &self.trees[table as usize];
             lsm_key.clear();
             lsm_key.extend_from_slice(prefix);
             lsm_key.extend_from_slice(&key);
+            let tree = self.tree(table, &lsm_key);
             match value {
                 Some(value) => out.insert(tree, &lsm_key[..], &value[..]),
                 None => out.remove(tree, &lsm_key[..]),
@@ -207,7 +239,7 @@ impl Tables {
     /// The value under a key, now.
     pub fn get(&self, table: Table, prefix: &[u8], key: &[u8]) -> Result<Option<Bytes>, Error> {
         let Some(lsm_key) = short(lsm_key(prefix, key)) else { return Ok(None) };
-        let found = self.trees[table as usize].get(lsm_key).map_err(lsm_read)?;
+        let found = self.tree(table, &lsm_key).get(lsm_key).map_err(lsm_read)?;
         Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -220,7 +252,7 @@ impl Tables {
         key: &[u8],
     ) -> Result<Option<Bytes>, Error> {
         let Some(lsm_key) = short(lsm_key(prefix, key)) else { return Ok(None) };
-        let found = at.get(&self.trees[table as usize], lsm_key);
+        let found = at.get(self.tree(table, &lsm_key), lsm_key);
         Ok(found.map_err(lsm_read)?.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -237,7 +269,18 @@ impl Tables {
             Some(to) => to_bound(lsm_key(prefix, to)),
             None => after(prefix).map_or(Bound::Unbounded, Bound::Excluded),
         };
-        at.range(&self.trees[table as usize], (from, to))
+        at.range(self.tree(table, prefix), (from, to))
+    }
+}
+
+/// The tree that is made last.
+const LAST: &str = "meta";
+
+/// The name of a lane's tree.
+fn lane_name(lane: usize) -> String {
+    match lane {
+        0 => "history".to_owned(),
+        lane => format!("history-{lane}"),
     }
 }
 
@@ -249,7 +292,12 @@ const TABLE_BYTES: u64 = 16 * MIB;
 
 fn options(settings: &FjallSettings, table: Table) -> KeyspaceCreateOptions {
     let compaction = Leveled::default().with_table_target_size(TABLE_BYTES);
-    KeyspaceCreateOptions::default()
+    let options = match table {
+        // Its files are apart from each other: which one has a key is known, and that it is there.
+        Table::History => KeyspaceCreateOptions::default().filter_policy(FilterPolicy::disabled()),
+        _ => KeyspaceCreateOptions::default(),
+    };
+    options
         .compaction_strategy(Arc::new(compaction))
         .manual_journal_persist(true)
         .max_memtable_size(settings.memtable_bytes[table as usize])
@@ -307,7 +355,35 @@ pub(super) fn pair(guard: Guard, prefix_bytes: usize) -> Result<Pair, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::after;
+    use super::*;
+
+    #[test]
+    fn a_database_keeps_to_its_lanes() {
+        for lanes in [1, LANES] {
+            let dir = tempfile::tempdir().unwrap();
+            let settings = FjallSettings::default();
+            for opened in 0..2 {
+                // Of one that is there the number counts for nothing.
+                let asked = if opened == 0 { lanes } else { 3 };
+                let tables = Tables::open(dir.path().to_owned(), &settings, asked).unwrap();
+                assert_eq!(tables.trees(Table::History).len(), lanes);
+                for place in 0..20 {
+                    let prefix = shelf::prefix(place, 1);
+                    let (key, value) = (Bytes::from_static(b"k"), Bytes::from(place.to_string()));
+                    let found = tables.get(Table::History, &prefix, &key).unwrap();
+                    assert_eq!(found, Some(value.clone()).filter(|_| opened > 0));
+                    let change = (Table::History, key, Some(value));
+                    tables.write(&prefix, [change].into_iter()).unwrap();
+                    let all =
+                        tables.range(&tables.snapshot(), Table::History, &prefix, (&[], None));
+                    assert_eq!(all.count(), 1);
+                }
+                let used = tables.trees(Table::History).iter().filter(|it| !it.is_empty().unwrap());
+                assert_eq!(used.count(), lanes);
+                tables.persist().unwrap();
+            }
+        }
+    }
 
     #[test]
     fn what_follows_a_prefix() {

@@ -151,6 +151,7 @@ impl Transactions {
             branches,
             carried: Arc::default(),
             free_as_of,
+            first_record: Duration::ZERO,
         };
         let (Ok(live) | Err(live)) =
             drive::begin(inner, &request.id, start, request.branches.clone());

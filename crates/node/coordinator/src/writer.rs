@@ -12,12 +12,14 @@ use parking_lot::Mutex;
 use quorate_transactions::{Stage, StoreRequest, Stored};
 use std::collections::BTreeSet;
 use std::sync::Weak;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 /// How long an end may wait for company.
 const END_PAUSE: Duration = Duration::from_millis(10);
+/// Records that take longer to answer may not answer at all.
+const SOON: Duration = Duration::from_millis(100);
 /// Records in one command,
 const MOST: usize = 64;
 /// and their bytes: far less than a command may have, and more than any record has.
@@ -45,6 +47,16 @@ pub(crate) struct Writer {
     wake: Notify,
     /// The same, for ends.
     wake_later: Notify,
+    health: Mutex<Health>,
+}
+
+/// How the records answer.
+#[derive(Clone, Copy, Default)]
+struct Health {
+    /// Whether the last write was answered.
+    answered: bool,
+    /// Since when the one that is under way waits.
+    waits: Option<Instant>,
 }
 
 impl Writer {
@@ -59,6 +71,20 @@ impl Writer {
             false => self.wake.notify_one(),
         }
         answer.await.unwrap_or(Err(StoreError::Away))
+    }
+
+    /// Whether the records answer, as far as was seen.
+    pub fn answers(&self) -> bool {
+        let Health { answered, waits } = *self.health.lock();
+        answered && waits.is_none_or(|since| since.elapsed() < SOON)
+    }
+
+    fn begins(&self) {
+        self.health.lock().waits = Some(Instant::now());
+    }
+
+    fn ended(&self, answered: bool) {
+        *self.health.lock() = Health { answered, waits: None };
     }
 
     /// Waits until something is to be written.
@@ -114,7 +140,9 @@ async fn write(inner: Weak<Inner>) {
         };
         let batch: Vec<(&str, &StoreRequest)> =
             taken.iter().map(|it| (it.id.as_str(), &it.request)).collect();
+        inner.writer.begins();
         let written = store.write_all(&batch).await;
+        inner.writer.ended(written.is_ok());
         match written {
             Ok(all) => {
                 for (it, stored) in taken.into_iter().zip(all) {
@@ -156,6 +184,23 @@ mod tests {
             (id.to_owned(), StoreRequest { number: 1, at: None, record, free_as_of: 0 });
         let (reply, _) = oneshot::channel();
         writer.waiting.lock().push(Waiting { id, request, bytes: 1, reply });
+    }
+
+    #[test]
+    fn records_answer_when_they_have_and_do_not_keep_waiting() {
+        let writer = Writer::default();
+        let waits = |since| writer.health.lock().waits = Some(since);
+        assert!(!writer.answers(), "nobody has asked");
+        writer.begins();
+        assert!(!writer.answers());
+        writer.ended(true);
+        assert!(writer.answers());
+        writer.begins();
+        assert!(writer.answers(), "it has just begun");
+        waits(Instant::now().checked_sub(2 * SOON).unwrap());
+        assert!(!writer.answers());
+        writer.ended(false);
+        assert!(!writer.answers());
     }
 
     #[test]

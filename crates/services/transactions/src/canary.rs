@@ -13,15 +13,19 @@ pub enum Bug {
     TakeOverAborts,
     /// Whoever takes a transaction over goes on in the epoch of who had it.
     TakeOverKeepsEpoch,
+    /// A bundle that was refused its record rolls back what it has asked for, though it may have
+    /// been committed by whoever took it over.
+    WithdrawStaked,
 }
 
 impl Bug {
     /// Every deliberate bug.
-    pub const ALL: [Bug; 4] = [
+    pub const ALL: [Bug; 5] = [
         Bug::DecideBeforeRecord,
         Bug::CommitUnrecorded,
         Bug::TakeOverAborts,
         Bug::TakeOverKeepsEpoch,
+        Bug::WithdrawStaked,
     ];
 }
 

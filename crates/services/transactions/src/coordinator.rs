@@ -46,6 +46,10 @@ pub struct Start {
     pub carried: Arc<[Carried]>,
     /// The revision of the records as of which its ids were seen to be free; zero: nobody looked.
     pub free_as_of: u64,
+    /// How long the first record of a bundle with branches in databases may wait for the votes, so
+    /// that it is the decision; zero, where the records may not answer: what has locked rows waits
+    /// for them.
+    pub first_record: Duration,
 }
 
 /// The time, as the host has it.
@@ -282,6 +286,11 @@ pub struct Coordinator {
     pub(crate) writes: u64,
     /// See [`Start::free_as_of`].
     pub(crate) free_as_of: u64,
+    /// When the first record is written at the latest, if it waits for the votes.
+    pub(crate) first_by: Option<Instant>,
+    /// Whether the first record says that it is committed: whoever is refused it cannot tell
+    /// whether it is there, and driven by somebody else.
+    pub(crate) staked: bool,
     /// Whether its client does not want it any more.
     pub(crate) cancelled: bool,
     /// Whether the record has what people must be able to see, and the store does not.
@@ -332,7 +341,12 @@ impl Coordinator {
         let mut it = Coordinator::of(settings, id, record, None, deadline);
         it.priority = moment.wall_ms;
         it.free_as_of = start.free_as_of;
-        it.store(moment, out);
+        let waits = it.record.is_eager() && !it.record.is_in_keyspaces();
+        if waits && !start.first_record.is_zero() {
+            it.first_by = Some(moment.now + start.first_record);
+        } else {
+            it.store(moment, out);
+        }
         if it.record.is_eager() {
             it.attempt(moment, out);
         }
@@ -411,6 +425,8 @@ impl Coordinator {
             writing: None,
             writes: 0,
             free_as_of: 0,
+            first_by: None,
+            staked: false,
             cancelled: false,
             unsaved: false,
             troubled: false,
@@ -453,7 +469,7 @@ impl Coordinator {
             }
             // It is decided, and waits for the record.
             Phase::Voting if self.held.is_some() => None,
-            Phase::Voting => self.site.next_timeout(),
+            Phase::Voting => self.site.next_timeout().into_iter().chain(self.first_by).min(),
             Phase::Retreating => Some(self.deadline),
             _ => None,
         }
@@ -463,7 +479,7 @@ impl Coordinator {
     pub(crate) fn store(&mut self, moment: Moment, out: &mut Vec<Effect>) {
         assert!(self.writing.is_none(), "one write at a time");
         self.record.changed_ms = moment.wall_ms;
-        (self.unsaved, self.troubled) = (false, false);
+        (self.unsaved, self.troubled, self.first_by) = (false, false, None);
         self.writes += 1;
         self.writing = Some(self.writes);
         let (number, at, record) = (self.writes, self.at, self.record.clone());

@@ -91,8 +91,9 @@ impl Coordinator {
                     self.withdraw(out);
                 }
                 None if self.record.is_eager() => self.disband(moment, out),
-                // A branch of it was found, and it is void: what is outside is for who finds it.
-                None if self.is_disbanded() => self.withdraw(out),
+                // There is one already. If that cannot be what it has asked for itself, a branch of
+                // it was found, and it is void: what is outside is for who finds it.
+                None if self.is_disbanded() && !self.leaves_it() => self.withdraw(out),
                 _ => self.depose(out),
             };
         };
@@ -144,6 +145,11 @@ impl Coordinator {
         let reason = Reason::Refused(why.to_owned());
         self.held = Some(commit::Decision::Abort { branch: None, reason });
         self.settle_all(false, out);
+    }
+
+    /// Whether it may be committed, by somebody who has taken it over.
+    fn leaves_it(&self) -> bool {
+        self.staked && !self.settings.canary.sings(Bug::WithdrawStaked)
     }
 
     fn is_disbanded(&self) -> bool {
@@ -396,6 +402,9 @@ impl Coordinator {
 
     fn tick(&mut self, moment: Moment, out: &mut Vec<Effect>) {
         let late = moment.now >= self.deadline;
+        if self.phase == Phase::Voting && self.first_by.is_some_and(|by| by <= moment.now) {
+            self.store(moment, out);
+        }
         match self.phase {
             Phase::Voting if late && self.record.is_alone() => self.ask_how_it_ended(out),
             Phase::Voting if late && self.waits_with_locks() => self.let_databases_go(out),
@@ -555,6 +564,12 @@ impl Coordinator {
                 Verdict::Abort { branch: branch.map(|BranchId(number)| number - 1), reason }
             }
         };
+        if self.at.is_none() {
+            self.staked |= verdict.commits();
+            if !verdict.commits() && !self.record.is_in_keyspaces() {
+                self.settle_all(false, out);
+            }
+        }
         if self.is_applied(&verdict) {
             // The only participant has decided, or nobody is left to be told: one write for both.
             self.record.stage = Stage::Finished(verdict);

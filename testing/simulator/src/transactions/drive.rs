@@ -87,6 +87,7 @@ impl World<'_> {
             branches: work.iter().map(|(group, _)| branch(group)).collect(),
             carried: Arc::default(),
             free_as_of: self.free_as_of(node, id),
+            first_record: Duration::ZERO,
         };
         let coordinator = Coordinator::begin(
             self.settings(),

@@ -5,6 +5,7 @@ use quorate_paxos::Canary as Paxos;
 use quorate_raft::Canary as Raft;
 use quorate_replicated_log::Protocol;
 use quorate_simulator::{Canary, Options, run_many};
+use quorate_transactions::canary::Bug as Transactions;
 use std::fmt::Write;
 
 /// Seeds within which each must be found.
@@ -16,8 +17,8 @@ const BOUND: u64 = 600;
 /// promise; no peer of the real code sends an entry of another ballot than it was asked for; a
 /// part of a snapshot that is believed wrongly is found out by the whole's fingerprint; lists do
 /// not show at how many revisions a branch was done; branches that wait in a circle are freed by a
-/// deadline; and how long a change of protocols takes is judged in calm runs alone (`switches.rs`).
-const OUT_OF_SIGHT: [Canary; 8] = [
+/// deadline; no transaction has a database; and how long a change of protocols takes is judged in calm runs alone (`switches.rs`).
+const OUT_OF_SIGHT: [Canary; 9] = [
     Canary::Raft(Raft::SkipSession),
     Canary::Raft(Raft::SingleQuorumInJoint),
     Canary::Raft(Raft::NoStickiness),
@@ -26,6 +27,7 @@ const OUT_OF_SIGHT: [Canary; 8] = [
     Canary::Keyspace(Keyspace::CommitAtTwoRevisions),
     Canary::Keyspace(Keyspace::OlderWaits),
     Canary::Driver(quorate_driver::Canary::PersistLater),
+    Canary::Transactions(Transactions::WithdrawStaked),
 ];
 
 /// What is too rare for a test's bound: three leaders have to fail in a row, each at one of a few

@@ -42,6 +42,8 @@ use tokio::time::{sleep_until, timeout};
 
 /// How long the next ones wait for one that goes alone.
 const AHEAD: Duration = Duration::from_millis(500);
+/// How long a bundle's first record may wait for databases' votes: most are there sooner.
+const FIRST_RECORD: Duration = Duration::from_millis(25);
 /// Requests that may wait for company at this node.
 const MOST_WAITING: usize = 4_096;
 
@@ -233,6 +235,7 @@ async fn carry(inner: Arc<Inner>, mut ticket: Ticket, some: Vec<Waiting>) {
         branches,
         carried: carried.collect(),
         free_as_of: some.iter().map(|it| it.free_as_of).min().unwrap_or(0),
+        first_record: if inner.writer.answers() { FIRST_RECORD } else { Duration::ZERO },
     };
     let id = bundle_id(inner.me, inner.bundles.made.fetch_add(1, Relaxed));
     // Nobody else makes this id.

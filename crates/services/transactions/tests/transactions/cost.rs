@@ -104,6 +104,7 @@ impl World {
             branches: (1..=keyspaces).map(branch).collect(),
             carried: (0..carried).map(carry).collect(),
             free_as_of: 0,
+            first_record: Duration::ZERO,
         };
         let (at, mut out) = (self.transactions.len(), Vec::new());
         let id = at as u128 + 1;

@@ -4,7 +4,7 @@ use quorate_atomic_commit::Protocol;
 use quorate_base::{GroupId, Instant, NodeId};
 use quorate_transactions::{
     BranchRecord, BranchState, Carried, Coordinator, Effect, End, Found, Input, Kind, Moment,
-    Owner, Record, Settings, Stage, Start, Stored, Verdict, Vote, Voted,
+    Owner, Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Vote, Voted,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,7 @@ fn start(n: u64) -> Start {
         branches: (0..n).map(branch).collect(),
         carried: Arc::default(),
         free_as_of: 0,
+        first_record: Duration::ZERO,
     }
 }
 
@@ -250,6 +251,48 @@ fn a_bundle_asks_databases_beside_its_first_record_and_is_disbanded_by_one() {
     assert!(stores(&lab.stored(200)), "the decision");
     assert_eq!(lab.verdict().map(Verdict::commits), Some(false));
     assert_eq!(settles(&lab.stored(201), false), 2);
+}
+
+#[test]
+fn a_bundle_whose_votes_are_there_soon_has_the_decision_for_its_first_record() {
+    let soon = || Lab::of(Start { first_record: Duration::from_millis(20), ..start_bundle() });
+    let begun = |out: &[Effect]| match out {
+        [.., Effect::Store(StoreRequest { at: None, record, .. })] => record.clone(),
+        other => panic!("no first record: {other:?}"),
+    };
+    let mut lab = soon();
+    assert_eq!((asks(&lab.out), lab.out.len()), (2, 2), "both, and no record");
+    assert_eq!(lab.it.next_timeout(), Some(at(20).now));
+    lab.vote(1, 0, Vote::Yes);
+    let record = begun(&lab.vote(2, 1, Vote::Yes));
+    assert_eq!((record.stage, record.carried.len()), (Stage::Decided(Verdict::Commit), 1));
+    assert_eq!(lab.it.next_timeout(), None, "nobody can take it back");
+    let told = lab.stored(3);
+    assert_eq!((told[0].clone(), settles(&told, true)), (Effect::Decided, 2));
+
+    // Who refuses lets the others go before there is a record.
+    let mut lab = soon();
+    lab.vote(1, 1, Vote::Yes);
+    let no = Vote::No { reason: "too little".to_owned(), again: None };
+    let out = lab.vote(2, 0, no);
+    assert_eq!(settles(&out, false), 1);
+    assert_eq!(begun(&out).stage.verdict().map(Verdict::commits), Some(false));
+    assert_eq!(lab.stored(3)[0], Effect::Decided);
+
+    // The votes take their time: it is as with any other bundle.
+    let mut lab = soon();
+    lab.vote(1, 0, Vote::Yes);
+    assert_eq!(begun(&lab.give(20, Input::Tick)).stage, Stage::Open);
+    assert_eq!(lab.vote(30, 1, Vote::Yes), [], "the record is being written");
+    assert!(stores(&lab.stored(31)), "the decision");
+
+    // It is refused a record because of somebody whom it carries, and then any: the first one may be
+    // there after all, and taken over.
+    let mut lab = soon();
+    lab.vote(1, 0, Vote::Yes);
+    lab.vote(2, 1, Vote::Yes);
+    assert_eq!(begun(&lab.lost(3)).stage.verdict().map(Verdict::commits), Some(false));
+    assert_eq!(lab.lost(4), [Effect::Deposed]);
 }
 
 #[test]

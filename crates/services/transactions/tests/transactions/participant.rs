@@ -110,6 +110,15 @@ impl Participant {
         }
     }
 
+    /// The same at a database, which knows nothing of who takes over: its branches are named by the
+    /// attempt, and whoever knows the name ends them.
+    pub fn settle_outside(&mut self, id: &str, asked: u32, commit: bool) -> End {
+        match self.branches.get(id) {
+            Some(later) if later.epoch > asked => End::RolledBack,
+            _ => self.settle(id, asked, commit),
+        }
+    }
+
     /// Closes the vote, and tells it.
     pub fn resolve(&mut self, id: &str, epoch: u32) -> Found {
         match self.branches.get_mut(id) {

@@ -2,7 +2,7 @@
 
 use crate::world::World;
 use quorate_atomic_commit::Protocol;
-use quorate_transactions::Settings;
+use quorate_transactions::{Settings, Stage};
 use std::time::Duration;
 
 #[derive(Default, Debug)]
@@ -37,23 +37,31 @@ fn run(seed: u64, settings: Settings) -> Seen {
                 }
             }
             10..13 => world.crash(node),
-            13 if began < 12 => {
+            13..15 if began < 12 => {
                 began += 3;
-                // Some of them are begun elsewhere, or carried by somebody else, too.
+                // In half of them some are begun elsewhere, or carried by somebody else, too.
+                let more = if world.rng.chance_ppm(500_000) { 2 } else { 4 };
                 let several: Vec<String> =
-                    (began.saturating_sub(4)..=began).map(|n| format!("t{n}")).collect();
+                    (began.saturating_sub(more)..=began).map(|n| format!("t{n}")).collect();
                 world.bundle(node, &format!("b{began}.{node}"), &[0, 1], &several);
             }
-            14..18 => {
-                let id = match world.rng.chance_ppm(200_000) {
-                    true => format!("b{}.{node}", world.rng.between(1, 15)),
-                    false => format!("t{}", world.rng.between(1, 12)),
-                };
-                world.take_over(node, &id);
+            15..19 => {
+                let bundle = world.rng.chance_ppm(600_000);
+                let open = world.store.records.iter().filter(|(_, (record, _))| {
+                    !record.carried.is_empty() && !matches!(record.stage, Stage::Finished(_))
+                });
+                let ids: Vec<String> = open.map(|(id, _)| id.clone()).collect();
+                match world.rng.pick(&ids) {
+                    Some(id) if bundle => world.take_over(node, id),
+                    _ => {
+                        let id = format!("t{}", world.rng.between(1, 12));
+                        world.take_over(node, &id);
+                    }
+                }
             }
-            18..20 => world.pass(Duration::from_millis(60)),
-            20 => world.scan(),
-            21..23 => world.hear(node),
+            19..21 => world.pass(Duration::from_millis(60)),
+            21 => world.scan(),
+            22..24 => world.hear(node),
             _ => {
                 world.arrive();
             }
@@ -155,7 +163,7 @@ fn every_deliberate_bug_is_found() {
     for bug in Bug::ALL {
         let settings = Settings { canary: Canary::of(bug), ..Settings::default() };
         let fails = |seed: &u64| std::panic::catch_unwind(|| run(*seed, settings)).is_err();
-        let found = (0..3_000).find(fails);
+        let found = (0..20_000).find(fails);
         println!("{bug:?}: seed {found:?}");
         assert!(found.is_some(), "{bug:?} is not found");
     }

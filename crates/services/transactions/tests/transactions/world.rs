@@ -8,7 +8,7 @@ use quorate_transactions::{
     BranchRecord, BranchState, Carried, Change, Condition, Coordinator, Effect, Input, Key, Kind,
     Moment, Owner, Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Vote, Write,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,8 +149,10 @@ pub struct World {
     pub refused: BTreeMap<String, bool>,
     /// The chance, in parts per million, of anything but yes.
     pub moody: u32,
-    /// Whether bundles have a branch in a database.
+    /// Whether bundles have a branch in a database,
     databases: bool,
+    /// and those that have been asked for.
+    outside: BTreeSet<(String, u16)>,
     /// Bundles that could not be because one of those they carry was begun elsewhere.
     pub disbanded: u32,
     pub deposed: u32,
@@ -181,6 +183,7 @@ impl World {
             refused: BTreeMap::new(),
             moody: 100_000,
             databases: seed.is_multiple_of(2),
+            outside: BTreeSet::new(),
             disbanded: 0,
             deposed: 0,
             taken_over: 0,
@@ -230,6 +233,8 @@ impl World {
         let mut branches: Vec<BranchRecord> = self.groups[id].iter().map(branch).collect();
         if let Some(last) = branches.last_mut().filter(|_| self.databases && !carried.is_empty()) {
             last.kind = Kind::Postgres;
+            let last = u16::try_from(branches.len() - 1).unwrap();
+            self.outside.insert((id.to_owned(), last));
         }
         let start = Start {
             content: 1,
@@ -239,6 +244,10 @@ impl World {
             branches,
             carried: carried.iter().map(|id| Carried { id: id.clone(), content: 1 }).collect(),
             free_as_of: self.store.free_as_of(carried.iter().chain([&id.to_owned()])),
+            first_record: match self.rng.chance_ppm(500_000) {
+                true => DEADLINE / 4,
+                false => Duration::ZERO,
+            },
         };
         let mut out = Vec::new();
         let settings = Settings { retry: Duration::from_millis(50), ..self.settings };
@@ -365,11 +374,15 @@ impl World {
             false => self.flights.swap_remove(n),
         };
         let Flight { from, id, asker, effect } = flight;
-        let input = self.execute(&id, asker, &effect);
+        let mut input = self.execute(&id, asker, &effect);
+        if matches!(effect, Effect::Store(_)) && self.rng.chance_ppm(100_000) {
+            // It is done, and the answer is lost.
+            input = None;
+        }
         let node = self.nodes.iter().position(|(owner, _)| *owner == from);
         match (input, node) {
             (Some(input), Some(node)) => self.give(node, &id, input),
-            // It must be asked again: a branch of an earlier attempt is still prepared.
+            // It must be asked again, for instance while a branch of an earlier attempt is prepared.
             (None, Some(_)) => self.flights.push(Flight { from, id, asker, effect }),
             // Whoever asked is gone.
             (_, None) => {}
@@ -395,9 +408,12 @@ impl World {
                 self.note(id, &vote);
                 Input::Voted { branch: *branch, epoch: *epoch, vote }
             }
-            Effect::Settle { branch, commit, epoch, .. } => {
+            Effect::Settle { branch, commit, asked, epoch } => {
                 let p = participant(self, *branch);
-                let end = self.participants[p].settle(&name, *epoch, *commit);
+                let end = match self.outside.contains(&(id.to_owned(), *branch)) {
+                    true => self.participants[p].settle_outside(&name, *asked, *commit),
+                    false => self.participants[p].settle(&name, *epoch, *commit),
+                };
                 Input::Settled { branch: *branch, epoch: *epoch, end }
             }
             Effect::Resolve { branch, epoch } => {

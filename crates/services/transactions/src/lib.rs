@@ -21,6 +21,7 @@
 
 mod alarm;
 pub mod branches;
+mod bundles;
 pub mod canary;
 mod codec;
 mod coordinator;

@@ -10,7 +10,6 @@ use quorate_atomic_commit as commit;
 use quorate_atomic_commit::{
     Address, AtomicCommit, Body, BranchId, Effects, Event, Message, Proof, Reason,
 };
-use std::sync::Arc;
 
 pub(crate) fn cut(text: &str) -> String {
     let mut end = text.len().min(commit::MAX_REASON_BYTES);
@@ -118,43 +117,6 @@ impl Coordinator {
             Phase::Retreating => self.try_again(moment, out),
             Phase::Withdrawing | Phase::Over => {}
         }
-    }
-
-    /// Of those whom this bundle carries somebody else has begun one, so that it cannot be. It gets
-    /// a record that carries nobody and rolls it back: what its participants outside keep of it is
-    /// forgotten with that.
-    fn disband(&mut self, moment: Moment, out: &mut Vec<Effect>) {
-        self.record.carried = Arc::default();
-        self.held = None;
-        let reason = "one of those whom it was to carry was begun elsewhere".to_owned();
-        self.record.stage = Stage::Decided(Verdict::Abort { branch: None, reason });
-        self.phase = Phase::Deciding;
-        self.store(moment, out);
-    }
-
-    /// Whether all have said yes, databases among them, and there is still no record.
-    pub(crate) fn waits_with_locks(&self) -> bool {
-        self.at.is_none()
-            && self.held == Some(commit::Decision::Commit)
-            && !self.record.is_in_keyspaces()
-    }
-
-    /// The record cannot be written in time: when it can, it says that this is rolled back.
-    fn let_databases_go(&mut self, out: &mut Vec<Effect>) {
-        let why = "its record could not be written before the deadline";
-        let reason = Reason::Refused(why.to_owned());
-        self.held = Some(commit::Decision::Abort { branch: None, reason });
-        self.settle_all(false, out);
-    }
-
-    /// Whether it may be committed, by somebody who has taken it over.
-    fn leaves_it(&self) -> bool {
-        self.staked && !self.settings.canary.sings(Bug::WithdrawStaked)
-    }
-
-    fn is_disbanded(&self) -> bool {
-        let aborts = self.record.stage.verdict().is_some_and(|verdict| !verdict.commits());
-        self.at.is_none() && aborts && !self.record.is_in_keyspaces()
     }
 
     pub(crate) fn depose(&mut self, out: &mut Vec<Effect>) {
@@ -565,10 +527,7 @@ impl Coordinator {
             }
         };
         if self.at.is_none() {
-            self.staked |= verdict.commits();
-            if !verdict.commits() && !self.record.is_in_keyspaces() {
-                self.settle_all(false, out);
-            }
+            self.stake(verdict.commits(), out);
         }
         if self.is_applied(&verdict) {
             // The only participant has decided, or nobody is left to be told: one write for both.

@@ -17,7 +17,8 @@ const BOUND: u64 = 600;
 /// promise; no peer of the real code sends an entry of another ballot than it was asked for; a
 /// part of a snapshot that is believed wrongly is found out by the whole's fingerprint; lists do
 /// not show at how many revisions a branch was done; branches that wait in a circle are freed by a
-/// deadline; no transaction has a database; and how long a change of protocols takes is judged in calm runs alone (`switches.rs`).
+/// deadline; no transaction has a database; and how long a change of protocols takes is judged in
+/// calm runs alone (`switches.rs`).
 const OUT_OF_SIGHT: [Canary; 9] = [
     Canary::Raft(Raft::SkipSession),
     Canary::Raft(Raft::SingleQuorumInJoint),

@@ -286,8 +286,8 @@ fn a_bundle_whose_votes_are_there_soon_has_the_decision_for_its_first_record() {
     assert_eq!(lab.vote(30, 1, Vote::Yes), [], "the record is being written");
     assert!(stores(&lab.stored(31)), "the decision");
 
-    // It is refused a record because of somebody whom it carries, and then any: the first one may be
-    // there after all, and taken over.
+    // It is refused a record because of somebody whom it carries, and then any: the first one may
+    // be there after all, and taken over.
     let mut lab = soon();
     lab.vote(1, 0, Vote::Yes);
     lab.vote(2, 1, Vote::Yes);

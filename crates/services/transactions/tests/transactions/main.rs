@@ -6,5 +6,6 @@ mod cost;
 mod ends;
 mod participant;
 mod schedules;
+mod store;
 mod waits;
 mod world;

@@ -60,8 +60,8 @@ impl Inner {
         let words = |error: StoreError| error.to_string();
         let mut known = store.find(id, READ_TIMEOUT).await.map_err(words)?;
         if known.is_none() && self.live.get(id).is_some() {
-            // Its record is being written here.
-            return Ok(Decision::Unheard);
+            // It is driven here, and its record will be written.
+            return Ok(Decision::Undecided);
         }
         // Its application may have prepared it, and be about to hand it in; or its coordinator may
         // be about to write the record, if it is a bundle.

@@ -1,7 +1,8 @@
 //! Carries out commands: the keyspace as a function of its state and an entry.
 //!
 //! Invariant: a command that is refused has changed nothing, and a command makes at most one
-//! revision, a branch one for each of its transactions; none where no key changes.
+//! revision, a branch one for each of its transactions; none where no key changes and no name is
+//! taken.
 
 use crate::branch::{Done, No, Prepare};
 use crate::canary::{Bug, Canary};
@@ -101,7 +102,10 @@ impl<'a, 's, E: Engine> Execution<'a, 's, E> {
         let allowed = !alarms || self.check_alarms_for(true, true).is_ok();
         let foreseen = txn::foreseen(prepare, self.txn.revision()).filter(|_| allowed);
         if let Some(done) = foreseen {
-            debug_assert!(self.tried(prepare, alarms).is_ok_and(|tried| tried == Ok(done.clone())));
+            if cfg!(debug_assertions) {
+                let tried = self.tried(prepare, alarms)?;
+                assert_eq!(tried, Ok(done.clone()), "a vote is foreseen wrongly");
+            }
             return Ok(Ok(done));
         }
         self.tried(prepare, alarms)

@@ -48,7 +48,8 @@ pub struct EventBatch {
     pub before: Revision,
     /// The store's revision after.
     pub revision: Revision,
-    /// What happened between. At least one event for every revision.
+    /// What happened between. At least one event for every revision, but for those that took
+    /// nothing but names.
     pub events: Arc<[Event]>,
 }
 
@@ -267,7 +268,7 @@ impl<E: Engine> Keyspace<E> {
             // A reader sees the locks and the keys of the same batch, or of the one before.
             self.state.shared.change_locks(changes, || txn.commit(last).map_err(failed))?;
         }
-        if !events.is_empty() {
+        if revision > before {
             applied.publications.push(EventBatch { before, revision, events: events.into() });
         }
         self.scrubbing |= self.store.compacted_revision() > compacted;

@@ -203,7 +203,7 @@ impl<E: Engine> Execution<'_, '_, E> {
 }
 
 /// What a branch would do, if that can be told without a look at the keys: it only writes some,
-/// whatever they are.
+/// whatever they are, and has nothing else to do.
 pub(crate) fn foreseen(prepare: &Prepare, before: Revision) -> Option<Vec<Done>> {
     let writes = |operation: &Operation| match operation {
         Operation::Put(put) => {
@@ -213,10 +213,11 @@ pub(crate) fn foreseen(prepare: &Prepare, before: Revision) -> Option<Vec<Done>>
         _ => false,
     };
     let one = |(n, txn): (Revision, &Txn)| {
+        // A list that is not done may still have what makes it refused.
         let foreseen = txn.compare.is_empty()
+            && txn.failure.is_empty()
             && !txn.success.is_empty()
-            && txn.success.iter().all(writes)
-            && !txn.has_claims();
+            && txn.success.iter().all(writes);
         let put = OperationOutcome::Put(PutOutcome::default());
         foreseen.then(|| Done {
             revision: before + n,

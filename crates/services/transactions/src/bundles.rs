@@ -1,5 +1,6 @@
 //! Bundles with branches in databases: those are asked before there is a record, and what has none
-//! nobody else can commit.
+//! nobody else can commit. Where the records answer, the first one waits for the votes, and so is
+//! the decision.
 //!
 //! Invariant: once a record that says that it is committed was asked for, nothing is rolled back on
 //! the strength of its not being there, unless another record has taken its place.
@@ -39,22 +40,21 @@ impl Coordinator {
         self.settle_all(false, out);
     }
 
-    /// Whether it may be committed, by somebody who has taken it over.
-    pub(crate) fn leaves_it(&self) -> bool {
-        self.staked && !self.settings.canary.sings(Bug::WithdrawStaked)
+    /// There is a record already. If that cannot be what it has asked for itself, a branch of it
+    /// was found, and it is void: what is outside is for who finds it. Else it may be committed, by
+    /// somebody who has taken it over.
+    pub(crate) fn refused_any(&mut self, out: &mut Vec<Effect>) {
+        if !self.staked {
+            return self.withdraw(out);
+        }
+        if self.settings.canary.sings(Bug::WithdrawStaked) {
+            self.settle_all(false, out);
+        }
+        self.depose(out);
     }
 
     pub(crate) fn is_disbanded(&self) -> bool {
         let aborts = self.record.stage.verdict().is_some_and(|verdict| !verdict.commits());
         self.at.is_none() && aborts && !self.record.is_in_keyspaces()
-    }
-
-    /// The first record is about to say how it ends. Databases need not wait for one that says that
-    /// it is rolled back.
-    pub(crate) fn stake(&mut self, commits: bool, out: &mut Vec<Effect>) {
-        self.staked |= commits;
-        if !commits && !self.record.is_in_keyspaces() {
-            self.settle_all(false, out);
-        }
     }
 }

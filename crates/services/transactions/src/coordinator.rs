@@ -1,8 +1,8 @@
 //! One transaction, as whoever drives it sees it: what it is told, and what it wants done.
 //!
-//! Invariants: one write of the record is under way at a time; nothing is decided before the first
-//! record is in the store, and no participant is told a decision that does not follow from the
-//! record, or from votes that nobody can take back.
+//! Invariants: one write of the record is under way at a time; the host is told no decision before
+//! there is a record, and no participant is told to commit but by what the record says, or by votes
+//! that nobody can take back. What has no record yet may be rolled back: nobody can commit it.
 
 use crate::canary::{Bug, Canary};
 use crate::record::{BranchRecord, BranchState, Carried, Owner, Record, Stage};

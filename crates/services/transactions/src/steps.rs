@@ -90,9 +90,7 @@ impl Coordinator {
                     self.withdraw(out);
                 }
                 None if self.record.is_eager() => self.disband(moment, out),
-                // There is one already. If that cannot be what it has asked for itself, a branch of
-                // it was found, and it is void: what is outside is for who finds it.
-                None if self.is_disbanded() && !self.leaves_it() => self.withdraw(out),
+                None if self.is_disbanded() => self.refused_any(out),
                 _ => self.depose(out),
             };
         };
@@ -213,6 +211,10 @@ impl Coordinator {
         self.setback = Some((branch, reason));
         if let Some(branch) = self.branch(branch) {
             branch.voted(Voted::No, BranchState::RolledBack, moment.wall_ms);
+        }
+        if self.first_by.is_some() {
+            // Else nobody would know what is left of the attempt where this node dies.
+            self.store(moment, out);
         }
         self.settle_all(false, out);
         self.try_again(moment, out);
@@ -470,7 +472,7 @@ impl Coordinator {
         }
     }
 
-    /// What two-phase commit says to a participant. Nothing of a decision leaves here before the
+    /// What two-phase commit says to a participant. Nothing of a commit leaves here before the
     /// record has it: `carry_out` says it then.
     fn order(&mut self, message: &Message, out: &mut Vec<Effect>) {
         let Address::Participant(BranchId(number)) = message.to else { return };
@@ -526,9 +528,7 @@ impl Coordinator {
                 Verdict::Abort { branch: branch.map(|BranchId(number)| number - 1), reason }
             }
         };
-        if self.at.is_none() {
-            self.stake(verdict.commits(), out);
-        }
+        self.staked |= self.at.is_none() && verdict.commits();
         if self.is_applied(&verdict) {
             // The only participant has decided, or nobody is left to be told: one write for both.
             self.record.stage = Stage::Finished(verdict);

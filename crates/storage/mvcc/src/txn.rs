@@ -268,12 +268,13 @@ impl<'a, E: Engine> WriteTxn<'a, E> {
             let current = self.header.revision;
             return Err(Error::Future { requested: revision, current });
         }
-        // A revision's last change knows how much was superseded up to there.
-        let from = history_key(RevisionSub { main: revision, sub: 0 });
+        // The last change up to there knows how much was superseded; the revision itself may have
+        // none. What an earlier compaction knew may be removed.
         let to = history_key(RevisionSub { main: revision + 1, sub: 0 });
-        let last = self.overlay.scan_back(Table::History, &from, Some(&to)).next();
+        let last = self.overlay.scan_back(Table::History, &[], Some(&to)).next();
         if let Some((_, value)) = last.transpose()? {
-            self.header.compacted_bytes = crate::format::read_record(value)?.superseded_bytes;
+            let superseded = crate::format::read_record(value)?.superseded_bytes;
+            self.header.compacted_bytes = self.header.compacted_bytes.max(superseded);
         }
         self.header.compacted = revision;
         Ok(())
@@ -346,6 +347,28 @@ mod tests {
         let now = txn.get(b"k").unwrap().unwrap();
         assert_eq!((now.create_revision, now.at.main, now.version), (2, 3, 2));
         assert_eq!(txn.take_events().len(), 2);
+    }
+
+    #[test]
+    fn a_revision_may_be_taken_for_something_beside_the_keys() {
+        let mut store = Store::open(MemoryEngine::new()).unwrap();
+        let mut txn = store.begin();
+        for value in ["1", "2"] {
+            txn.begin_command();
+            txn.put(b("k"), b(value), 0).unwrap();
+        }
+        txn.begin_command();
+        assert_eq!(txn.take_revision(), 4);
+        assert_eq!((txn.take_revision(), txn.revision()), (4, 4));
+        let before = txn.logical_bytes();
+        txn.begin_command();
+        txn.compact(4).unwrap();
+        assert_eq!(txn.logical_bytes() * 2, before, "one of two is left");
+        txn.begin_command();
+        txn.put(b("k"), b("3"), 0).unwrap();
+        txn.begin_command();
+        txn.compact(5).unwrap();
+        assert_eq!(txn.logical_bytes() * 2, before);
     }
 
     #[test]

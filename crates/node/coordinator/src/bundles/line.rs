@@ -9,7 +9,8 @@ use quorate_resource_managers::{Isolation, MERGED_STATEMENTS, SHARED_STATEMENTS,
 use quorate_transactions::{BranchRecord, MAX_CARRIED};
 use std::time::Duration;
 
-/// How long a bundle may stay undecided; then everybody goes alone.
+/// How long a bundle may stay undecided; then everybody goes alone, unless its decision is being
+/// written.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The same of one with branches in databases, which run the statements of all.
 const PATIENCE_OUTSIDE: Duration = Duration::from_secs(1);

@@ -276,3 +276,65 @@ async fn carry(inner: Arc<Inner>, mut ticket: Ticket, some: Vec<Waiting>) {
     };
     ticket.step_aside(Some(how));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alone::{Alone, eventually};
+    use crate::fake::Fake;
+    use crate::request::{Branch, BranchWork};
+    use crate::service::{Settings, Transactions};
+    use quorate_mvcc::Event;
+    use quorate_resource_managers::{Kind, SqlWork, Statement, Work};
+    use quorate_transactions::Record;
+    use quorate_transactions::records::OPEN;
+
+    fn request(world: &Alone, id: &str) -> Request {
+        let statement = Statement { sql: "UPDATE a SET b = 1".to_owned(), ..Statement::default() };
+        let work = Work::Sql(SqlWork { statements: vec![statement], ..SqlWork::default() });
+        let branch = |participant: &str| Branch {
+            name: participant.to_owned(),
+            participant: participant.to_owned(),
+            work: BranchWork::Manager(Kind::Postgres, work.clone()),
+        };
+        let branches = ["bank", "shop"].map(branch).into();
+        Request { alone: false, branches, ..world.request(id) }
+    }
+
+    fn ask(world: &Alone, transactions: &Transactions, id: &str) {
+        let (it, request) = (transactions.clone(), request(world, id));
+        let by = Deadline::within(Duration::from_secs(60));
+        world.runtime.spawn(async move { it.run(request, false, by).await });
+    }
+
+    /// The first record of each bundle.
+    fn first_records(world: &Alone) -> Vec<Record> {
+        let history = world.store.0.reader().history(1, usize::MAX).unwrap();
+        let own = format!("{OPEN}~");
+        let own = own.as_bytes();
+        let bundles = history.events.into_iter().filter_map(|event| match event {
+            Event::Put(kv) if kv.version == 1 && kv.key.starts_with(own) => Some(kv.value),
+            _ => None,
+        });
+        bundles.map(|record| Record::decode(record).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_bundle_of_databases_that_vote_at_once_has_its_decision_for_its_first_record() {
+        let (world, bank, shop) = (Alone::start(), Fake::new("bank"), Fake::new("shop"));
+        let transactions = world.transactions_over(&[&bank, &shop], Settings::default());
+        // The records are known to answer from then on.
+        ask(&world, &transactions, "first");
+        eventually("there is a record", || !world.ids().is_empty());
+        // Some go alone, until some have met; and a slow machine may keep some waiting.
+        let mut asked = 0;
+        eventually("a bundle is decided with its first record", || {
+            for _ in 0..8 {
+                asked += 1;
+                ask(&world, &transactions, &format!("t{asked}"));
+            }
+            let decided = |first: &Record| first.stage == Stage::Decided(Verdict::Commit);
+            first_records(&world).iter().any(decided)
+        });
+    }
+}

@@ -77,6 +77,8 @@ pub trait Oracle: Send + Sync {
 pub struct RecoverySettings {
     /// From the end of one scan of a participant to the next.
     pub interval: Duration,
+    /// The same, where bundles may be: those of a coordinator that hangs have no record.
+    pub bundles: Duration,
     /// How long one question to a participant may take.
     pub call_limit: Duration,
     /// How many branches of a participant are finished at a time.
@@ -95,6 +97,7 @@ impl Default for RecoverySettings {
     fn default() -> RecoverySettings {
         RecoverySettings {
             interval: Duration::from_secs(10),
+            bundles: Duration::from_secs(2),
             call_limit: Duration::from_secs(5),
             concurrency: 8,
             first_pause: Duration::from_millis(100),
@@ -179,13 +182,17 @@ impl Recovery {
     async fn watch(&self, manager: &dyn ResourceManager) {
         // What hurries it during a scan lets the next one come at once.
         let (mut pause, mut hurry) = (self.settings.first_pause, self.hurry.subscribe());
+        let interval = match manager.shares() {
+            true => self.settings.bundles.min(self.settings.interval),
+            false => self.settings.interval,
+        };
         loop {
             match self.scan(manager).await {
                 Ok(scanned) if scanned.unknown == 0 => {
                     pause = self.settings.first_pause;
                     // What nobody hands in is rolled back when its time has come.
-                    let next = scanned.again.unwrap_or(self.settings.interval).max(pause);
-                    rest(next.min(self.settings.interval), &mut hurry).await;
+                    let next = scanned.again.unwrap_or(interval).max(pause);
+                    rest(next.min(interval), &mut hurry).await;
                     continue;
                 }
                 Ok(scanned) => {

@@ -3,8 +3,8 @@
 use quorate_atomic_commit::Protocol;
 use quorate_base::{GroupId, Instant, NodeId};
 use quorate_transactions::{
-    BranchRecord, BranchState, Carried, Coordinator, Effect, End, Found, Input, Kind, Moment,
-    Owner, Record, Settings, Stage, Start, StoreRequest, Stored, Verdict, Vote, Voted,
+    BranchRecord, BranchState, Coordinator, Effect, End, Found, Input, Kind, Moment, Owner, Record,
+    Settings, Stage, Start, Stored, Verdict, Vote, Voted,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub fn at(ms: u64) -> Moment {
     Moment { now: Instant(ms * 1_000_000), wall_ms: ms }
 }
 
-fn start(n: u64) -> Start {
+pub fn start(n: u64) -> Start {
     let branch =
         |group| BranchRecord::keyspace(&format!("b{group}"), &format!("p{group}"), GroupId(group));
     Start {
@@ -154,7 +154,7 @@ fn a_commit_leaves_only_after_its_record() {
     assert!(lab.it.is_over());
 }
 
-fn asks(effects: &[Effect]) -> usize {
+pub fn asks(effects: &[Effect]) -> usize {
     effects.iter().filter(|effect| matches!(effect, Effect::Prepare { .. })).count()
 }
 
@@ -193,106 +193,6 @@ fn keyspaces_are_asked_beside_the_first_record_but_nothing_is_decided_before_it(
         assert_eq!(lab.end(3, 1, End::RolledBack), [Effect::Deposed]);
         assert!(lab.it.is_over() && lab.verdict().is_none());
     }
-}
-
-/// A bundle, of which one branch is in a database.
-fn start_bundle() -> Start {
-    let mut start = start(2);
-    start.branches[1].kind = Kind::Postgres;
-    start.carried = [Carried { id: "x".to_owned(), content: 7 }].into();
-    start
-}
-
-#[test]
-fn a_bundle_asks_databases_beside_its_first_record_and_is_disbanded_by_one() {
-    let mut lab = Lab::of(start_bundle());
-    assert_eq!((asks(&lab.out), lab.out.len()), (2, 3), "both, and the record");
-    lab.vote(1, 0, Vote::Yes);
-    assert_eq!(lab.vote(1, 1, Vote::Yes), [], "there is no record");
-    assert!(stores(&lab.stored(2)), "the decision");
-    assert_eq!(lab.stored(3)[0], Effect::Decided);
-    assert_eq!(lab.verdict(), Some(&Verdict::Commit));
-
-    // One of those it carries was begun elsewhere.
-    let mut lab = Lab::of(start_bundle());
-    lab.vote(1, 0, Vote::Yes);
-    let [Effect::Store(request)] = &lab.lost(2)[..] else { panic!("{:?}", lab.out) };
-    assert_eq!((request.at, &request.record.carried[..]), (None, &[][..]));
-    assert_eq!(request.record.stage.verdict().map(Verdict::commits), Some(false));
-    assert_eq!(lab.vote(3, 1, Vote::Yes), [], "too late");
-    let told = lab.stored(4);
-    assert_eq!((told[0].clone(), settles(&told, false)), (Effect::Decided, 2));
-    lab.end(5, 0, End::RolledBack);
-    assert!(stores(&lab.end(6, 1, End::RolledBack)), "the end");
-
-    // And somebody has found a branch of it, and made it void: what is outside is for them.
-    let mut lab = Lab::of(start_bundle());
-    lab.lost(1);
-    assert_eq!(settles(&lab.lost(2), false), 1);
-    assert_eq!(lab.end(3, 0, End::RolledBack), [Effect::Deposed]);
-    assert!(lab.it.is_over() && !lab.it.is_told());
-
-    // It cannot be written: databases do not wait for that with what they have locked.
-    let mut lab = Lab::of(start_bundle());
-    lab.vote(1, 0, Vote::Yes);
-    lab.vote(2, 1, Vote::Yes);
-    assert_eq!(lab.it.next_timeout(), Some(at(100).now));
-    assert_eq!(lab.give(99, Input::Tick), [], "all votes are there");
-    assert_eq!(settles(&lab.give(100, Input::Tick), false), 2);
-    assert_eq!((lab.it.next_timeout(), lab.give(101, Input::Tick)), (None, Vec::new()));
-    assert!(stores(&lab.stored(200)), "the decision");
-    assert_eq!(lab.verdict().map(Verdict::commits), Some(false));
-    let mut lab = Lab::of(start_bundle());
-    lab.vote(1, 1, Vote::Yes);
-    assert_eq!(settles(&lab.give(100, Input::Tick), false), 2);
-    lab.end(101, 1, End::RolledBack);
-    lab.vote(102, 0, Vote::Yes);
-    assert_eq!(lab.verdict(), None, "nothing is told before there is a record");
-    assert!(stores(&lab.stored(200)), "the decision");
-    assert_eq!(lab.verdict().map(Verdict::commits), Some(false));
-    assert_eq!(settles(&lab.stored(201), false), 2);
-}
-
-#[test]
-fn a_bundle_whose_votes_are_there_soon_has_the_decision_for_its_first_record() {
-    let soon = || Lab::of(Start { first_record: Duration::from_millis(20), ..start_bundle() });
-    let begun = |out: &[Effect]| match out {
-        [.., Effect::Store(StoreRequest { at: None, record, .. })] => record.clone(),
-        other => panic!("no first record: {other:?}"),
-    };
-    let mut lab = soon();
-    assert_eq!((asks(&lab.out), lab.out.len()), (2, 2), "both, and no record");
-    assert_eq!(lab.it.next_timeout(), Some(at(20).now));
-    lab.vote(1, 0, Vote::Yes);
-    let record = begun(&lab.vote(2, 1, Vote::Yes));
-    assert_eq!((record.stage, record.carried.len()), (Stage::Decided(Verdict::Commit), 1));
-    assert_eq!(lab.it.next_timeout(), None, "nobody can take it back");
-    let told = lab.stored(3);
-    assert_eq!((told[0].clone(), settles(&told, true)), (Effect::Decided, 2));
-
-    // Who refuses lets the others go before there is a record.
-    let mut lab = soon();
-    lab.vote(1, 1, Vote::Yes);
-    let no = Vote::No { reason: "too little".to_owned(), again: None };
-    let out = lab.vote(2, 0, no);
-    assert_eq!(settles(&out, false), 1);
-    assert_eq!(begun(&out).stage.verdict().map(Verdict::commits), Some(false));
-    assert_eq!(lab.stored(3)[0], Effect::Decided);
-
-    // The votes take their time: it is as with any other bundle.
-    let mut lab = soon();
-    lab.vote(1, 0, Vote::Yes);
-    assert_eq!(begun(&lab.give(20, Input::Tick)).stage, Stage::Open);
-    assert_eq!(lab.vote(30, 1, Vote::Yes), [], "the record is being written");
-    assert!(stores(&lab.stored(31)), "the decision");
-
-    // It is refused a record because of somebody whom it carries, and then any: the first one may
-    // be there after all, and taken over.
-    let mut lab = soon();
-    lab.vote(1, 0, Vote::Yes);
-    lab.vote(2, 1, Vote::Yes);
-    assert_eq!(begun(&lab.lost(3)).stage.verdict().map(Verdict::commits), Some(false));
-    assert_eq!(lab.lost(4), [Effect::Deposed]);
 }
 
 #[test]

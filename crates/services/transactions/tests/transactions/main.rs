@@ -2,6 +2,7 @@
 //! what it costs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bundles;
 mod cost;
 mod ends;
 mod participant;

@@ -56,6 +56,8 @@ pub struct World {
     outside: BTreeSet<(String, u16)>,
     /// Bundles that could not be because one of those they carry was begun elsewhere.
     pub disbanded: u32,
+    /// Bundles whose first record says that they are committed.
+    pub staked: u32,
     pub deposed: u32,
     pub taken_over: u32,
     /// Transactions that were begun where there was a record of their id already.
@@ -86,6 +88,7 @@ impl World {
             databases: seed.is_multiple_of(2),
             outside: BTreeSet::new(),
             disbanded: 0,
+            staked: 0,
             deposed: 0,
             taken_over: 0,
             second: 0,
@@ -299,6 +302,9 @@ impl World {
         Some(match effect {
             Effect::Store(request) => {
                 let stored = self.store.apply(id, request);
+                let first = request.at.is_none() && matches!(stored, Stored::Done(_));
+                let commits = request.record.stage.verdict().is_some_and(Verdict::commits);
+                self.staked += u32::from(first && commits && !request.record.carried.is_empty());
                 self.second += u32::from(stored == Stored::Lost && request.at.is_none());
                 Input::Stored { number: request.number, stored }
             }

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 const CURRENT: &str = "CURRENT";
 const CURRENT_NEW: &str = "CURRENT.new";
 const MAGIC: &str = "quorate-state";
-const FORMAT: u64 = 1;
+/// Since version 2 a database may have several trees of history.
+const FORMAT: u64 = 2;
 const PREFIX: &str = "state-";
 const CONDEMNED: &str = "DAMAGED";
 
@@ -56,7 +57,7 @@ pub fn read_current(root: &Path) -> Result<Option<u64>, Error> {
     }
     let number = parse(number)?;
     match (format, words.next()) {
-        (FORMAT, None) => Ok(Some(number)),
+        (1..=FORMAT, None) => Ok(Some(number)),
         _ => Err(bad()),
     }
 }
@@ -159,11 +160,20 @@ mod tests {
         let root = dir.path();
         assert_eq!(read_current(root), Ok(None));
         write_current(root, 7).unwrap();
-        assert_eq!(fs::read(root.join(CURRENT)).unwrap(), b"quorate-state 1 7\n");
+        assert_eq!(fs::read(root.join(CURRENT)).unwrap(), b"quorate-state 2 7\n");
         assert_eq!(read_current(root), Ok(Some(7)));
-        fs::write(root.join(CURRENT), "quorate-state 2 what ever").unwrap();
-        assert_eq!(read_current(root), Err(Error::NewerFormat { found: 2, supported: 1 }));
-        for bad in ["", "quorate-state", "quorate-state 1 x", "other 1 7", "quorate-state 1 7 8"] {
+        fs::write(root.join(CURRENT), "quorate-state 1 7\n").unwrap();
+        assert_eq!(read_current(root), Ok(Some(7)), "of an earlier build");
+        fs::write(root.join(CURRENT), "quorate-state 3 what ever").unwrap();
+        assert_eq!(read_current(root), Err(Error::NewerFormat { found: 3, supported: 2 }));
+        for bad in [
+            "",
+            "quorate-state",
+            "quorate-state 0 7",
+            "quorate-state 1 x",
+            "other 1 7",
+            "quorate-state 1 7 8",
+        ] {
             fs::write(root.join(CURRENT), bad).unwrap();
             assert!(matches!(read_current(root), Err(Error::Corrupt(_))), "{bad}");
         }

@@ -1,5 +1,5 @@
-//! One database for many small states: a node with hundreds of keyspaces has four trees, one
-//! journal and one set of threads, not hundreds of each.
+//! One database for many small states: a node with hundreds of keyspaces has four tables, of which
+//! history has eight trees, one journal and one set of threads, not hundreds of each.
 //!
 //! The keys of a state begin with `g`, its place (eight bytes) and the number of its generation
 //! (four bytes), big-endian. Under `p` and the place, in the meta table, is the number of the
@@ -273,5 +273,27 @@ impl FjallShelf {
         let mut garbage = lock(&self.0.garbage);
         garbage.retain(|known| *known != prefix);
         Ok(!garbage.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_in_any_tree_is_found_and_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || FjallShelf::open(dir.path(), &FjallSettings::default()).unwrap();
+        let shelf = open();
+        for place in 0..9 {
+            let change = (Table::History, Bytes::from_static(b"k"), Some(Bytes::new()));
+            shelf.0.write(&prefix(place, 1), [change].into_iter()).unwrap();
+        }
+        shelf.persist().unwrap();
+        drop(shelf);
+        let shelf = open();
+        assert!(!shelf.0.tables.are_empty());
+        while shelf.sweep().unwrap() {}
+        assert!(shelf.0.tables.are_empty());
     }
 }

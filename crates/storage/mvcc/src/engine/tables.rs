@@ -1,8 +1,8 @@
 //! One fjall database with the four tables in it, as trees.
 //!
 //! History has several trees where the database holds several states: each state has the tree of
-//! its *lane*. Keys of history come in order in each state, and a tree that takes them in order
-//! never merges anything; of two states in one tree each new key is between old ones of the other.
+//! its *lane*. Keys of history come in order in each state, and a tree that takes them in order has
+//! nothing to merge; of two states in one tree each new key is between old ones of the other.
 //!
 //! fjall syncs its journal before it writes a memtable out, so that after a crash the trees agree
 //! on one prefix of the batches. Batches stay in the journal's buffer until a persist, for the
@@ -32,7 +32,8 @@ const MIB: u64 = 1024 * 1024;
 pub struct FjallSettings {
     /// Blocks kept in memory, in bytes.
     pub cache_bytes: u64,
-    /// What a table may gather in memory before it is written out, in bytes, by table number.
+    /// What a table may gather in memory before it is written out, in bytes, by table number. Of
+    /// history, each lane half of that, where there are several.
     pub memtable_bytes: [u64; 4],
     /// What the journal may take on disk, in bytes; at least 64 MiB.
     pub journal_bytes: u64,
@@ -70,7 +71,8 @@ pub(super) struct Tables {
 /// The longest key that fjall takes. It panics over longer ones, also where it looks for them.
 const LONGEST: usize = u16::MAX as usize;
 
-/// The trees of history in a new database that many states share.
+/// The trees of history in a new database that many states share. Never fewer than there were:
+/// what is in a database is looked for by number.
 pub(super) const LANES: usize = 8;
 
 /// Where fjall keeps its trees, each in a folder named by the tree's number; 0 is its own.
@@ -121,14 +123,15 @@ impl Tables {
             .open()
             .map_err(&opening)?;
         let table = |name: &str, table: Table| {
-            database.keyspace(name, || options(settings, table)).map_err(&opening)
+            database.keyspace(name, || options(settings, table, lanes)).map_err(&opening)
         };
-        // It is the last to be made: where it is there, so are all lanes that there will be.
+        // It is the last to be made: where it is there, so are all lanes that there will be, but
+        // for what power took with it at the very first start.
         let lanes = match database.keyspace_exists(LAST) {
-            true => (0..).take_while(|lane| database.keyspace_exists(&lane_name(*lane))).count(),
-            false => lanes,
+            true => (0..LANES).rfind(|lane| database.keyspace_exists(&lane_name(*lane))),
+            false => lanes.checked_sub(1),
         };
-        let history = (0..lanes.max(1)).map(|lane| table(&lane_name(lane), Table::History));
+        let history = (0..=lanes.unwrap_or(0)).map(|lane| table(&lane_name(lane), Table::History));
         let history = history.collect::<Result<Arc<[_]>, Error>>()?;
         let (current, index) = (table("current", Table::Current)?, table("index", Table::Index)?);
         let trees = [table(LAST, Table::Meta)?, current, index];
@@ -290,17 +293,22 @@ fn lane_name(lane: usize) -> String {
 /// nothing.
 const TABLE_BYTES: u64 = 16 * MIB;
 
-fn options(settings: &FjallSettings, table: Table) -> KeyspaceCreateOptions {
+fn options(settings: &FjallSettings, table: Table, lanes: usize) -> KeyspaceCreateOptions {
+    let memtable_bytes = match table {
+        Table::History if lanes > 1 => settings.memtable_bytes[table as usize] / 2,
+        _ => settings.memtable_bytes[table as usize],
+    };
     let compaction = Leveled::default().with_table_target_size(TABLE_BYTES);
     let options = match table {
-        // Its files are apart from each other: which one has a key is known, and that it is there.
+        // Its files are mostly apart from each other, so that it is known which one has a key; and
+        // that it is there is known anyway.
         Table::History => KeyspaceCreateOptions::default().filter_policy(FilterPolicy::disabled()),
         _ => KeyspaceCreateOptions::default(),
     };
     options
         .compaction_strategy(Arc::new(compaction))
         .manual_journal_persist(true)
-        .max_memtable_size(settings.memtable_bytes[table as usize])
+        .max_memtable_size(memtable_bytes)
         .data_block_size_policy(BlockSizePolicy::all(4 * 1024))
         .data_block_compression_policy(CompressionPolicy::disabled())
         // Whoever looks into history or the index knows that it is there.
@@ -382,6 +390,27 @@ mod tests {
                 assert_eq!(used.count(), lanes);
                 tables.persist().unwrap();
             }
+        }
+    }
+
+    /// Power may take the names of some trees' folders with it that were made at the first start.
+    #[test]
+    fn lanes_that_were_lost_before_anything_was_written_are_made_anew() {
+        let settings = FjallSettings::default();
+        for lost in 1..=LANES + 3 {
+            let dir = tempfile::tempdir().unwrap();
+            drop(Tables::open(dir.path().to_owned(), &settings, LANES).unwrap());
+            std::fs::remove_dir_all(dir.path().join(TREES).join(lost.to_string())).unwrap();
+            let mut all = Vec::new();
+            for _ in 0..2 {
+                let Ok(tables) = Tables::open(dir.path().to_owned(), &settings, LANES) else {
+                    // It is begun anew: nothing was ever written.
+                    assert!(Tables::hold_nothing(dir.path()).unwrap());
+                    break;
+                };
+                all.push(tables.trees(Table::History).len());
+            }
+            assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{lost}: {all:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "proto")]
 pub mod proto;
 pub mod tidy;
 

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+type Outcome = Result<(), anyhow::Error>;
+
 const USAGE: &str = "\
 usage: cargo xtask <chore>
 
@@ -12,7 +14,7 @@ fn main() -> ExitCode {
     let chore = std::env::args().nth(1).unwrap_or_default();
     let outcome = match chore.as_str() {
         "tidy" => xtask::tidy::run(&xtask::root()),
-        "proto" => xtask::proto::run(std::env::args().any(|a| a == "--check")),
+        "proto" => proto(),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -29,4 +31,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[cfg(feature = "proto")]
+fn proto() -> Outcome {
+    xtask::proto::run(std::env::args().any(|a| a == "--check"))
+}
+
+/// Has itself built with what that needs, and run.
+#[cfg(not(feature = "proto"))]
+fn proto() -> Outcome {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let run = ["run", "--locked", "--quiet", "--package", "xtask", "--"];
+    let chore = std::env::args_os().skip(1);
+    let status = std::process::Command::new(cargo).args(run).args(chore).status()?;
+    anyhow::ensure!(status.success(), "the chore failed");
+    Ok(())
 }

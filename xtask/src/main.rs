@@ -7,7 +7,7 @@ type Outcome = Result<(), anyhow::Error>;
 const USAGE: &str = "\
 usage: cargo xtask <chore>
 
-  tidy     check what no compiler checks: layers, purity, sizes, dead files, documents
+  tidy     check what no compiler checks: layers, purity, sizes, dead files, dependencies, documents
   proto    regenerate the checked-in gRPC code; with --check, say whether it is up to date";
 
 fn main() -> ExitCode {

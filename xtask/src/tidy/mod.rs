@@ -1,8 +1,9 @@
-//! What no compiler checks: the direction of dependencies, purity, sizes, dead files, documents.
+//! What no compiler checks: dependencies and their direction, purity, sizes, dead files, documents.
 //!
 //! Every check is a function from the [`Tree`] to [`Finding`]s, so that each can be tested on a
 //! tree made of strings. `cargo xtask tidy` prints all findings; a test runs the same.
 
+mod decisions;
 mod documents;
 mod layers;
 mod purity;
@@ -53,6 +54,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     findings.extend(style::check(tree));
     findings.extend(reachable::check(tree));
     findings.extend(documents::check(tree));
+    findings.extend(decisions::check(tree));
     findings.sort();
     findings
 }

@@ -12,6 +12,7 @@ mod size;
 pub mod source;
 mod style;
 mod tree;
+mod untested;
 
 pub use tree::{File, Tree};
 
@@ -54,6 +55,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     findings.extend(style::check(tree));
     findings.extend(reachable::check(tree));
     findings.extend(documents::check(tree));
+    findings.extend(untested::check(tree));
     findings.extend(decisions::check(tree));
     findings.sort();
     findings

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 fn seeds() -> u64 {
     let set = std::env::var("QUORATE_SIM_SEEDS").ok();
-    set.and_then(|text| text.parse().ok()).unwrap_or(600)
+    set.and_then(|text| text.parse().ok()).unwrap_or(500)
 }
 
 fn threads() -> usize {

@@ -440,11 +440,16 @@ impl Commit {
         )
     }
 
+    fn searched(self) -> impl Checker<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        self.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join()
+    }
+
     /// Searches everything, and demands that nothing be broken, and that these ends be possible.
     fn holds(self, commits: bool, aborts: bool) {
         let started = std::time::Instant::now();
         let name = self.name();
-        let checker = self.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        let checker = self.searched();
         println!("{} states in {:?}: {name}", checker.unique_state_count(), started.elapsed());
         let found = checker.discoveries();
         assert!(!found.contains_key(PROMISES), "{:?}", found.get(PROMISES));
@@ -456,7 +461,7 @@ impl Commit {
 
     /// Whether the search finds a breach.
     pub fn breaks(self) -> bool {
-        let checker = self.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        let checker = self.searched();
         let found = checker.discoveries().contains_key(PROMISES);
         println!("  breach found: {found}, {} states", checker.unique_state_count());
         found

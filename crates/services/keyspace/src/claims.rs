@@ -1,6 +1,6 @@
 //! Claims: names that somebody holds, for services of our own that must know whether a name is
 //! free, and take it if it is. Beside the keys: a name has no history, makes no events, and counts
-//! for no quota, so that it costs a third of a key.
+//! for no quota, so that it costs less than a key.
 //!
 //! A claim is the record `n` and the name, with the revision at which it was taken and its holder.
 //! Taking a name makes a revision, if nothing else of the command does. So whoever saw at a

@@ -42,7 +42,7 @@ use tokio::time::{sleep_until, timeout};
 
 /// How long the next ones wait for one that goes alone.
 const AHEAD: Duration = Duration::from_millis(500);
-/// How long a bundle's first record may wait for databases' votes: most are there sooner.
+/// How long the first record of a bundle with databases may wait for the votes: most are sooner.
 const FIRST_RECORD: Duration = Duration::from_millis(25);
 /// Requests that may wait for company at this node.
 const MOST_WAITING: usize = 4_096;

@@ -31,6 +31,11 @@ pub trait ResourceManager: Send + Sync {
     /// since the last check.
     fn shares(&self) -> bool;
 
+    /// Whether another member, which has looked, may carry them out so.
+    fn may_share(&self) -> bool {
+        self.shares()
+    }
+
     /// Whether it can take part at all: reachable, credentials, settings, the fence. Call it for
     /// every participant before any of them prepares.
     fn check(&self, deadline: Deadline) -> Answer<'_, Result<(), Error>>;

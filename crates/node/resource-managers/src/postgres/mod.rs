@@ -120,6 +120,10 @@ impl ResourceManager for Postgres {
         self.config.bundles && !self.defers.load(Ordering::Relaxed)
     }
 
+    fn may_share(&self) -> bool {
+        self.config.bundles
+    }
+
     fn check(&self, deadline: Deadline) -> Answer<'_, Result<(), Error>> {
         Box::pin(self.check_now(deadline))
     }

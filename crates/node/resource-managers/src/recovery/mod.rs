@@ -180,9 +180,10 @@ impl Recovery {
     }
 
     async fn watch(&self, manager: &dyn ResourceManager) {
-        // What hurries it during a scan lets the next one come at once.
+        // What hurries it during a scan lets the next one come at once. A member that never asks
+        // this participant for anything looks for others' branches all the same.
         let (mut pause, mut hurry) = (self.settings.first_pause, self.hurry.subscribe());
-        let interval = match manager.shares() {
+        let interval = match manager.may_share() {
             true => self.settings.bundles.min(self.settings.interval),
             false => self.settings.interval,
         };

@@ -101,8 +101,9 @@ pub async fn recovery_finishes_what_was_decided_and_nothing_else(bank: impl Bank
 pub async fn a_bundle_without_a_record_is_left_for_a_moment(bank: impl Bank) {
     let (manager, decisions) = (bank.manager(), Arc::new(Decisions::default()));
     let unheard = Duration::from_millis(400);
-    let settings = RecoverySettings { unheard, interval: Duration::from_secs(3_600), ..quick() };
-    let recovery = Recovery::new(vec![manager.clone()], decisions, settings);
+    let hour = Duration::from_secs(3_600);
+    let settings = RecoverySettings { unheard, interval: hour, bundles: hour, ..quick() };
+    let recovery = Recovery::new(vec![manager.clone()], decisions.clone(), settings);
     prepare(&*bank.manager(), &bank.branch("~bundle"), &bank.add(1, 5)).await;
     prepare(&*bank.manager(), &bank.branch("other"), &bank.add(2, 5)).await;
     let scanned = recovery.scan(&*manager).await.unwrap();
@@ -129,6 +130,24 @@ pub async fn a_bundle_without_a_record_is_left_for_a_moment(bank: impl Bank) {
     tokio::select! {
         () = recovery.run() => unreachable!("it runs until it is dropped"),
         () = all => {}
+    }
+    assert_eq!(bank.prepared().await, 0);
+
+    // A coordinator that hangs hurries nobody: where bundles may be it is looked more often.
+    let settings = RecoverySettings { bundles: Duration::from_millis(50), ..settings };
+    let recovery = Recovery::new(vec![manager], decisions, settings);
+    let all = async {
+        while recovery.counts().scans == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        prepare(&*bank.manager(), &bank.branch("~hung"), &bank.add(1, 5)).await;
+        while recovery.counts().rolled_back == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = recovery.run() => unreachable!("it runs until it is dropped"),
+        all = tokio::time::timeout(Duration::from_secs(10), all) => all.unwrap(),
     }
     assert_eq!(bank.prepared().await, 0);
 }

@@ -1,8 +1,8 @@
 //! Hands a transaction on to the member that should drive it:
 //!
 //! - where this member has no replica of one of its keyspaces, to one that has a replica of each;
-//! - where it may be carried with others, to the leader of its first keyspace, or of the records
-//!   if it has none, so that what all members are asked for meets at one.
+//! - where it may be carried with others, to the leader of the oldest of its keyspaces, or of
+//!   the records if it has none, so that what all members are asked for meets at one.
 //!
 //! Invariants: what was handed on is not handed on again. An id stands for one transaction wherever
 //! it is run, so that what the other does not answer is run here, if it can be. Where a member may
@@ -203,7 +203,7 @@ impl Relay {
     }
 
     fn course(&self, wanted: &Wanted, rides: bool) -> Course {
-        let (mut common, mut first) = (None::<BTreeSet<NodeId>>, None);
+        let (mut common, mut oldest) = (None::<BTreeSet<NodeId>>, None::<KeyspaceHandle>);
         let mut elsewhere = false;
         let keyspaces = wanted.branches.iter();
         let keyspaces =
@@ -212,7 +212,10 @@ impl Relay {
             let replicas: BTreeSet<NodeId> = match self.node.keyspace(&branch.participant) {
                 Ok(keyspace) => {
                     let voters = keyspace.membership().voters.into_iter().collect();
-                    first.get_or_insert(keyspace);
+                    // The same one, whichever is named first.
+                    if oldest.as_ref().is_none_or(|oldest| oldest.id() > keyspace.id()) {
+                        oldest = Some(keyspace);
+                    }
                     voters
                 }
                 Err(KeyspaceRefusal::Elsewhere(nodes)) => {
@@ -237,7 +240,7 @@ impl Relay {
             return Course::Elsewhere(members);
         }
         // Without a keyspace it is the records that it meets others at.
-        let meets = first.or_else(|| self.node.keyspace(TRANSACTIONS).ok());
+        let meets = oldest.or_else(|| self.node.keyspace(TRANSACTIONS).ok());
         match meets {
             Some(keyspace) if rides => {
                 let leader = keyspace.consensus().leader;

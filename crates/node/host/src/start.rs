@@ -146,7 +146,7 @@ fn assemble(
         runtime.spawn(upkeep::publish(handle.clone(), config.me)).abort_handle(),
         runtime.spawn(upkeep::mind_space(handle.clone(), disk)).abort_handle(),
         runtime.spawn(keyspaces::follow_members(handle.clone())).abort_handle(),
-        runtime.spawn(keyspaces::spread_leaders(handle, election_timeout)).abort_handle(),
+        runtime.spawn(keyspaces::place_leaders(handle, election_timeout)).abort_handle(),
     ];
     Ok(Node { shared, threads, tasks, runtime, election_timeout, _lock: lock })
 }

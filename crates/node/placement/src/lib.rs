@@ -8,8 +8,10 @@
 
 extern crate alloc;
 
+mod asking;
 mod leaders;
 mod replicas;
 
-pub use leaders::{Led, surplus};
+pub use asking::{Asking, Asks};
+pub use leaders::{Led, moves};
 pub use replicas::{Replicas, Step, choose, next_step};

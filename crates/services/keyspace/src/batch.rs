@@ -4,6 +4,7 @@
 //! branch, when they are free; then it is answered.
 
 use crate::apply::Execution;
+use crate::asked::Asks;
 use crate::canary::{Bug, Canary};
 use crate::codec;
 use crate::command::Command;
@@ -29,6 +30,8 @@ pub(crate) struct Batch<'a, 's, E: Engine> {
     pub canary: Canary,
     /// Whose sessions changed.
     pub sessions: Vec<NodeId>,
+    /// Who asked for what was carried out.
+    pub asks: Asks,
 }
 
 impl<'s, E: Engine> Batch<'_, 's, E> {
@@ -71,6 +74,7 @@ impl<'s, E: Engine> Batch<'_, 's, E> {
             // Whoever asked is answered by the first application.
             return Ok(());
         }
+        self.asks.count(request.node, matches!(command, Command::Branch(_)));
         self.perform(request, command, body, log, applied)
     }
 

@@ -4,6 +4,7 @@
 //! sessions, members and the base change together or not at all, so that replaying the log after
 //! a crash continues exactly where the store ends.
 
+use crate::asked::Asks;
 use crate::batch::{Answers, Batch};
 use crate::branch::{BranchInfo, Branches, LockConfig, Patience};
 use crate::canary::{Bug, Canary};
@@ -245,13 +246,14 @@ impl<E: Engine> Keyspace<E> {
             lessor: &mut self.lessor,
             canary: self.config.canary,
             sessions: Vec::new(),
+            asks: Asks::default(),
         };
         let new = entries.iter().filter(|entry| entry.index >= first);
         for (entry, expected) in new.zip(first..) {
             assert_eq!(entry.index, expected, "entries are applied without a gap");
             batch.entry(entry, applied)?;
         }
-        let sessions = batch.sessions;
+        let (sessions, asks) = (batch.sessions, batch.asks);
         for node in sessions {
             self.state.write_session(&mut txn, node);
         }
@@ -268,6 +270,7 @@ impl<E: Engine> Keyspace<E> {
             // A reader sees the locks and the keys of the same batch, or of the one before.
             self.state.shared.change_locks(changes, || txn.commit(last).map_err(failed))?;
         }
+        self.state.shared.count_asked(&asks);
         if revision > before {
             applied.publications.push(EventBatch { before, revision, events: events.into() });
         }

@@ -8,6 +8,7 @@
 //! the leader's [`Lessor`], which turns it into commands; a request is executed once.
 
 mod apply;
+mod asked;
 mod batch;
 pub mod branch;
 pub mod canary;
@@ -29,6 +30,7 @@ mod stream;
 mod txn;
 pub mod watch;
 
+pub use asked::Asked;
 pub use branch::{BranchCommand, BranchId, BranchOutcome, Part, Prepare};
 pub use canary::Canary;
 pub use command::Command;

@@ -4,6 +4,7 @@
 //! Whether that is current enough is the caller's concern (a linearizable read waits for its
 //! read index first).
 
+use crate::asked::Asked;
 use crate::branch::LockSet;
 use crate::claims;
 use crate::command::{Alarm, Member, MemberChange, Range};
@@ -217,6 +218,12 @@ impl<E: Engine> Reader<E> {
     /// Who holds a name, and since which revision.
     pub fn claim(&self, name: &[u8]) -> Result<Option<(Revision, Bytes)>, ReadError> {
         Ok(claims::find_in(&self.store.state(), name)?)
+    }
+
+    /// What every node has asked of it, in order of node: what was applied here since the replica
+    /// was opened.
+    pub fn asked(&self) -> Vec<(NodeId, Asked)> {
+        self.shared.asked()
     }
 
     /// The ids of all leases, in order.

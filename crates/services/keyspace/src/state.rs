@@ -16,6 +16,7 @@
 //!
 //! Nodes and ids are eight bytes, big-endian. Described in `docs/keyspace.md`.
 
+use crate::asked::{Asked, Asks};
 use crate::branch::{Branches, Change, LockTable};
 use crate::claims::Claims;
 use crate::codec::{alarm_of, alarm_tag};
@@ -29,7 +30,7 @@ use quorate_mvcc::{Engine, LeaseId, Store, WriteTxn};
 use quorate_replicated_log::{Base, Epoch, Membership, Protocol};
 use quorate_service::{ServiceError, Session, Sessions};
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// The version of the records above.
 const FORMAT: u8 = 2;
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     board: RwLock<Arc<Board>>,
     /// Who has locks as of the state of the keys that readers see.
     locks: RwLock<LockTable>,
+    /// Who asks: no part of the state.
+    asks: Mutex<Asks>,
 }
 
 /// Members and alarms: replaced as a whole, and rarely.
@@ -106,6 +109,14 @@ impl Shared {
 
     pub fn board(&self) -> Arc<Board> {
         self.board.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn asked(&self) -> Vec<(NodeId, Asked)> {
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).list()
+    }
+
+    pub fn count_asked(&self, more: &Asks) {
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).add(more);
     }
 
     fn set_board(&self, board: Board) {

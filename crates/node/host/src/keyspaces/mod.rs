@@ -4,7 +4,8 @@
 //! cluster has a replica of; it is founded by a command of the default keyspace. A record says
 //! which nodes have a replica of a keyspace. Each node reads it from its own replica and opens and
 //! closes replicas accordingly ([`Opener`]); a keyspace's leader makes the members of its group
-//! follow ([`follow_members`]); leaders spread themselves over the nodes ([`spread_leaders`]).
+//! follow ([`follow_members`]); leaders go where they are asked, and are spread over the nodes
+//! otherwise ([`place_leaders`]).
 //!
 //! Invariants: a group's number is never given twice. What the directory said when a replica was
 //! opened or closed is durable before the log learns of either, so that no restart can take an
@@ -21,7 +22,7 @@ mod opener;
 mod record;
 
 pub use admin::{AdminError, Description, NewKeyspace};
-pub(crate) use leaders::spread_leaders;
+pub(crate) use leaders::place_leaders;
 pub(crate) use members::follow_members;
 pub(crate) use opener::{Opener, OpenerWork};
 pub(crate) use record::Record;

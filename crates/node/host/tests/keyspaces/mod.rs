@@ -5,7 +5,7 @@ use bytes::Bytes;
 use quorate_base::{GroupId, NodeId};
 use quorate_host::{AdminError, Description, KeyspaceHandle, KeyspaceRefusal, NewKeyspace};
 use quorate_keyspace::command::{Member, MemberChange, Put, Range};
-use quorate_keyspace::{Command, codec};
+use quorate_keyspace::{BranchCommand, BranchId, Command, codec};
 use quorate_mvcc::KeyRange;
 use quorate_replicated_log::{Change, Protocol, Role};
 
@@ -49,6 +49,14 @@ impl World {
         let range = Range::of(KeyRange::One(Bytes::copy_from_slice(key.as_bytes())));
         let found = keyspace.reader().range(&range).unwrap().kvs.pop();
         found.map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
+    }
+
+    /// Asks as whoever drives a transaction does: for what does not matter.
+    fn ask_branch(&self, i: usize, name: &str) {
+        let id = BranchId { transaction: Bytes::from_static(b"t"), number: 1 };
+        let command = Command::Branch(BranchCommand::Forget { id, epoch: 1 });
+        let body = codec::encode(&command).unwrap();
+        self.runtime.block_on(self.keyspace(i, name).propose(body, PATIENCE)).unwrap();
     }
 
     /// How many groups each node leads, the default keyspace's and the directory's included.
@@ -160,6 +168,32 @@ fn leaders_are_spread_and_survive_the_loss_of_one_that_leads_many() {
     for name in &names {
         assert_eq!(world.get_in(leader, name, "after").as_ref(), Some(name));
     }
+}
+
+#[test]
+fn what_one_node_asks_for_transactions_is_led_by_it() {
+    let world = World::new(3, |_| {});
+    let names: Vec<String> = (0..4).map(|n| format!("k{n}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        let protocol = if n % 2 == 0 { Protocol::Raft } else { Protocol::Paxos };
+        world.create(0, &new(name, 3, protocol)).unwrap();
+    }
+    let leads = |i: usize, name: &str| world.keyspace(i, name).consensus().role == Role::Leader;
+    let mut turn = 0;
+    eventually("the first three are led where they are asked", || {
+        for name in &names[..3] {
+            (0..2).for_each(|_| world.ask_branch(1, name));
+            // Keys are written from anywhere: by others too, but not as much.
+            turn += 1;
+            if turn % 7 == 0 {
+                world.put_in(2, name, "k", "v");
+            }
+        }
+        names[..3].iter().all(|name| leads(1, name))
+    });
+    // They stay, though that node leads more than its share.
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    assert!(names[..3].iter().all(|name| leads(1, name)));
 }
 
 #[test]

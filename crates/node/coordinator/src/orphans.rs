@@ -79,21 +79,27 @@ pub(crate) async fn watch(inner: Weak<Inner>) {
             tokio::spawn(hurry_outside(weak.clone()));
         }
         noticed.clone_from(&lost);
-        let leads = inner.node.hosted().into_iter().filter(|keyspace| {
-            keyspace.consensus().role == Role::Leader && keyspace.name() != TRANSACTIONS
-        });
         if last.elapsed() >= PAUSE {
             let mut now = Seen::new();
-            for keyspace in leads {
+            for keyspace in leads(&inner) {
                 scan(&inner, &keyspace, &seen, &mut now).await;
             }
             (seen, last) = (now, Instant::now());
         } else if !lost.is_empty() {
-            for keyspace in leads {
+            for keyspace in leads(&inner) {
                 hurry(&inner, &keyspace, &lost).await;
             }
         }
     }
+}
+
+/// The keyspaces that this node leads and that know of branches: few of many.
+fn leads(inner: &Inner) -> impl Iterator<Item = KeyspaceHandle> {
+    inner.node.hosted().into_iter().filter(|keyspace| {
+        keyspace.reader().knows_branches()
+            && keyspace.consensus().role == Role::Leader
+            && keyspace.name() != TRANSACTIONS
+    })
 }
 
 /// Ends the branches of lost nodes that have no record: they hold locks, and nobody takes them

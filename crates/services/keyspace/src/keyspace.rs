@@ -270,6 +270,7 @@ impl<E: Engine> Keyspace<E> {
             // A reader sees the locks and the keys of the same batch, or of the one before.
             self.state.shared.change_locks(changes, || txn.commit(last).map_err(failed))?;
         }
+        self.state.shared.tell_branches(&self.state.branches);
         self.state.shared.count_asked(&asks);
         if revision > before {
             applied.publications.push(EventBatch { before, revision, events: events.into() });

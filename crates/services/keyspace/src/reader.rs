@@ -220,6 +220,12 @@ impl<E: Engine> Reader<E> {
         Ok(claims::find_in(&self.store.state(), name)?)
     }
 
+    /// Whether the keyspace knows of any branch of a transaction, be it over: of none, there is
+    /// nothing to be looked for with [`crate::Keyspace::branches`].
+    pub fn knows_branches(&self) -> bool {
+        self.shared.knows_branches()
+    }
+
     /// What every node has asked of it, in order of node: what was applied here since the replica
     /// was opened.
     pub fn asked(&self) -> Vec<(NodeId, Asked)> {

@@ -30,6 +30,7 @@ use quorate_mvcc::{Engine, LeaseId, Store, WriteTxn};
 use quorate_replicated_log::{Base, Epoch, Membership, Protocol};
 use quorate_service::{ServiceError, Session, Sessions};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// The version of the records above.
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     board: RwLock<Arc<Board>>,
     /// Who has locks as of the state of the keys that readers see.
     locks: RwLock<LockTable>,
+    /// Whether anything is known of branches.
+    branches: AtomicBool,
     /// Who asks: no part of the state.
     asks: Mutex<Asks>,
 }
@@ -104,11 +107,21 @@ impl Shared {
         let mut state = publish()?;
         *locks = state.branches.held().clone();
         state.branches.take_changes();
+        self.tell_branches(&state.branches);
         Ok(state)
     }
 
     pub fn board(&self) -> Arc<Board> {
         self.board.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether anything is known of branches, as of some batch that was applied lately.
+    pub fn knows_branches(&self) -> bool {
+        self.branches.load(Relaxed)
+    }
+
+    pub fn tell_branches(&self, branches: &Branches) {
+        self.branches.store(!branches.is_empty(), Relaxed);
     }
 
     pub fn asked(&self) -> Vec<(NodeId, Asked)> {

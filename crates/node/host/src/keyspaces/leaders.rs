@@ -43,7 +43,7 @@ pub(crate) async fn place_leaders(handle: NodeHandle, timeout: Duration) {
             under_way.spawn(async move {
                 let moved = keyspace.transfer(heir, timeout).await;
                 let name = keyspace.name();
-                tracing::info!(name, to = %heir, ?moved, "leadership moves: asked there, or spread");
+                tracing::info!(name, to = %heir, ?moved, "leadership moves: asked or spread");
             });
         }
         while under_way.join_next().await.is_some() {}

@@ -11,6 +11,7 @@ use quorate_base::NodeId;
 use quorate_driver::RequestError;
 use quorate_keyspace::codec;
 use quorate_keyspace::command::{Command, Txn};
+use quorate_mvcc::Revision;
 use quorate_placement::{Replicas, Step, next_step};
 use quorate_replicated_log::{Change, Role};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,9 @@ use tokio::time::sleep;
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long one step may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many replicas each node has.
+type Load = BTreeMap<NodeId, usize>;
 
 /// Does so as long as the node lives.
 pub(crate) async fn follow_members(handle: NodeHandle) {
@@ -39,7 +43,9 @@ pub(crate) async fn follow_members(handle: NodeHandle) {
             let leads = keyspace.consensus().role == Role::Leader;
             if leads && keyspace.id() >= SYSTEM {
                 let cluster = staying(&keyspace, &cluster.voters, &leaving, &load);
-                steps.spawn(step(keyspace, system.clone(), cluster, load.clone()));
+                if let Some(task) = task(&keyspace, &cluster, &load) {
+                    steps.spawn(carry_out(keyspace, system.clone(), task));
+                }
             }
         }
         if system.consensus().role == Role::Leader {
@@ -55,7 +61,7 @@ fn staying(
     keyspace: &KeyspaceHandle,
     cluster: &[NodeId],
     leaving: &BTreeSet<NodeId>,
-    load: &BTreeMap<NodeId, usize>,
+    load: &Load,
 ) -> Vec<NodeId> {
     // Who leaves reads the directory until the last of its replicas is elsewhere: it may lead.
     let is_needed = |node: &NodeId| keyspace.id() == SYSTEM && load.contains_key(node);
@@ -93,51 +99,61 @@ async fn found_directory(handle: &NodeHandle) {
     }
 }
 
-async fn step(
-    keyspace: KeyspaceHandle,
-    system: KeyspaceHandle,
-    cluster: Vec<NodeId>,
-    load: BTreeMap<NodeId, usize>,
-) {
+/// What is to be done about a keyspace's members.
+enum Task {
+    /// A step of its group.
+    Change(Step),
+    /// Another record in the place of the one of this revision.
+    List(Record, Revision),
+}
+
+/// Most need nothing, most of the time.
+fn task(keyspace: &KeyspaceHandle, cluster: &[NodeId], load: &Load) -> Option<Task> {
     let members = keyspace.membership();
-    let done = if keyspace.id() == SYSTEM {
+    if keyspace.id() == SYSTEM {
         let view = Replicas {
-            cluster: &cluster,
+            cluster,
             wanted: cluster.len(),
             voting: cluster.len(),
-            listed: &cluster,
+            listed: cluster,
             members: &members,
-            load: &load,
+            load,
         };
-        match next_step(&view) {
-            Some(Step::Remove(node)) => part(&keyspace, node).await,
-            Some(step) => change(&keyspace, step).await,
-            None => return,
+        return next_step(&view).map(Task::Change);
+    }
+    let (record, at) = keyspace.node.table.listed(keyspace.id())?;
+    // Having applied more than where it begins it has had a leader: this one.
+    let begun = keyspace.consensus().applied > 1;
+    let wanted = match record.name == TRANSACTIONS {
+        true => cluster.len(),
+        false => usize::try_from(record.wanted).unwrap_or(usize::MAX),
+    };
+    let view = Replicas {
+        cluster,
+        wanted,
+        voting: if record.has_one_vote() { 1 } else { wanted },
+        listed: &record.replicas,
+        members: &members,
+        load,
+    };
+    match (record.phase, next_step(&view)) {
+        (Phase::Founding, _) if begun => {
+            Some(Task::List(Record { phase: Phase::Serving, ..record }, at))
         }
-    } else {
-        let Some((record, at)) = keyspace.node.table.listed(keyspace.id()) else { return };
-        // Having applied more than where it begins it has had a leader: this one.
-        let begun = keyspace.consensus().applied > 1;
-        let wanted = match record.name == TRANSACTIONS {
-            true => cluster.len(),
-            false => usize::try_from(record.wanted).unwrap_or(usize::MAX),
-        };
-        let view = Replicas {
-            cluster: &cluster,
-            wanted,
-            voting: if record.has_one_vote() { 1 } else { wanted },
-            listed: &record.replicas,
-            members: &members,
-            load: &load,
-        };
-        let next = match (record.phase, next_step(&view)) {
-            (Phase::Founding, _) if begun => Record { phase: Phase::Serving, ..record },
-            (Phase::Founding, _) | (_, None) => return,
-            (_, Some(Step::List(replicas))) => Record { replicas, ..record },
-            (_, Some(step)) => return told(&keyspace, change(&keyspace, step).await),
-        };
-        let txn = directory::replace(keyspace.id(), at, &next);
-        directory::change(&system, txn, TIMEOUT).await.map(drop)
+        (Phase::Founding, _) | (_, None) => None,
+        (_, Some(Step::List(replicas))) => Some(Task::List(Record { replicas, ..record }, at)),
+        (_, Some(step)) => Some(Task::Change(step)),
+    }
+}
+
+async fn carry_out(keyspace: KeyspaceHandle, system: KeyspaceHandle, task: Task) {
+    let done = match task {
+        Task::Change(Step::Remove(node)) if keyspace.id() == SYSTEM => part(&keyspace, node).await,
+        Task::Change(step) => change(&keyspace, step).await,
+        Task::List(record, at) => {
+            let txn = directory::replace(keyspace.id(), at, &record);
+            directory::change(&system, txn, TIMEOUT).await.map(drop)
+        }
     };
     told(&keyspace, done);
 }

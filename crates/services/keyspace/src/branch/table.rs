@@ -84,6 +84,11 @@ impl Branches {
         self.ages.is_empty() && self.waiting.is_empty()
     }
 
+    /// Whether nothing is known of any branch, not even how it ended.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     pub fn held(&self) -> &LockTable {
         &self.held
     }

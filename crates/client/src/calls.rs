@@ -29,6 +29,7 @@ use quorate_wire::quorate::{
     NameBranchRequest, NameBranchResponse, RunTransactionRequest, RunTransactionResponse,
     ShowTransactionRequest, ShowTransactionResponse, SwitchGroupRequest, SwitchGroupResponse,
 };
+use tokio::time::Instant;
 
 /// Answers may be far larger than tonic's 4 MiB: a range of many keys is one message.
 const LARGEST_ANSWER_BYTES: usize = i32::MAX as usize;
@@ -135,13 +136,10 @@ impl Client {
     ) -> Result<RunTransactionResponse, Error> {
         let participants = Participants::of(&request);
         let first = self.routes.get(&participants);
-        let response = self.call_at(first, Safety::Idempotent, |link| {
-            let request = request.clone();
+        let response = self.call_at(first, Safety::Idempotent, |endpoint, channel, until| {
+            let (runner, request) = (self.runner(endpoint, channel), request.clone());
             async move {
-                TransactionsClient::new(link)
-                    .max_decoding_message_size(LARGEST_ANSWER_BYTES)
-                    .run(request)
-                    .await
+                runner.run(request, Some(until.saturating_duration_since(Instant::now()))).await
             }
         });
         let response = response.await?;

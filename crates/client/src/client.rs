@@ -7,7 +7,9 @@ use crate::error::Error;
 use crate::link::{Link, Named};
 use crate::retry::{Safety, Verdict, certainly_not_executed, holds_everywhere, judge};
 use crate::routes::Routes;
+use crate::runner::Runner;
 use quorate_base::Rng;
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +30,7 @@ pub struct Client {
     links: Arc<Mutex<Links>>,
     named: Named,
     pub(crate) routes: Arc<Routes>,
+    runners: Arc<Mutex<BTreeMap<Endpoint, Runner>>>,
 }
 
 #[derive(Debug)]
@@ -82,8 +85,8 @@ impl Client {
         let seed = RandomState::new().build_hasher().finish();
         let links = Links::new(config.endpoints.clone(), Rng::new(seed));
         let named = Named::of(config.keyspace.as_deref());
-        let routes = Arc::default();
-        Client { config: Arc::new(config), links: Arc::new(Mutex::new(links)), named, routes }
+        let (config, links) = (Arc::new(config), Arc::new(Mutex::new(links)));
+        Client { config, links, named, routes: Arc::default(), runners: Arc::default() }
     }
 
     /// What calls go out by, over this connection.
@@ -136,18 +139,23 @@ impl Client {
     where
         F: Future<Output = Result<tonic::Response<R>, Status>>,
     {
-        self.call_at(None, safety, attempt).await
+        self.call_at(None, safety, |_, channel, until| {
+            let answer = attempt(self.link_until(channel, until));
+            async { answer.await.map(tonic::Response::into_inner) }
+        })
+        .await
     }
 
-    /// The same, beginning with this endpoint, if it is one of ours and has not failed lately.
+    /// The same, beginning with this endpoint, if it is one of ours and has not failed lately. Each
+    /// attempt is told whom it asks, by which connection, and until when.
     pub(crate) async fn call_at<R, F>(
         &self,
         mut first: Option<Endpoint>,
         safety: Safety,
-        attempt: impl Fn(Link) -> F,
+        attempt: impl Fn(&Endpoint, Channel, Instant) -> F,
     ) -> Result<R, Error>
     where
-        F: Future<Output = Result<tonic::Response<R>, Status>>,
+        F: Future<Output = Result<R, Status>>,
     {
         let deadline = Instant::now() + self.config.timeout;
         let mut last = "no time to ask anybody".to_owned();
@@ -167,11 +175,11 @@ impl Client {
                 }
             };
             let patience = self.patience(safety, deadline);
-            let link = self.link_until(channel, patience);
-            let (status, says) = match timeout_at(patience, attempt(link)).await {
+            let attempt = attempt(&endpoint, channel, patience);
+            let (status, says) = match timeout_at(patience, attempt).await {
                 Ok(Ok(response)) => {
                     self.answered(&endpoint);
-                    return Ok(response.into_inner());
+                    return Ok(response);
                 }
                 Ok(Err(status)) => failure(status),
                 Err(_) => silence(),
@@ -268,6 +276,18 @@ impl Client {
             links.balancer.failed(i, std::time::Instant::now());
             links.channels[i] = None;
         }
+        drop(links);
+        self.runners().remove(endpoint);
+    }
+
+    /// What runs transactions there, by this connection unless there is one already.
+    pub(crate) fn runner(&self, endpoint: &Endpoint, channel: Channel) -> Runner {
+        let mut runners = self.runners();
+        runners.entry(endpoint.clone()).or_insert_with(|| Runner::new(self.link(channel))).clone()
+    }
+
+    fn runners(&self) -> MutexGuard<'_, BTreeMap<Endpoint, Runner>> {
+        self.runners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits a little, longer each round and never the same; false when the deadline comes first.
@@ -312,7 +332,7 @@ fn is_timeout(status: &Status) -> bool {
     status.code() == Code::Cancelled && status.message() == EXPIRED
 }
 
-fn describe(status: &Status) -> String {
+pub(crate) fn describe(status: &Status) -> String {
     match std::error::Error::source(status) {
         Some(source) => format!("{} ({})", innermost(source), status.code()),
         None => format!("{} ({:?})", status.message(), status.code()),

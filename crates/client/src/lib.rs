@@ -25,6 +25,7 @@ mod error;
 mod link;
 mod retry;
 mod routes;
+mod runner;
 mod watch;
 
 pub use client::{Client, connect};
@@ -34,4 +35,5 @@ pub use error::Error;
 pub use link::{Link, Named};
 pub use quorate_wire as wire;
 pub use retry::Safety;
+pub use runner::Runner;
 pub use watch::Watcher;

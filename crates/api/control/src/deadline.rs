@@ -22,7 +22,12 @@ pub(crate) fn of<T>(request: &Request<T>, usual: Duration) -> Deadline {
 pub(crate) fn within<T>(request: &Request<T>, usual: Duration) -> Duration {
     let told = request.metadata().get(GRPC_TIMEOUT);
     let told = told.and_then(|told| parse_timeout(told.as_encoded_bytes()));
-    told.map_or(usual, |told| usual.min(told.saturating_sub((told / 10).min(LONGEST_WAY))))
+    told.map_or(usual, |told| answered_within(told, usual))
+}
+
+/// How long to take for whoever waits so long: `usual`, or a little less than that.
+pub(crate) fn answered_within(waits: Duration, usual: Duration) -> Duration {
+    usual.min(waits.saturating_sub((waits / 10).min(LONGEST_WAY)))
 }
 
 #[cfg(test)]

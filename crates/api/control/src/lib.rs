@@ -7,6 +7,7 @@
 mod deadline;
 mod groups;
 mod keyspaces;
+mod many;
 mod measures;
 mod protocol;
 mod relay;
@@ -18,10 +19,17 @@ pub use measures::measures;
 use crate::relay::Relay;
 use quorate_coordinator::Transactions;
 use quorate_host::NodeHandle;
+use tokio::sync::watch;
 use tonic::service::Routes;
 
-/// All of them, for this node. A keyspace branch has at most `max_txn_ops` operations.
-pub fn routes(node: &NodeHandle, transactions: &Transactions, max_txn_ops: usize) -> Routes {
+/// All of them, for this node. A keyspace branch has at most `max_txn_ops` operations. Streams end
+/// when `stopping` says so.
+pub fn routes(
+    node: &NodeHandle,
+    transactions: &Transactions,
+    max_txn_ops: usize,
+    stopping: watch::Receiver<bool>,
+) -> Routes {
     let mut routes = Routes::builder();
     routes.add_service(groups::service(node.clone()));
     routes.add_service(keyspaces::service(node.clone(), transactions.clone()));
@@ -29,6 +37,7 @@ pub fn routes(node: &NodeHandle, transactions: &Transactions, max_txn_ops: usize
         transactions.clone(),
         Relay::new(node.clone()),
         max_txn_ops,
+        stopping,
     ));
     routes.routes().prepare()
 }

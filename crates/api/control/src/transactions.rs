@@ -1,6 +1,7 @@
 //! Running, listing and showing transactions.
 
 use crate::deadline;
+use crate::many;
 use crate::relay::{Doubt, Handed, Relay, is_relayed};
 use crate::work::branch;
 use prost::Message;
@@ -8,7 +9,7 @@ use quorate_coordinator::{
     MAX_BYTES, Report, Request as Wanted, RunError, Transactions as Node, usual_protocol,
 };
 use quorate_etcd::branch::txn_response;
-use quorate_resource_managers::Kind;
+use quorate_resource_managers::{Deadline, Kind};
 use quorate_transactions::{
     Alarm, BranchRecord, BranchState, MAX_BRANCHES, Stage, Verdict, Voted, check_id,
     check_known_id, content_hash,
@@ -16,13 +17,16 @@ use quorate_transactions::{
 use quorate_wire::quorate as pb;
 use quorate_wire::quorate::TransactionState as State;
 use quorate_wire::quorate::transactions_server::{Transactions, TransactionsServer};
+use std::sync::Arc;
 use std::time::Duration;
-use tonic::{Request, Response, Status};
+use tokio::sync::watch;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
 
 /// How long a transaction may stay undecided, where its client does not say.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a client waits for a transaction at the most: the coordinator has a limit of its own.
-const LONGEST_RUN: Duration = Duration::from_secs(3_600);
+pub(crate) const LONGEST_RUN: Duration = Duration::from_secs(3_600);
 /// How long it waits for everything else, where it does not say.
 const LIMIT: Duration = Duration::from_secs(15);
 /// How many are listed, where nobody says.
@@ -35,15 +39,52 @@ const MOST_LISTED: u32 = 10_000;
 const MOST_READ: usize = 4 * MAX_BYTES;
 
 /// The service for this node.
-pub(crate) fn service(node: Node, relay: Relay, max_txn_ops: usize) -> TransactionsServer<Service> {
-    TransactionsServer::new(Service { node, relay, max_txn_ops })
-        .max_decoding_message_size(MOST_READ)
-}
-
-pub(crate) struct Service {
+pub(crate) fn service(
     node: Node,
     relay: Relay,
     max_txn_ops: usize,
+    stopping: watch::Receiver<bool>,
+) -> TransactionsServer<Service> {
+    let relay = Arc::new(relay);
+    TransactionsServer::new(Service { node, relay, max_txn_ops, stopping })
+        .max_decoding_message_size(MOST_READ)
+}
+
+#[derive(Clone)]
+pub(crate) struct Service {
+    node: Node,
+    relay: Arc<Relay>,
+    max_txn_ops: usize,
+    /// Whether the member stops.
+    stopping: watch::Receiver<bool>,
+}
+
+impl Service {
+    /// Runs a transaction, or has it run where it should be, unless it was handed on to here.
+    pub async fn run_one(
+        &self,
+        request: pb::RunTransactionRequest,
+        relayed: bool,
+        by: Deadline,
+    ) -> Result<pb::RunTransactionResponse, Status> {
+        let applied = request.applied;
+        let asked = (!relayed).then(|| request.clone());
+        let wanted = wanted(request, self.max_txn_ops)?;
+        let mut doubt = Doubt::default();
+        if let Some(asked) = asked {
+            let rides = self.node.may_ride(&wanted);
+            match self.relay.ask(&asked, (&wanted, rides), by).await {
+                Handed::Answered(answer) => return (*answer).map(Response::into_inner),
+                Handed::Here(begun) => doubt = begun,
+            }
+        }
+        let id = wanted.id.clone();
+        let ran = self.node.run(wanted, applied, by).await;
+        let report = ran.map_err(|error| doubt.told(&id, status(&error)))?;
+        let transaction = Some(wire(&report));
+        let (answers, driven_at) = (answers(report), String::new());
+        Ok(pb::RunTransactionResponse { transaction, answers, driven_at })
+    }
 }
 
 fn status(error: &RunError) -> Status {
@@ -187,24 +228,17 @@ impl Transactions for Service {
     ) -> Result<Response<pb::RunTransactionResponse>, Status> {
         let relayed = is_relayed(&request);
         let by = deadline::of(&request, LONGEST_RUN);
-        let request = request.into_inner();
-        let applied = request.applied;
-        let asked = (!relayed).then(|| request.clone());
-        let wanted = wanted(request, self.max_txn_ops)?;
-        let mut doubt = Doubt::default();
-        if let Some(asked) = asked {
-            let rides = self.node.may_ride(&wanted);
-            match self.relay.ask(&asked, (&wanted, rides), by).await {
-                Handed::Answered(answer) => return *answer,
-                Handed::Here(begun) => doubt = begun,
-            }
-        }
-        let id = wanted.id.clone();
-        let ran = self.node.run(wanted, applied, by).await;
-        let report = ran.map_err(|error| doubt.told(&id, status(&error)))?;
-        let transaction = Some(wire(&report));
-        let (answers, driven_at) = (answers(report), String::new());
-        Ok(Response::new(pb::RunTransactionResponse { transaction, answers, driven_at }))
+        self.run_one(request.into_inner(), relayed, by).await.map(Response::new)
+    }
+
+    type RunManyStream = ReceiverStream<Result<pb::RunManyResponse, Status>>;
+
+    async fn run_many(
+        &self,
+        request: Request<Streaming<pb::RunManyRequest>>,
+    ) -> Result<Response<Self::RunManyStream>, Status> {
+        let answers = many::serve(self.clone(), request.into_inner(), self.stopping.clone());
+        Ok(Response::new(ReceiverStream::new(answers)))
     }
 
     async fn list(

@@ -6,18 +6,19 @@
 
 use super::Arguments;
 use bytes::Bytes;
-use quorate_client::Endpoint;
+use quorate_client::{Endpoint, Named, Runner};
 use quorate_wire::etcdserverpb::kv_client::KvClient;
 use quorate_wire::etcdserverpb::request_op::Request as Op;
 use quorate_wire::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
 use quorate_wire::quorate::branch::Work;
 use quorate_wire::quorate::sql_parameter::Value;
-use quorate_wire::quorate::transactions_client::TransactionsClient;
 use quorate_wire::quorate::{
     Branch, KeyspaceWork, RunTransactionRequest, SqlParameter, SqlStatement, SqlWork,
     TransactionState,
 };
 use std::sync::Arc;
+use std::time::Duration;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
@@ -85,13 +86,17 @@ fn put(key: Bytes, value: &Bytes) -> RequestOp {
     RequestOp { request: Some(Op::RequestPut(put)) }
 }
 
-/// The connections that clients share.
-pub struct Ways(Vec<(Endpoint, Channel)>);
+/// The connections that clients share, and what runs transactions by them.
+pub struct Ways(Vec<(Endpoint, Channel, Runner)>);
 
 impl Ways {
     /// There is at least one.
     pub fn new(all: Vec<(Endpoint, Channel)>) -> Ways {
-        Ways(all)
+        let with_runner = |(endpoint, channel): (Endpoint, Channel)| {
+            let runner = Runner::new(InterceptedService::new(channel.clone(), Named::default()));
+            (endpoint, channel, runner)
+        };
+        Ways(all.into_iter().map(with_runner).collect())
     }
 
     /// The connection of the client of this number.
@@ -99,11 +104,16 @@ impl Ways {
         self.0[number % self.0.len()].1.clone()
     }
 
-    /// Its connection to the member that is reached there, if there is one.
-    fn to(&self, url: &str, number: usize) -> Option<Channel> {
+    /// What runs its transactions, as far as nothing else is known.
+    fn runner(&self, number: usize) -> Runner {
+        self.0[number % self.0.len()].2.clone()
+    }
+
+    /// The same, at the member that is reached there, if there is a connection.
+    fn to(&self, url: &str, number: usize) -> Option<Runner> {
         let endpoint: Endpoint = url.parse().ok()?;
-        let all: Vec<&Channel> =
-            self.0.iter().filter(|(at, _)| *at == endpoint).map(|(_, channel)| channel).collect();
+        let to = self.0.iter().filter(|(at, ..)| *at == endpoint);
+        let all: Vec<&Runner> = to.map(|(.., runner)| runner).collect();
         // Clients take connections in turn, and members in turn have them.
         (!all.is_empty()).then(|| all[number % all.len()].clone())
     }
@@ -112,7 +122,9 @@ impl Ways {
 /// A client of them.
 pub struct Transfers {
     kv: KvClient<Channel>,
-    transactions: TransactionsClient<Channel>,
+    transactions: Runner,
+    /// How long the server is told that a transaction is waited for.
+    within: Option<Duration>,
     /// All connections, and which of those to one member it takes.
     ways: Arc<Ways>,
     number: usize,
@@ -132,14 +144,15 @@ pub struct Transfers {
 
 impl Transfers {
     pub fn new(ways: Arc<Ways>, number: usize, arguments: &Arguments, name: String) -> Transfers {
-        let channel = ways.any(number);
-        let (kv, transactions) = (KvClient::new(channel.clone()), TransactionsClient::new(channel));
+        let (kv, transactions) = (KvClient::new(ways.any(number)), ways.runner(number));
+        let within = arguments.request_timeout;
         let (places, protocol) = (Place::all(arguments), arguments.commit.clone());
         let (applied, alone) = (arguments.applied, arguments.alone);
         let (driven_at, count) = (String::new(), 0);
         Transfers {
             kv,
             transactions,
+            within,
             ways,
             number,
             driven_at,
@@ -157,8 +170,8 @@ impl Transfers {
         if driven_at.is_empty() || driven_at == self.driven_at {
             return;
         }
-        if let Some(channel) = self.ways.to(&driven_at, self.number) {
-            self.transactions = TransactionsClient::new(channel);
+        if let Some(runner) = self.ways.to(&driven_at, self.number) {
+            self.transactions = runner;
         }
         self.driven_at = driven_at;
     }
@@ -193,7 +206,7 @@ impl Transfers {
                     alone: self.alone,
                     ..RunTransactionRequest::default()
                 };
-                let ran = self.transactions.run(request).await?.into_inner();
+                let ran = self.transactions.run(request, self.within).await?;
                 self.follow(ran.driven_at);
                 let told = ran.transaction.unwrap_or_default();
                 match told.state() {

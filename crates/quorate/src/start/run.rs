@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// How long an automatic compaction may take to be replicated.
 const COMPACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -150,13 +150,15 @@ async fn serve_until_end(
 ) -> Result<End, Failure> {
     let handle = node.handle();
     let transactions = Transactions::start(handle.clone(), participants, Coordination::default());
+    let (ends, stopping) = watch::channel(false);
+    let control = quorate_control::routes(&handle, &transactions, settings.max_txn_ops, stopping);
     let options = Options {
         max_request_bytes: settings.max_request_bytes,
         max_txn_ops: settings.max_txn_ops,
         max_concurrent_streams: settings.max_concurrent_streams,
         election_timeout: settings.election_timeout,
         progress_notify_interval: settings.progress_notify_interval,
-        control: Some(quorate_control::routes(&handle, &transactions, settings.max_txn_ops)),
+        control: Some(control),
         measures: Some(quorate_control::measures(&transactions)),
         workers,
         ..Options::default()
@@ -180,6 +182,8 @@ async fn serve_until_end(
     compacting.abort();
     // The clients first: what they already asked may still be answered.
     drop(stop);
+    // Nobody may be there to hear it.
+    let _ = ends.send(true);
     if serving.await.is_err() {
         tracing::error!("serving clients failed");
     }

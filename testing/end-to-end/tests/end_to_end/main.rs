@@ -24,6 +24,7 @@ mod own_branches;
 mod own_http;
 mod relay;
 mod stock_clients;
+mod streams;
 mod transactions;
 mod unfit;
 mod up;

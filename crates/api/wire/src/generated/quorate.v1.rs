@@ -1051,6 +1051,43 @@ pub struct RunTransactionRequest {
     pub alone: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunManyRequest {
+    /// Chosen by the client, and given back with the answer: another one for each that is under way.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(message, optional, tag = "2")]
+    pub transaction: ::core::option::Option<RunTransactionRequest>,
+    /// How long the client waits for the answer, as the deadline of a call says. Zero: for ever.
+    #[prost(uint64, tag = "3")]
+    pub within_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunManyResponse {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(oneof = "run_many_response::Outcome", tags = "2, 3")]
+    pub outcome: ::core::option::Option<run_many_response::Outcome>,
+}
+/// Nested message and enum types in `RunManyResponse`.
+pub mod run_many_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Outcome {
+        #[prost(message, tag = "2")]
+        Answer(super::RunTransactionResponse),
+        #[prost(message, tag = "3")]
+        Refusal(super::Refusal),
+    }
+}
+/// What the status of a call would be.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refusal {
+    /// gRPC's.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Branch {
     /// Unique in the transaction: 1 to 32 letters, digits, '.', '\_', '-'.
     #[prost(string, tag = "1")]
@@ -1487,6 +1524,33 @@ pub mod transactions_client {
                 .insert(GrpcMethod::new("quorate.v1.Transactions", "Run"));
             self.inner.unary(req, path, codec).await
         }
+        /// Runs each that comes as `Run` does, and answers each as soon as it can, in any order: a message
+        /// costs much less than a call. When the client has no more to ask and everything is answered, the
+        /// stream ends; a member that stops reads no more of it, answers what it has read, and ends it.
+        pub async fn run_many(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::RunManyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RunManyResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Transactions/RunMany",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Transactions", "RunMany"));
+            self.inner.streaming(req, path, codec).await
+        }
         /// Lists those that are not over, and the latest of those that are.
         pub async fn list(
             &mut self,
@@ -1663,6 +1727,19 @@ pub mod transactions_server {
             tonic::Response<super::RunTransactionResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the RunMany method.
+        type RunManyStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RunManyResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Runs each that comes as `Run` does, and answers each as soon as it can, in any order: a message
+        /// costs much less than a call. When the client has no more to ask and everything is answered, the
+        /// stream ends; a member that stops reads no more of it, answers what it has read, and ends it.
+        async fn run_many(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::RunManyRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::RunManyStream>, tonic::Status>;
         /// Lists those that are not over, and the latest of those that are.
         async fn list(
             &self,
@@ -1830,6 +1907,54 @@ pub mod transactions_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Transactions/RunMany" => {
+                    #[allow(non_camel_case_types)]
+                    struct RunManySvc<T: Transactions>(pub Arc<T>);
+                    impl<
+                        T: Transactions,
+                    > tonic::server::StreamingService<super::RunManyRequest>
+                    for RunManySvc<T> {
+                        type Response = super::RunManyResponse;
+                        type ResponseStream = T::RunManyStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::RunManyRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Transactions>::run_many(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RunManySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -1,6 +1,6 @@
 //! What the client does when members are gone, hang or refuse, against members made of scripts.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use crate::{client, nobody};
 use quorate_client::{Client, Config, Error, Safety};
 use quorate_wire::etcdserverpb::kv_server::{Kv, KvServer};
 use quorate_wire::etcdserverpb::{
@@ -80,18 +80,6 @@ async fn member(script: Script) -> (String, Arc<AtomicU32>) {
     let server = tonic::transport::Server::builder().add_service(KvServer::new(member));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (address, calls)
-}
-
-/// An address where nobody listens.
-async fn nobody() -> String {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
-}
-
-fn client(endpoints: &[&str]) -> Client {
-    let mut config = Config::of(endpoints.iter().copied()).unwrap();
-    config.timeout = Duration::from_secs(3);
-    config.attempt_timeout = Duration::from_millis(100);
-    Client::new(config)
 }
 
 fn put() -> PutRequest {

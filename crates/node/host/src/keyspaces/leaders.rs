@@ -3,12 +3,11 @@
 
 use super::TRANSACTIONS;
 use crate::handle::{KEYSPACE, KeyspaceHandle, NodeHandle};
-use quorate_base::GroupId;
-use quorate_base::NodeId;
+use quorate_base::{GroupId, NodeId};
 use quorate_keyspace::Asked;
 use quorate_placement::{Asking, Asks, Led, moves};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -17,26 +16,16 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Leaderships handed over at a time.
 const MOVES: usize = 8;
 
+/// Who has not taken a leadership over in time is not given it again for so long: it may be slow,
+/// and nothing is proposed while a leadership is on its way.
+const REST: Duration = Duration::from_secs(60);
+
 /// Does so as long as the node lives. The default keyspace's leader stays where it was elected.
 pub(crate) async fn place_leaders(handle: NodeHandle, timeout: Duration) {
-    let me = handle.node();
-    let mut asking: BTreeMap<GroupId, Asking> = BTreeMap::new();
+    let (me, mut view) = (handle.node(), View::default());
     loop {
         sleep(PAUSE).await;
-        let peers = handle.peers().into_iter().filter(|(_, peer)| peer.connected);
-        let mut alive: Vec<NodeId> = peers.map(|(node, _)| node).collect();
-        alive.push(me);
-        let (mut groups, mut looked) = (Vec::new(), BTreeMap::new());
-        for keyspace in handle.hosted() {
-            let mut known = asking.remove(&keyspace.id()).unwrap_or_default();
-            let asked_by = known.look(asks(&keyspace).into_iter());
-            looked.insert(keyspace.id(), known);
-            let mut heirs = keyspace.membership().voters;
-            heirs.retain(|node| keyspace.id() != KEYSPACE && alive.contains(node));
-            let leader = keyspace.consensus().leader;
-            groups.push(Led { group: keyspace.id(), leader, heirs, asked_by });
-        }
-        asking = looked;
+        let groups = view.look(&handle);
         let mut under_way = JoinSet::new();
         for (group, heir) in moves(me, &groups, MOVES) {
             let Some(keyspace) = handle.group(group) else { continue };
@@ -44,9 +33,44 @@ pub(crate) async fn place_leaders(handle: NodeHandle, timeout: Duration) {
                 let moved = keyspace.transfer(heir, timeout).await;
                 let name = keyspace.name();
                 tracing::info!(name, to = %heir, ?moved, "leadership moves: asked or spread");
+                moved.err().map(|_| (group, heir))
             });
         }
-        while under_way.join_next().await.is_some() {}
+        while let Some(failed) = under_way.join_next().await {
+            let until = Instant::now() + REST;
+            view.rests.extend(failed.ok().flatten().map(|it| (it, until)));
+        }
+    }
+}
+
+/// What a node has seen of its groups.
+#[derive(Default)]
+struct View {
+    asking: BTreeMap<GroupId, Asking>,
+    /// Who has not taken which group over, and until when it is not to.
+    rests: BTreeMap<(GroupId, NodeId), Instant>,
+}
+
+impl View {
+    fn look(&mut self, handle: &NodeHandle) -> Vec<Led> {
+        let now = Instant::now();
+        self.rests.retain(|_, until| now < *until);
+        let peers = handle.peers().into_iter().filter(|(_, peer)| peer.connected);
+        let mut alive: Vec<NodeId> = peers.map(|(node, _)| node).collect();
+        alive.push(handle.node());
+        let mut before = std::mem::take(&mut self.asking);
+        let mut one = |keyspace: KeyspaceHandle| {
+            let group = keyspace.id();
+            let mut asking = before.remove(&group).unwrap_or_default();
+            let asked_by = asking.look(asks(&keyspace).into_iter());
+            self.asking.insert(group, asking);
+            let mut heirs = keyspace.membership().voters;
+            let able =
+                |node: &NodeId| alive.contains(node) && !self.rests.contains_key(&(group, *node));
+            heirs.retain(|node| group != KEYSPACE && able(node));
+            Led { group, leader: keyspace.consensus().leader, heirs, asked_by }
+        };
+        handle.hosted().into_iter().map(&mut one).collect()
     }
 }
 

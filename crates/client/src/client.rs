@@ -124,6 +124,7 @@ impl Client {
                 links.channels[i] = channel;
             }
         }
+        self.runners().retain(|endpoint, _| links.endpoints.contains(endpoint));
     }
 
     // A panic while the lock was held leaves the links as usable as before.

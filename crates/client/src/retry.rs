@@ -49,12 +49,10 @@ pub(crate) fn judge(status: &Status, safety: Safety) -> Verdict {
     if NOT_EXECUTED.contains(&status.message()) {
         return Verdict::Again;
     }
-    let unanswered = match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => true,
-        // A connection that broke within the call is reported with an error of the transport.
-        Code::Unknown | Code::Internal => std::error::Error::source(status).is_some(),
-        _ => false,
-    };
+    // A connection that broke within the call is reported with an error of the transport, by codes
+    // of many kinds.
+    let unanswered = std::error::Error::source(status).is_some()
+        || matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled);
     match (unanswered, safety) {
         (false, _) => Verdict::Final,
         (true, Safety::Repeatable | Safety::Idempotent) => Verdict::Again,
@@ -73,6 +71,17 @@ mod tests {
         assert_eq!(judge(&lost, Safety::Repeatable), Verdict::Again);
         for text in NOT_EXECUTED {
             assert_eq!(judge(&Status::unavailable(text), Safety::Once), Verdict::Again);
+        }
+    }
+
+    #[test]
+    fn what_the_connection_says_is_no_refusal() {
+        for code in [Code::ResourceExhausted, Code::PermissionDenied, Code::Internal] {
+            let mut status = Status::new(code, "h2 protocol error");
+            assert_eq!(judge(&status, Safety::Once), Verdict::Final, "the member says so");
+            status.set_source(std::sync::Arc::new(std::io::Error::other("GOAWAY")));
+            assert_eq!(judge(&status, Safety::Once), Verdict::Unknown);
+            assert_eq!(judge(&status, Safety::Idempotent), Verdict::Again);
         }
     }
 

@@ -1,9 +1,9 @@
 //! Transactions over one connection, all on one stream: a message costs much less than a call.
 //!
-//! What is large enough to be in the way of others, or comes while very many are under way, has a
-//! call of its own, and so has everything at a member that knows no such stream. Invariant: a
-//! stream that has broken says nothing of what was under way on it, which may have been done; the
-//! next transaction makes a new one.
+//! A request that is large enough to be in the way of others, or comes while very many are under
+//! way, has a call of its own, and so has everything at a member that knows no such stream.
+//! Invariant: a stream that has broken says nothing of what was under way on it, which may have
+//! been done; the next transaction makes a new one.
 
 use crate::client::describe;
 use crate::link::Link;
@@ -15,7 +15,7 @@ use quorate_wire::quorate::{
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -24,6 +24,8 @@ use tonic::{Code, Request, Status};
 const MOST_WAITING: usize = 256;
 /// A member reads no more of a stream while so many of it are under way.
 const MOST_UNDER_WAY: usize = 256;
+/// A member that knows no streams is asked by calls for so long, and then for one again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// Requests of more bytes have a call of their own.
 const LARGE: usize = 64 << 10;
 /// What branches read may be much.
@@ -48,22 +50,26 @@ struct Stream {
 /// Who waits for an answer of one stream.
 #[derive(Default, Debug)]
 struct Waiting {
-    by_number: BTreeMap<u64, oneshot::Sender<Said>>,
+    /// Of those who went away nothing but the number is kept: the member still has it under way.
+    by_number: BTreeMap<u64, Option<oneshot::Sender<Said>>>,
     last: u64,
-    /// Why the stream is over.
-    over: Option<Status>,
+    /// Why the stream is over, and since when.
+    over: Option<(Status, Instant)>,
 }
 
-/// One that waits. Whoever goes away is not kept.
-struct Seat<'a> {
-    waiting: &'a Mutex<Waiting>,
-    number: u64,
+/// How a transaction may go.
+enum Way {
+    Stream(Stream, u64, oneshot::Receiver<Said>),
+    Call,
 }
 
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        locked(self.waiting).by_number.remove(&self.number);
-    }
+/// Whether there is room on a stream.
+enum Room {
+    Seat(u64, oneshot::Receiver<Said>),
+    /// Not now, or the member knows no streams.
+    None,
+    /// It is over.
+    Over,
 }
 
 impl Runner {
@@ -78,13 +84,18 @@ impl Runner {
     /// # Errors
     /// What the member says, or that there is no answer.
     pub async fn run(&self, request: RunTransactionRequest, within: Option<Duration>) -> Said {
-        let stream = self.stream();
-        if request.encoded_len() > LARGE || stream.is_full() {
+        if request.encoded_len() > LARGE {
             return self.call(request, within).await;
         }
-        match stream.run(request.clone(), within).await {
-            Err(_) if stream.is_unknown() => self.call(request, within).await,
-            said => said,
+        match self.way() {
+            Way::Call => self.call(request, within).await,
+            Way::Stream(stream, number, answer) => {
+                let said = stream.run(number, answer, request.clone(), within).await;
+                match said {
+                    Err(_) if stream.is_unknown() => self.call(request, within).await,
+                    said => said,
+                }
+            }
         }
     }
 
@@ -98,12 +109,20 @@ impl Runner {
         client.run(request).await.map(tonic::Response::into_inner)
     }
 
-    /// The stream there is, or a new one in the place of one that has broken.
-    fn stream(&self) -> Stream {
+    /// By the stream there is, or a new one in the place of one that has broken.
+    fn way(&self) -> Way {
         let mut stream = locked(&self.stream);
-        match &*stream {
-            Some(open) if open.is_usable() => open.clone(),
-            _ => stream.insert(Stream::open(self.link.clone())).clone(),
+        if let Some(open) = &*stream {
+            match open.board() {
+                Room::Seat(number, answer) => return Way::Stream(open.clone(), number, answer),
+                Room::None => return Way::Call,
+                Room::Over => {}
+            }
+        }
+        let open = stream.insert(Stream::open(self.link.clone()));
+        match open.board() {
+            Room::Seat(number, answer) => Way::Stream(open.clone(), number, answer),
+            Room::None | Room::Over => Way::Call,
         }
     }
 }
@@ -112,60 +131,104 @@ impl Stream {
     fn open(link: Link) -> Stream {
         let (requests, to_send) = mpsc::channel(MOST_WAITING);
         let waiting = Arc::<Mutex<Waiting>>::default();
-        tokio::spawn(hear(link, to_send, waiting.clone()));
+        tokio::spawn(hear(link, to_send, End(waiting.clone(), None)));
         Stream { requests, waiting }
     }
 
     /// Whether the member has said that it knows no such stream.
     fn is_unknown(&self) -> bool {
         let over = &locked(&self.waiting).over;
-        over.as_ref().is_some_and(|status| status.code() == Code::Unimplemented)
+        over.as_ref().is_some_and(|(status, _)| status.code() == Code::Unimplemented)
     }
 
-    /// One that the member does not know is kept: it is not asked for again.
-    fn is_usable(&self) -> bool {
-        let over = &locked(&self.waiting).over;
-        over.as_ref().is_none_or(|status| status.code() == Code::Unimplemented)
-    }
-
-    fn is_full(&self) -> bool {
-        locked(&self.waiting).by_number.len() >= MOST_UNDER_WAY
-    }
-
-    async fn run(&self, transaction: RunTransactionRequest, within: Option<Duration>) -> Said {
-        let (reply, answer) = oneshot::channel();
-        let number = {
-            let mut waiting = locked(&self.waiting);
-            if let Some(why) = &waiting.over {
-                return Err(why.clone());
+    fn board(&self) -> Room {
+        let mut waiting = locked(&self.waiting);
+        match &waiting.over {
+            Some((why, since)) if why.code() == Code::Unimplemented && !is_long_ago(*since) => {
+                return Room::None;
             }
-            waiting.last += 1;
-            let number = waiting.last;
-            waiting.by_number.insert(number, reply);
-            number
-        };
-        let _seat = Seat { waiting: &self.waiting, number };
+            Some(_) => return Room::Over,
+            None if waiting.by_number.len() >= MOST_UNDER_WAY => return Room::None,
+            None => {}
+        }
+        let (reply, answer) = oneshot::channel();
+        waiting.last += 1;
+        let number = waiting.last;
+        waiting.by_number.insert(number, Some(reply));
+        Room::Seat(number, answer)
+    }
+
+    async fn run(
+        &self,
+        number: u64,
+        mut answer: oneshot::Receiver<Said>,
+        transaction: RunTransactionRequest,
+        within: Option<Duration>,
+    ) -> Said {
+        let mut seat = Seat { waiting: &self.waiting, number, sent: false };
         let in_ms = |within: Duration| u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1);
         let within_ms = within.map_or(0, in_ms);
         let request = RunManyRequest { number, transaction: Some(transaction), within_ms };
-        // Where nobody takes it, whoever hears the stream's end tells why.
-        let _ = self.requests.send(request).await;
-        answer.await.unwrap_or_else(|_| Err(Status::unavailable("the stream is gone")))
+        let gone = || Err(Status::unavailable("the stream of transactions is gone"));
+        tokio::select! {
+            // Where nobody takes it, the end of the stream tells why.
+            _ = self.requests.send(request) => seat.sent = true,
+            said = &mut answer => return said.unwrap_or_else(|_| gone()),
+        }
+        answer.await.unwrap_or_else(|_| gone())
     }
 }
 
-/// Hands out the answers of a stream until it ends; then tells those who wait for more.
-async fn hear(link: Link, to_send: mpsc::Receiver<RunManyRequest>, waiting: Arc<Mutex<Waiting>>) {
+/// One that waits. Whoever goes away leaves its number until that is answered.
+struct Seat<'a> {
+    waiting: &'a Mutex<Waiting>,
+    number: u64,
+    sent: bool,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut waiting = locked(self.waiting);
+        match self.sent {
+            true => drop(waiting.by_number.get_mut(&self.number).map(Option::take)),
+            false => drop(waiting.by_number.remove(&self.number)),
+        }
+    }
+}
+
+/// A member may have become another one since.
+fn is_long_ago(since: Instant) -> bool {
+    since.elapsed() >= UNKNOWN_FOR
+}
+
+/// Ends a stream when it is dropped, and tells those who wait why: whatever became of the task.
+struct End(Arc<Mutex<Waiting>>, Option<Status>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let gone = || Status::unavailable("the stream of transactions is gone");
+        let why = self.1.take().unwrap_or_else(gone);
+        let mut waiting = locked(&self.0);
+        waiting.over = Some((why.clone(), Instant::now()));
+        for reply in std::mem::take(&mut waiting.by_number).into_values().flatten() {
+            // Whoever asked may be gone.
+            let _ = reply.send(Err(why.clone()));
+        }
+    }
+}
+
+/// Hands out the answers of a stream until it ends.
+async fn hear(link: Link, to_send: mpsc::Receiver<RunManyRequest>, mut end: End) {
     let heard = async {
         let mut client =
             TransactionsClient::new(link).max_decoding_message_size(LARGEST_ANSWER_BYTES);
         let mut answers = client.run_many(ReceiverStream::new(to_send)).await?.into_inner();
         while let Some(answer) = answers.message().await? {
-            hand_out(&waiting, answer);
+            hand_out(&end.0, answer);
         }
         Ok::<(), Status>(())
     };
-    let why = match heard.await {
+    end.1 = Some(match heard.await {
         Ok(()) => Status::unavailable("the member has ended the stream of transactions"),
         Err(status) if status.code() == Code::Unimplemented => status,
         // The connection's, of which it is known what that means.
@@ -175,13 +238,7 @@ async fn hear(link: Link, to_send: mpsc::Receiver<RunManyRequest>, waiting: Arc<
             let words = describe(&status);
             Status::unavailable(format!("the stream of transactions broke: {words}"))
         }
-    };
-    let mut waiting = locked(&waiting);
-    waiting.over = Some(why.clone());
-    for (_, reply) in std::mem::take(&mut waiting.by_number) {
-        // Whoever asked may be gone.
-        let _ = reply.send(Err(why.clone()));
-    }
+    });
 }
 
 fn hand_out(waiting: &Mutex<Waiting>, answer: RunManyResponse) {
@@ -192,7 +249,7 @@ fn hand_out(waiting: &Mutex<Waiting>, answer: RunManyResponse) {
         }
         None => Err(Status::unavailable("the member's answer says nothing")),
     };
-    if let Some(reply) = locked(waiting).by_number.remove(&answer.number) {
+    if let Some(Some(reply)) = locked(waiting).by_number.remove(&answer.number) {
         let _ = reply.send(said);
     }
 }

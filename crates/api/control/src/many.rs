@@ -12,7 +12,7 @@ use quorate_wire::quorate::run_many_response::Outcome;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 /// Transactions of one stream that are under way at a time.
 const MOST: usize = 256;
@@ -40,15 +40,17 @@ async fn read(
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         let next = tokio::select! {
-            next = asked.message() => next,
-            () = answers.closed() => return,
+            biased;
             // Whoever could say so may be gone as well.
             _ = stopping.wait_for(|stop| *stop) => return,
+            () = answers.closed() => return,
+            next = asked.message() => next,
         };
         match next {
             Ok(Some(one)) => {
                 let (service, answers) = (service.clone(), answers.clone());
                 tokio::spawn(async move {
+                    let _watch = Watch(one.number, answers.clone());
                     tokio::select! {
                         answer = answer(&service, one) => drop(answers.send(Ok(answer)).await),
                         () = answers.closed() => {}
@@ -64,6 +66,21 @@ async fn read(
                 let _ = answers.send(Err(status)).await;
                 return;
             }
+        }
+    }
+}
+
+/// Should it panic, its client is told so: a call would break.
+struct Watch(u64, mpsc::Sender<Answer>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let message = "quorate: a bug ended the transaction's request".to_owned();
+            let refusal = pb::Refusal { code: Code::Internal.into(), message };
+            let outcome = Some(Outcome::Refusal(refusal));
+            // Whoever asked may be gone.
+            let _ = self.1.try_send(Ok(pb::RunManyResponse { number: self.0, outcome }));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Transactions on streams: who is answered, and what becomes of them when a stream breaks.
 
 use crate::{client, nobody};
-use quorate_client::{Client, Error};
+use quorate_client::{Client, Error, Named, Runner, connect};
 use quorate_wire::quorate::run_many_response::Outcome;
 use quorate_wire::quorate::transactions_server::{Transactions, TransactionsServer};
 use quorate_wire::quorate::{
@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 /// What a scripted member does with a stream.
@@ -27,6 +28,8 @@ enum Script {
     Refuse,
     /// Ends it as soon as something was asked.
     End,
+    /// The first; the next ones it answers.
+    EndFirst,
     /// Says that something is wrong with it, as for a message that is too large.
     Fail,
     Hang,
@@ -89,6 +92,7 @@ async fn play(
                 to.send(Ok(RunManyResponse { number, outcome })).await.unwrap();
             }
             Script::End => return,
+            Script::EndFirst => unreachable!("it is played as one of the others"),
             Script::Fail => {
                 to.send(Err(Status::out_of_range("too large"))).await.unwrap();
                 return;
@@ -114,12 +118,17 @@ impl Transactions for Member {
         &self,
         request: Request<Streaming<RunManyRequest>>,
     ) -> Result<Response<Self::RunManyStream>, Status> {
-        self.asked.streams.fetch_add(1, SeqCst);
+        let before = self.asked.streams.fetch_add(1, SeqCst);
+        let script = match self.script {
+            Script::EndFirst if before == 0 => Script::End,
+            Script::EndFirst => Script::AnswerBackwards(1),
+            other => other,
+        };
         if matches!(self.script, Script::Old) {
             return Err(Status::unimplemented(""));
         }
         let (to, answers) = mpsc::channel(64);
-        tokio::spawn(play(self.script, self.asked.heard.clone(), request.into_inner(), to));
+        tokio::spawn(play(script, self.asked.heard.clone(), request.into_inner(), to));
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
@@ -181,10 +190,22 @@ async fn run(client: &Client, id: &str) -> Result<String, Error> {
     Ok(answer.transaction.unwrap().id)
 }
 
+/// One that waits for each member as long as for all.
+fn patient(endpoints: &[&str]) -> Client {
+    let mut config = client(endpoints).config().clone();
+    (config.timeout, config.attempt_timeout) = (Duration::from_secs(60), Duration::from_secs(60));
+    Client::new(config)
+}
+
+async fn runner(address: &str) -> Runner {
+    let channel = connect(&address.parse().unwrap(), Duration::from_secs(10)).await.unwrap();
+    Runner::new(InterceptedService::new(channel, Named::default()))
+}
+
 #[tokio::test]
 async fn many_go_on_one_stream_and_each_has_its_own_answer() {
     let (address, asked) = member(Script::AnswerBackwards(3)).await;
-    let client = client(&[&address]);
+    let client = patient(&[&address]);
     for round in 0..3 {
         let ids: Vec<String> = (0..3).map(|n| format!("{round}-{n}")).collect();
         let (a, b, c) =
@@ -211,7 +232,11 @@ async fn what_was_under_way_on_a_stream_that_ends_is_asked_for_elsewhere() {
     for script in [Script::End, Script::Fail, Script::Hang] {
         let (bad, asked) = member(script).await;
         let (good, _) = member(Script::AnswerBackwards(1)).await;
-        let client = client(&[&bad, &good]);
+        // Who hangs is left by the clock, the others because they say so.
+        let client = match script {
+            Script::Hang => client(&[&bad, &good]),
+            _ => patient(&[&bad, &good]),
+        };
         for n in 0..6 {
             let id = n.to_string();
             assert_eq!(run(&client, &id).await.unwrap(), id);
@@ -248,9 +273,7 @@ async fn a_member_without_streams_is_asked_by_calls() {
 #[tokio::test]
 async fn what_would_be_in_the_way_has_a_call_of_its_own() {
     let (address, asked) = member(Script::Hang).await;
-    let mut config = client(&[&address]).config().clone();
-    (config.timeout, config.attempt_timeout) = (Duration::from_secs(60), Duration::from_secs(60));
-    let client = Client::new(config);
+    let client = patient(&[&address]);
     let branches = vec![Branch { name: "b".repeat(64 << 10), ..Branch::default() }];
     client
         .transaction_run(RunTransactionRequest { branches, ..transaction("large") })
@@ -262,9 +285,55 @@ async fn what_would_be_in_the_way_has_a_call_of_its_own() {
         let client = client.clone();
         tokio::spawn(async move { run(&client, &n.to_string()).await });
     }
-    while asked.heard.load(SeqCst) < 256 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let all = async {
+        while asked.heard.load(SeqCst) < 256 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("all have come");
     assert_eq!(run(&client, "one more").await.unwrap(), "one more");
     assert_eq!(asked.so_often(), (2, 1));
+}
+
+#[tokio::test]
+async fn a_runner_makes_a_new_stream_in_the_place_of_one_that_has_ended() {
+    let (address, asked) = member(Script::EndFirst).await;
+    let runner = runner(&address).await;
+    let status = runner.run(transaction("a"), None).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(runner.run(transaction("b"), None).await.is_ok());
+    assert_eq!(asked.so_often(), (0, 2));
+}
+
+#[tokio::test]
+async fn who_has_gone_away_counts_until_the_member_has_answered() {
+    let (address, asked) = member(Script::Hang).await;
+    let runner = runner(&address).await;
+    for n in 0..256 {
+        let left = runner.run(transaction(&n.to_string()), None);
+        let _ = tokio::time::timeout(Duration::from_millis(1), left).await.unwrap_err();
+    }
+    runner.run(transaction("by a call"), None).await.unwrap();
+    assert_eq!(asked.so_often(), (1, 1));
+}
+
+#[test]
+fn a_stream_whose_runtime_is_gone_keeps_nobody_waiting() {
+    let start = || tokio::runtime::Runtime::new().unwrap();
+    let (servers, first, second) = (start(), start(), start());
+    let (address, asked) = servers.block_on(member(Script::Hang));
+    let runner = first.block_on(runner(&address));
+    let under_way = runner.clone();
+    first.spawn(async move { under_way.run(transaction("a"), None).await });
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while asked.heard.load(SeqCst) == 0 {
+        assert!(std::time::Instant::now() < end, "it has come");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(first);
+    // Its connection was that runtime's as well.
+    let limit = Duration::from_secs(60);
+    let said = second
+        .block_on(async { tokio::time::timeout(limit, runner.run(transaction("b"), None)).await });
+    assert!(said.expect("it is told").is_err());
 }

@@ -51,6 +51,45 @@ async fn told(answers: &mut Streaming<RunManyResponse>, n: usize) -> BTreeMap<u6
 }
 
 #[test]
+fn what_is_under_way_is_answered_before_a_stream_ends() {
+    let _turn = begin();
+    let mut cluster = Cluster::start(3);
+    eventually("transactions can be run", PATIENCE, || {
+        quorate(&cluster, &["txn", "list"], "").code == Some(0)
+    });
+    let slow = || RunManyRequest { within_ms: 2_000, ..ask(1, "slow", "default") };
+    let (asks, mut answers) = cluster.runtime.block_on(open(&cluster));
+    let (others, mut told_last) = cluster.runtime.block_on(open(&cluster));
+    // Nothing can be decided any more.
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    cluster.runtime.block_on(async {
+        let large = put("k".to_owned(), "v".repeat(5 << 20));
+        let transaction = RunTransactionRequest {
+            branches: vec![branch("default", Vec::new(), vec![large])],
+            ..Default::default()
+        };
+        let large = RunManyRequest { number: 2, transaction: Some(transaction), within_ms: 0 };
+        others.send(slow()).await.unwrap();
+        others.send(large).await.unwrap();
+        let first = told(&mut told_last, 1).await;
+        assert!(first.contains_key(&1), "the answers come first: {first:?}");
+        let status = told_last.message().await.unwrap_err();
+        assert_eq!(status.code(), Code::OutOfRange, "{status}");
+
+        asks.send(slow()).await.unwrap();
+        // It is read by then.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    });
+    cluster.nodes[0].stop();
+    cluster.runtime.block_on(async {
+        let last = told(&mut answers, 1).await;
+        assert!(last.contains_key(&1), "{last:?}");
+        assert!(answers.message().await.unwrap().is_none());
+    });
+}
+
+#[test]
 fn each_on_a_stream_is_answered_and_a_member_that_stops_ends_it() {
     let _turn = begin();
     let mut cluster = Cluster::start(1);

@@ -4,6 +4,7 @@
 use super::TRANSACTIONS;
 use crate::handle::{KEYSPACE, KeyspaceHandle, NodeHandle};
 use quorate_base::{GroupId, NodeId};
+use quorate_driver::RequestError;
 use quorate_keyspace::Asked;
 use quorate_placement::{Asking, Asks, Led, moves};
 use std::collections::BTreeMap;
@@ -33,7 +34,8 @@ pub(crate) async fn place_leaders(handle: NodeHandle, timeout: Duration) {
                 let moved = keyspace.transfer(heir, timeout).await;
                 let name = keyspace.name();
                 tracing::info!(name, to = %heir, ?moved, "leadership moves: asked or spread");
-                moved.err().map(|_| (group, heir))
+                // Of the other errors none says anything of who was to take it over.
+                (moved == Err(RequestError::TransferFailed)).then_some((group, heir))
             });
         }
         while let Some(failed) = under_way.join_next().await {
@@ -58,6 +60,8 @@ impl View {
         let peers = handle.peers().into_iter().filter(|(_, peer)| peer.connected);
         let mut alive: Vec<NodeId> = peers.map(|(node, _)| node).collect();
         alive.push(handle.node());
+        let leaving = handle.shared().table.leaving();
+        alive.retain(|node| !leaving.contains(node));
         let mut before = std::mem::take(&mut self.asking);
         let mut one = |keyspace: KeyspaceHandle| {
             let group = keyspace.id();

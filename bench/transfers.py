@@ -138,6 +138,8 @@ def keyspaces(args):
                     for name, flags in (
                         ("one keyspace", ["--across", "orders"]),
                         ("two, Paxos Commit", ["--across", "orders,stock", "--commit", "paxos-commit"]),
+                        ("two, Paxos Commit, by calls",
+                         ["--across", "orders,stock", "--commit", "paxos-commit", "--calls"]),
                         ("two, two-phase commit", ["--across", "orders,stock", "--commit", "two-phase"]),
                         ("two, two-phase commit, each by itself",
                          ["--across", "orders,stock", "--commit", "two-phase", "--alone"]),

@@ -99,7 +99,11 @@ impl Runner {
         }
     }
 
-    async fn call(&self, request: RunTransactionRequest, within: Option<Duration>) -> Said {
+    /// The same by a call of its own, for whoever wants to compare.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub async fn call(&self, request: RunTransactionRequest, within: Option<Duration>) -> Said {
         let mut client = TransactionsClient::new(self.link.clone())
             .max_decoding_message_size(LARGEST_ANSWER_BYTES);
         let mut request = Request::new(request);

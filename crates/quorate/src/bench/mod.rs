@@ -92,6 +92,9 @@ pub struct Arguments {
     /// Never let a transaction be carried together with others (transfer)
     #[arg(long)]
     pub alone: bool,
+    /// Run each transaction by a call of its own, not on streams (transfer)
+    #[arg(long)]
+    pub calls: bool,
     /// How two places agree: `two-phase` or, keyspaces alone, `paxos-commit` (transfer)
     /// [default: the servers']
     #[arg(long, default_value = "", hide_default_value = true, value_name = "PROTOCOL")]

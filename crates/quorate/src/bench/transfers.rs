@@ -137,6 +137,8 @@ pub struct Transfers {
     applied: bool,
     /// Whether each goes by itself.
     alone: bool,
+    /// Whether each has a call of its own.
+    calls: bool,
     /// What its transactions' ids begin with: nobody else's do.
     name: String,
     count: u64,
@@ -160,6 +162,7 @@ impl Transfers {
             protocol,
             applied,
             alone,
+            calls: arguments.calls,
             name,
             count,
         }
@@ -206,7 +209,10 @@ impl Transfers {
                     alone: self.alone,
                     ..RunTransactionRequest::default()
                 };
-                let ran = self.transactions.run(request, self.within).await?;
+                let ran = match self.calls {
+                    true => self.transactions.call(request, self.within).await?,
+                    false => self.transactions.run(request, self.within).await?,
+                };
                 self.follow(ran.driven_at);
                 let told = ran.transaction.unwrap_or_default();
                 match told.state() {

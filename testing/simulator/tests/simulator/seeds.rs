@@ -6,7 +6,7 @@ use std::time::Duration;
 
 fn seeds() -> u64 {
     let set = std::env::var("QUORATE_SIM_SEEDS").ok();
-    set.and_then(|text| text.parse().ok()).unwrap_or(500)
+    set.and_then(|text| text.parse().ok()).unwrap_or(400)
 }
 
 fn threads() -> usize {
@@ -25,7 +25,7 @@ fn violate_nothing_and_every_fault_fires(protocol: Protocol) {
         .collect();
     assert!(failed.is_empty(), "{} failed:\n{}", summary.failures.len(), failed.join("\n"));
     println!("{:#?}", summary.counters);
-    if summary.runs >= 500 {
+    if summary.runs >= 400 {
         let missing: Vec<&str> = summary.counters.missing().iter().map(|h| h.name()).collect();
         assert!(missing.is_empty(), "in {} runs never happened: {missing:?}", summary.runs);
     }

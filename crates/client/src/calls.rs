@@ -137,7 +137,7 @@ impl Client {
         let participants = Participants::of(&request);
         let first = self.routes.get(&participants);
         let response = self.call_at(first, Safety::Idempotent, |endpoint, channel, until| {
-            let (runner, request) = (self.runner(endpoint, channel), request.clone());
+            let (runner, request) = (self.runner(endpoint, channel), &request);
             async move {
                 runner.run(request, Some(until.saturating_duration_since(Instant::now()))).await
             }

@@ -83,7 +83,7 @@ impl Runner {
     ///
     /// # Errors
     /// What the member says, or that there is no answer.
-    pub async fn run(&self, request: RunTransactionRequest, within: Option<Duration>) -> Said {
+    pub async fn run(&self, request: &RunTransactionRequest, within: Option<Duration>) -> Said {
         if request.encoded_len() > LARGE {
             return self.call(request, within).await;
         }
@@ -103,10 +103,10 @@ impl Runner {
     ///
     /// # Errors
     /// As [`Runner::run`].
-    pub async fn call(&self, request: RunTransactionRequest, within: Option<Duration>) -> Said {
+    pub async fn call(&self, request: &RunTransactionRequest, within: Option<Duration>) -> Said {
         let mut client = TransactionsClient::new(self.link.clone())
             .max_decoding_message_size(LARGEST_ANSWER_BYTES);
-        let mut request = Request::new(request);
+        let mut request = Request::new(request.clone());
         if let Some(within) = within {
             request.set_timeout(within);
         }

@@ -299,9 +299,9 @@ async fn what_would_be_in_the_way_has_a_call_of_its_own() {
 async fn a_runner_makes_a_new_stream_in_the_place_of_one_that_has_ended() {
     let (address, asked) = member(Script::EndFirst).await;
     let runner = runner(&address).await;
-    let status = runner.run(transaction("a"), None).await.unwrap_err();
+    let status = runner.run(&transaction("a"), None).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
-    assert!(runner.run(transaction("b"), None).await.is_ok());
+    assert!(runner.run(&transaction("b"), None).await.is_ok());
     assert_eq!(asked.so_often(), (0, 2));
 }
 
@@ -310,10 +310,11 @@ async fn who_has_gone_away_counts_until_the_member_has_answered() {
     let (address, asked) = member(Script::Hang).await;
     let runner = runner(&address).await;
     for n in 0..256 {
-        let left = runner.run(transaction(&n.to_string()), None);
+        let asks = transaction(&n.to_string());
+        let left = runner.run(&asks, None);
         let _ = tokio::time::timeout(Duration::from_millis(1), left).await.unwrap_err();
     }
-    runner.run(transaction("by a call"), None).await.unwrap();
+    runner.run(&transaction("by a call"), None).await.unwrap();
     assert_eq!(asked.so_often(), (1, 1));
 }
 
@@ -324,7 +325,7 @@ fn a_stream_whose_runtime_is_gone_keeps_nobody_waiting() {
     let (address, asked) = servers.block_on(member(Script::Hang));
     let runner = first.block_on(runner(&address));
     let under_way = runner.clone();
-    first.spawn(async move { under_way.run(transaction("a"), None).await });
+    first.spawn(async move { under_way.run(&transaction("a"), None).await });
     let end = std::time::Instant::now() + Duration::from_secs(60);
     while asked.heard.load(SeqCst) == 0 {
         assert!(std::time::Instant::now() < end, "it has come");
@@ -334,6 +335,6 @@ fn a_stream_whose_runtime_is_gone_keeps_nobody_waiting() {
     // Its connection was that runtime's as well.
     let limit = Duration::from_secs(60);
     let said = second
-        .block_on(async { tokio::time::timeout(limit, runner.run(transaction("b"), None)).await });
+        .block_on(async { tokio::time::timeout(limit, runner.run(&transaction("b"), None)).await });
     assert!(said.expect("it is told").is_err());
 }

@@ -210,8 +210,8 @@ impl Transfers {
                     ..RunTransactionRequest::default()
                 };
                 let ran = match self.calls {
-                    true => self.transactions.call(request, self.within).await?,
-                    false => self.transactions.run(request, self.within).await?,
+                    true => self.transactions.call(&request, self.within).await?,
+                    false => self.transactions.run(&request, self.within).await?,
                 };
                 self.follow(ran.driven_at);
                 let told = ran.transaction.unwrap_or_default();
